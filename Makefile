@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Users may have any recent torch; the tests pin the build they were written on.
+TORCH := torch==2.13.0
+SOURCE ?= simulated
+
+.PHONY: demo test test-fast lint system-packages clean
+
+demo: $(VENV)/.edge
+	$(BIN)/asd-agent demo --source "$(SOURCE)"
+
+test: $(VENV)/.dev system-packages
+	$(BIN)/pytest
+
+test-fast: $(VENV)/.dev
+	$(BIN)/pytest -m "not system and not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+system-packages:
+	@sh tests/system/packages.sh
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asd-agent needs Python >= 3.11; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.edge: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet -e ".[demo]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet -e ".[demo,plot,train,export,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,195 @@
+"""The agent's configuration as frozen, typed structs with their defaults beside them (DESIGN: Configuration)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from asd_agent.config.kinematics import Mechanism
+
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # safe as topic level and path
+Positive = Annotated[float, Meta(gt=0)]
+Channel = Annotated[int, Meta(ge=0)]
+Rate = Annotated[int, Meta(ge=4000, le=384_000)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Source(_Section, kw_only=True, tag_field="kind"):
+    channel: Channel = 0
+
+    def device_key(self) -> str:
+        """Equal for machines that listen to different channels of one stream: it is opened once."""
+        fields = {k: v for k, v in msgspec.to_builtins(self).items() if k != "channel"}
+        return msgspec.json.encode(fields, order="deterministic").decode()
+
+
+class MicrophoneSource(_Source, kw_only=True, tag="microphone"):
+    """A sound card by stable name: "usb-path:1-1.4", "usb-id:0d8c:0014[:serial]", an ALSA name, or "default"."""
+
+    device: str = "default"
+    rate_hz: Rate | None = None  # None = the device's native rate
+    channels: Annotated[int, Meta(ge=1, le=64)] | None = None  # None = just as many as `channel` needs
+
+
+class CommandSource(_Source, kw_only=True, tag="command"):
+    """Any program that writes raw PCM to its standard output (arecord, ffmpeg with RTSP, ...)."""
+
+    argv: Annotated[list[str], Meta(min_length=1)]
+    rate_hz: Rate
+    channels: Annotated[int, Meta(ge=1, le=64)] = 1
+    format: Literal["s16le", "s24le", "s32le", "f32le"] = "s16le"
+
+
+class StdinSource(_Source, kw_only=True, tag="stdin"):
+    rate_hz: Rate
+    channels: Annotated[int, Meta(ge=1, le=64)] = 1
+    format: Literal["s16le", "s24le", "s32le", "f32le"] = "s16le"
+
+
+class FileSource(_Source, kw_only=True, tag="file"):
+    path: str
+    pace: Literal["live", "fast"] = "live"
+    loop: bool = False
+
+
+class DirectorySource(_Source, kw_only=True, tag="directory"):
+    """All recordings below a folder in the order of their names; each file is a stretch of its own."""
+
+    path: str
+    pace: Literal["live", "fast"] = "live"
+    loop: bool = False
+
+
+class Fault(_Section, kw_only=True):
+    """A fault of the simulated machine, from `at_s` to `until_s` after the start."""
+
+    kind: Literal["bearing", "imbalance", "squeal", "hiss", "knocks"]
+    level_db: Annotated[float, Meta(ge=-60, le=40)] = -5.0  # RMS of the fault relative to the machine
+    at_s: Annotated[float, Meta(ge=0)] = 0.0
+    until_s: Positive | None = None
+
+
+class SimulatedSource(_Source, kw_only=True, tag="simulated"):
+    """A motor-driven machine: rotation, harmonics, gear mesh, flow noise, load and speed changes, faults."""
+
+    rate_hz: Rate = 16_000
+    shaft_hz: Positive = 24.9
+    gear_teeth: Annotated[int, Meta(ge=0)] = 23
+    level_dbfs: Annotated[float, Meta(ge=-80, le=-3)] = -20.0
+    load_change: Annotated[float, Meta(ge=0, le=1)] = 0.1  # depth of the slow load variation
+    speed_change: Annotated[float, Meta(ge=0, le=0.2)] = 0.005  # depth of the slow speed variation
+    seed: int = 0
+    pace: Literal["live", "fast"] = "live"
+    duration_s: Positive | None = None  # None = for ever
+    faults: list[Fault] = []
+
+
+Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource
+
+
+class Alarm(_Section, kw_only=True):
+    """The user's number is the false-alarm budget; thresholds follow from it and from the calibration."""
+
+    false_alarms_per_month: Positive = 1.0
+    window_votes: str = "3/5"  # on-delay: k anomalous of the last n assessable windows
+    clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
+    danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs
+    deadband: Annotated[float, Meta(ge=0, le=1)] = 0.15  # share of the threshold score to fall below it
+    latch: bool = False  # keep a gone alarm until it is acknowledged
+
+    def __post_init__(self) -> None:
+        for name in ("window_votes", "clear_votes"):
+            votes(getattr(self, name), name)
+
+
+def votes(text: str, key: str) -> tuple[int, int]:
+    """ "3/5" -> (3, 5). Raises ValueError with the key."""
+    match = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]) <= 100:
+        raise ValueError(f"{key}: {text!r} is not of the form k/n with 1 <= k <= n <= 100, e.g. 3/5")
+    return int(match[1]), int(match[2])
+
+
+class QualityLimits(_Section, kw_only=True):
+    silence_dbfs: Annotated[float, Meta(le=0)] = -90.0  # quieter than any working chain
+    clipped_share: Annotated[float, Meta(gt=0, le=1)] = 1e-3
+    dc_share: Annotated[float, Meta(gt=0, le=1)] = 0.5  # |mean| relative to the RMS with DC
+    off_db: Positive | None = 12.0  # this far below the calibrated level, and unlike it = not running; null = never
+
+
+class Machine(_Section, kw_only=True):
+    id: Identifier
+    source: Source
+    window_s: Annotated[float, Meta(ge=1, le=60)] = 10.0
+    hop_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    bundle: str | Annotated[list[str], Meta(min_length=1)] = "default"
+    mechanism: Mechanism | None = None
+    alarm: Alarm = Alarm()
+    quality: QualityLimits = QualityLimits()
+
+    def __post_init__(self) -> None:
+        if self.hop_s > self.window_s:
+            raise ValueError(f"hop_s {self.hop_s:g} is longer than window_s {self.window_s:g}: sound would be skipped")
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        return (self.bundle,) if isinstance(self.bundle, str) else tuple(self.bundle)
+
+
+class Mqtt(_Section, kw_only=True):
+    url: Annotated[str, Meta(pattern=r"^mqtts?://[^/\s@]+$")]
+    username: str | None = None
+    password_file: str | None = None  # or the systemd credential "mqtt-password"
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    base_topic: Annotated[str, Meta(pattern=r"^[^#+\s]+$")] = "asd"
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
+    score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
+
+
+class Evidence(_Section, kw_only=True):
+    """FLAC clips around alarms."""
+
+    enabled: bool = True
+    before_s: Annotated[float, Meta(ge=0, le=120)] = 20.0
+    after_s: Annotated[float, Meta(ge=0, le=120)] = 10.0
+    max_age_days: Positive = 90.0
+    max_total_mb: Positive = 500.0
+
+
+class Agent(_Section, kw_only=True):
+    id: Identifier
+    state_dir: str = "/var/lib/asd-agent"
+    socket: str | None = None  # default: $RUNTIME_DIRECTORY/control.sock, else <state_dir>/control.sock
+    socket_group: str | None = None  # members may use the control socket
+    score_days: Positive = 400.0  # scores older than this are deleted; alarm events never
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    evidence: Evidence = Evidence()
+
+
+class Config(_Section, kw_only=True):
+    agent: Agent
+    machines: Annotated[list[Machine], Meta(min_length=1)]
+    mqtt: Mqtt | None = None  # None = local only: store, control socket, log
+
+    def __post_init__(self) -> None:
+        ids = [m.id for m in self.machines]
+        for machine_id in ids:
+            if ids.count(machine_id) > 1:
+                raise ValueError(f"machines: the id {machine_id!r} is used twice")
+
+    def machine(self, machine_id: str) -> Machine | None:
+        return next((m for m in self.machines if m.id == machine_id), None)
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.agent.state_dir)

@@ -1,0 +1,1 @@
+"""A trained encoder becomes an ONNX bundle that the agent runs."""

@@ -1,0 +1,1 @@
+"""GPU fine-tuning of audio encoders for anomalous sound detection."""
