@@ -1,0 +1,131 @@
+"""Finds an encoder bundle, checks that it is whole, and reads what it says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from asd_agent.encode.meta import (
+    FORMAT_VERSION,
+    INPUT,
+    Axis,
+    BundleMeta,
+    Distance,
+    Output,
+    Provenance,
+    Quantity,
+    Variant,
+    VariantName,
+)
+from asd_agent.errors import BundleError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "INPUT",
+    "Axis",
+    "Bundle",
+    "BundleMeta",
+    "Distance",
+    "Output",
+    "Provenance",
+    "Quantity",
+    "Variant",
+    "VariantName",
+    "resolve",
+    "shipped",
+]
+
+DEFAULT = "spectral"
+_SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk whose files were whole when it was loaded."""
+
+    folder: Path
+    meta: BundleMeta
+    sha256: str  # of bundle.json, which holds the checksums of all graphs: the identity of the bundle
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Bundle:
+        """Read and verify a bundle: "default", the name of a shipped one, or the path of a folder.
+
+        Raises BundleError, one line with the file and the remedy. That the graph's input and outputs are those of
+        the metadata is checked when a session is opened (`Encoder`).
+        """
+        folder = resolve(name_or_path)
+        file = folder / "bundle.json"
+        try:
+            raw = file.read_bytes()
+        except FileNotFoundError as exc:
+            raise BundleError(f"{folder}: not a bundle folder (it has no bundle.json)") from exc
+        except OSError as exc:
+            raise BundleError(f"{file}: cannot be read ({exc.strerror})") from exc
+        meta = _decode(file, raw)
+        for variant in meta.variants.values():
+            _verify(folder / variant.file, variant.sha256)
+        return cls(folder, meta, hashlib.sha256(raw).hexdigest())
+
+    def graph(self, variant: VariantName) -> Path:
+        return self.folder / self.meta.variants[variant].file
+
+
+def shipped() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(path.parent.name for path in _SHIPPED.glob("*/bundle.json"))
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder that a bundle's name or path stands for; a shipped name wins over a folder in the way."""
+    text = str(name_or_path)
+    name = DEFAULT if text == "default" else text
+    if name in shipped():
+        return _SHIPPED / name
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise BundleError(f"{path}: not a bundle folder; give the folder that holds bundle.json")
+    names = ", ".join(["default", *shipped()])
+    raise BundleError(f"{text}: no such bundle; give the path of a bundle folder or one of: {names}")
+
+
+def _decode(file: Path, raw: bytes) -> BundleMeta:
+    try:
+        version = msgspec.json.decode(raw, type=_Version).format_version
+    except msgspec.MsgspecError as exc:
+        raise BundleError(
+            f"{file}: not a bundle description ({exc}); export or copy the bundle anew"
+        ) from exc
+    if version != FORMAT_VERSION:
+        remedy = "update asd-agent" if version > FORMAT_VERSION else "export the bundle anew"
+        raise BundleError(f"{file}: bundle format {version}, this agent reads {FORMAT_VERSION}; {remedy}")
+    try:
+        return msgspec.json.decode(raw, type=BundleMeta)
+    except msgspec.MsgspecError as exc:
+        raise BundleError(f"{file}: not a valid bundle description ({exc}); export the bundle anew") from exc
+
+
+def _verify(file: Path, sha256: str) -> None:
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as exc:
+        raise BundleError(
+            f"{file}: missing, bundle.json names it; copy the whole bundle folder anew"
+        ) from exc
+    except OSError as exc:
+        raise BundleError(f"{file}: cannot be read ({exc.strerror})") from exc
+    if found != sha256:
+        raise BundleError(
+            f"{file}: damaged or tampered with (its checksum is not the one in bundle.json); "
+            "copy the bundle anew from a trusted source"
+        )

@@ -1,0 +1,86 @@
+"""`bundle.json`: what an encoder bundle says about itself. The bytes format; knows nothing of ONNX sessions.
+
+A bundle is a folder with `bundle.json` and one ONNX file per precision variant. The graph has one input,
+`waveform` float32 [batch, samples] at `rate_hz` (raw, full scale = 1.0: the front end is inside the graph), and
+one output per named embedding, float32 [batch, dim]. Unknown keys are ignored, so that fields can be added
+within a format version; anything that changes the meaning of a field needs a new version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+FORMAT_VERSION = 1
+INPUT = "waveform"
+
+Distance = Literal["whitened", "cosine", "euclidean"]
+VariantName = Literal["fp32", "int8"]
+Quantity = Literal["level", "unsteadiness", "modulation"]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Axis(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of an embedding's values stands for, so that a reason can be given in words."""
+
+    quantity: (
+        Quantity  # level = dB of a band; unsteadiness = its standard deviation over time; modulation = dB
+    )
+    unit: Literal["Hz"] = "Hz"
+    values: list[float]  # centre of each value
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One named embedding: a detector with its own bank and calibration."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+    dim: Count
+    distance: Distance
+    axes: list[Axis] = []  # empty, or runs that together cover all `dim` values in their order
+
+    def __post_init__(self) -> None:
+        covered = sum(len(axis.values) for axis in self.axes)
+        if self.axes and covered != self.dim:
+            raise ValueError(
+                f"outputs: the axes of {self.name!r} label {covered} values, the embedding has {self.dim}"
+            )
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")]  # in the bundle's folder
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] = ""
+    optimised: bool = False  # saved by onnxruntime after optimisation: loaded as it is
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the graph's numbers come from; no time stamps: the same input makes the same bundle."""
+
+    tool: str  # e.g. "asd-export bundle"
+    source: str = ""  # name or address of the checkpoint; empty = no learned weights
+    source_sha256: str = ""
+    settings: dict[str, Any] = {}
+
+
+class BundleMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """All of `bundle.json`."""
+
+    format_version: int = FORMAT_VERSION
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    rate_hz: Annotated[int, Meta(ge=1000, le=384_000)]
+    window_samples: Count | None  # None = any length of at least `min_samples`
+    min_samples: Count
+    outputs: Annotated[list[Output], Meta(min_length=1)]
+    variants: Annotated[dict[VariantName, Variant], Meta(min_length=1)]
+    front_end: str  # in words
+    provenance: Provenance
+    licence: str  # of graph and weights: an SPDX name or one line
+    parity: dict[str, Any] = {}  # graph against its reference: what was compared, largest difference, cosines
+
+    def __post_init__(self) -> None:
+        names = [output.name for output in self.outputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"outputs: a name is used twice ({', '.join(names)})")
+        if self.window_samples is not None and self.window_samples < self.min_samples:
+            raise ValueError("window_samples is smaller than min_samples")
