@@ -1,0 +1,5 @@
+import sys
+
+from asd_agent.cli import main
+
+sys.exit(main())

@@ -1,0 +1,224 @@
+"""The baseline: what `calibrate` learnt about one machine, as a versioned, checksummed, immutable folder.
+
+    <state_dir>/machines/<machine>/
+        pointers.json                    {"active": ..., "previous": ..., "candidate": ...}
+        baselines/<version>/
+            baseline.json                what it was learnt from and with; thresholds; the report
+            arrays.npz                   banks and calibration scores
+            SHA256SUMS                   check by hand with `sha256sum -c SHA256SUMS`
+
+A folder is written under a temporary name, fsynced and renamed, so that a power cut leaves either none or all of
+it. candidate -> active -> previous: promote and rollback only replace pointers.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from asd_agent.errors import BaselineError, StoreError
+
+FORMAT = 1
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class InputChain(msgspec.Struct, frozen=True, kw_only=True):
+    """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
+
+    rate_hz: int
+    source: str  # the device key
+    level_dbfs: float  # median over the windows
+    level_low_dbfs: float  # 2nd percentile
+    level_high_dbfs: float  # 98th percentile
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on the calibration, in numbers and in plain words."""
+
+    windows: int
+    seconds: float
+    excluded: dict[str, int]  # reason -> windows
+    excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
+    supported_per_month: float  # false alarms per month that this calibration can promise
+    supported_low: float
+    supported_high: float
+    budget_per_month: float
+    verdict: list[str]  # sentences
+    good: bool
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    format: int = FORMAT
+    version: str
+    machine: str
+    created_utc_s: float
+    window_s: float
+    hop_s: float
+    bundles: dict[str, str]  # name -> sha256 of its bundle.json
+    detectors: dict[str, dict[str, Any]]  # name -> {"kind": bank kind, ...scalars of its calibration}
+    fusion: dict[str, Any]
+    mechanism: dict[str, Any] | None
+    chain: InputChain
+    report: Report
+
+
+class Pointers(msgspec.Struct, frozen=True, kw_only=True):
+    active: str | None = None
+    previous: str | None = None
+    candidate: str | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    manifest: Manifest
+    arrays: Arrays  # "<detector>/<array>" -> values
+
+    def part(self, name: str) -> Arrays:
+        """The arrays of one detector, without their prefix."""
+        return {k[len(name) + 1 :]: v for k, v in self.arrays.items() if k.startswith(name + "/")}
+
+
+class BaselineStore:
+    """The baselines of one machine under the state directory."""
+
+    def __init__(self, state_dir: Path, machine: str) -> None:
+        self.folder = state_dir / "machines" / machine
+        self.machine = machine
+
+    def versions(self) -> list[str]:
+        """Newest last."""
+        return sorted(p.name for p in (self.folder / "baselines").glob("[0-9]*") if p.is_dir())
+
+    def pointers(self) -> Pointers:
+        path = self.folder / "pointers.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Pointers)
+        except FileNotFoundError:
+            return Pointers()
+        except (OSError, msgspec.DecodeError) as exc:
+            raise BaselineError(
+                f"{path}: cannot be read ({exc}); remove it and promote one of: {', '.join(self.versions())}"
+            ) from exc
+
+    def new_version(self) -> str:
+        """A name that sorts by time and is not taken."""
+        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        taken = set(self.versions())
+        return next(v for v in (name, *(f"{name}-{i}" for i in range(2, 1000))) if v not in taken)
+
+    def write(self, baseline: Baseline) -> Path:
+        """Write a new version atomically and make it the candidate. Raises StoreError."""
+        final = self.folder / "baselines" / baseline.manifest.version
+        temporary = final.with_name("." + final.name)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            payload = io.BytesIO()
+            np.savez(payload, **baseline.arrays)  # type: ignore[arg-type]
+            files = {
+                "baseline.json": msgspec.json.format(msgspec.json.encode(baseline.manifest), indent=1),
+                "arrays.npz": payload.getvalue(),
+            }
+            sums = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items())
+            for name, content in (*files.items(), ("SHA256SUMS", sums.encode())):
+                _write_synced(temporary / name, content)
+            _sync_folder(temporary)
+            temporary.rename(final)
+            _sync_folder(final.parent)
+            self._point(msgspec.structs.replace(self.pointers(), candidate=final.name))
+        except OSError as exc:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StoreError(f"{final}: the baseline cannot be written ({exc.strerror or exc})") from exc
+        return final
+
+    def load(self, version: str) -> Baseline:
+        """Read a version and check its checksums. Raises BaselineError."""
+        folder = self.folder / "baselines" / version
+        if not folder.is_dir():
+            known = ", ".join(self.versions()) or "none; calibrate first"
+            raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
+        try:
+            files = {name: (folder / name).read_bytes() for name in ("baseline.json", "arrays.npz")}
+            sums = dict(
+                reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines() if line
+            )
+        except (OSError, ValueError) as exc:
+            raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
+        for name, content in files.items():
+            if sums.get(name) != hashlib.sha256(content).hexdigest():
+                raise BaselineError(f"{folder / name}: the checksum does not match SHA256SUMS; {REMEDY}")
+        try:
+            manifest = msgspec.json.decode(files["baseline.json"], type=Manifest)
+            with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
+                arrays = {k: stored[k] for k in stored.files}
+        except (msgspec.DecodeError, ValueError, OSError) as exc:
+            raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
+        if manifest.format != FORMAT:
+            raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
+        return Baseline(manifest=manifest, arrays=arrays)
+
+    def active(self) -> Baseline | None:
+        version = self.pointers().active
+        return None if version is None else self.load(version)
+
+    def promote(self, version: str | None = None) -> Pointers:
+        """candidate (or `version`) -> active -> previous. The version is verified first. Raises BaselineError."""
+        pointers = self.pointers()
+        version = version or pointers.candidate
+        if version is None:
+            raise BaselineError(f"{self.machine}: there is no candidate baseline; run calibrate, or name a version")
+        self.load(version)
+        if version == pointers.active:
+            return pointers
+        candidate = None if version == pointers.candidate else pointers.candidate
+        return self._point(Pointers(active=version, previous=pointers.active, candidate=candidate))
+
+    def rollback(self) -> Pointers:
+        """previous -> active; what was active becomes the candidate. Raises BaselineError."""
+        pointers = self.pointers()
+        if pointers.previous is None:
+            raise BaselineError(f"{self.machine}: there is no previous baseline to go back to")
+        self.load(pointers.previous)
+        return self._point(Pointers(active=pointers.previous, previous=None, candidate=pointers.active))
+
+    def _point(self, pointers: Pointers) -> Pointers:
+        path = self.folder / "pointers.json"
+        temporary = path.with_suffix(".tmp")
+        try:
+            _write_synced(temporary, msgspec.json.encode(pointers))
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except OSError as exc:
+            raise StoreError(f"{path}: cannot be written ({exc.strerror or exc})") from exc
+        return pointers
+
+
+REMEDY = "roll back (`asd-agent baseline rollback`), or calibrate again"
+
+
+def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    return {f"{name}/{key}": value for key, value in arrays.items()}
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,141 @@
+"""The command `asd-agent`: parses the line and hands over; every command lives in a module of its own, loaded late."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from asd_agent import __version__
+from asd_agent.errors import AsdError
+
+CONFIG_HELP = "configuration file (YAML)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Exit codes: 0, 2 for usage and configuration errors, 1 otherwise."""
+    args = parser().parse_args(argv)
+    try:
+        module = importlib.import_module(f"asd_agent.cli.{args.module}")
+        return int(module.run(args))
+    except AsdError as exc:
+        print(f"asd-agent: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `asd-agent score ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="asd-agent",
+        description="Listens to a machine, learns on site what normal sounds like, and says over MQTT when that "
+        "changes and why.",
+        epilog="First steps: devices -> write agent.yaml -> doctor -> calibrate -> run.",
+    )
+    top.add_argument("--version", action="version", version=f"asd-agent {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, module: str, help_: str, *, config: bool = True, machine: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        sub.set_defaults(module=module)
+        if config:
+            sub.add_argument("-c", "--config", required=True, metavar="agent.yaml", help=CONFIG_HELP)
+        if machine:
+            sub.add_argument("machine", metavar="MACHINE", help="id of a machine in the configuration")
+        return sub
+
+    command("run", "run", "listen, score, alarm: the daemon (SIGHUP reloads, SIGTERM ends)")
+
+    sub = command("calibrate", "calibrate", "learn what normal sounds like and write a candidate baseline", machine=True)
+    sub.add_argument("--from", dest="paths", nargs="+", metavar="PATH", help="recordings instead of the live source")
+    sub.add_argument("--duration", type=duration, default=None, metavar="10m", help="how long to listen (default 10m)")
+    sub.add_argument("--promote", action="store_true", help="make the new baseline the active one")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    sub = command("score", "score", "score recordings against the active baseline, on the live path", machine=True)
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders (WAV, FLAC, OGG, MP3)")
+    sub.add_argument("-o", "--output", metavar="scores.csv", help="write CSV here (default: standard output)")
+    sub.add_argument("--baseline", metavar="VERSION", help="another baseline than the active one")
+
+    sub = command("demo", "demo", "everything on one machine with an embedded broker; a fault appears", config=False)
+    sub.add_argument("--fast", action="store_true", help="the short version (about half the time)")
+    sub.add_argument("--minutes", type=float, metavar="N", help="listen this long after the calibration")
+    sub.add_argument(
+        "--source", default="simulated", metavar="SOURCE", help="simulated (default), microphone[:DEVICE], or a PATH"
+    )
+
+    sub = command("status", "status", "live state of every machine, from the running daemon")
+    sub.add_argument("--watch", action="store_true", help="keep the table on the screen")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("devices", "devices", "list sound cards by stable name, with native rates", config=False)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    command("doctor", "doctor", "check configuration, bundle, baseline, sound devices, broker, clock and disk")
+
+    sub = command("baseline", "baseline", "list, show, promote or roll back baselines", config=False)
+    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, help_ in (
+        ("list", "versions, and which is active, previous and candidate"),
+        ("show", "the report of one version"),
+        ("promote", "make the candidate (or a version) the active one"),
+        ("rollback", "go back to the previous one"),
+    ):
+        act = actions.add_parser(name, help=help_)
+        act.add_argument("-c", "--config", required=True, metavar="agent.yaml", help=CONFIG_HELP)
+        act.add_argument("machine", metavar="MACHINE", nargs="?" if name == "list" else None)
+        if name in ("show", "promote"):
+            act.add_argument("version", metavar="VERSION", nargs="?")
+
+    sub = command("alarms", "alarms", "list, acknowledge or shelve alarms", config=False)
+    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, help_ in (
+        ("list", "alarm events, newest last"),
+        ("ack", "acknowledge the alarm of a machine"),
+        ("shelve", "no notifications until a time (still scored and recorded)"),
+        ("unshelve", "end the shelving now"),
+        ("out-of-service", "no notifications until back in service (--off)"),
+    ):
+        act = actions.add_parser(name, help=help_)
+        act.add_argument("-c", "--config", required=True, metavar="agent.yaml", help=CONFIG_HELP)
+        if name == "list":
+            act.add_argument("machine", metavar="MACHINE", nargs="?")
+            act.add_argument("-n", "--limit", type=int, default=50, help="how many (default 50)")
+            act.add_argument("--json", action="store_true", help="one JSON object a line")
+            continue
+        act.add_argument("machine", metavar="MACHINE")
+        act.add_argument("--by", default=os.environ.get("USER", ""), help="who (default: $USER)")
+        act.add_argument("--reason", default="", help="a comment that is stored with it")
+        if name == "shelve":
+            act.add_argument("--for", dest="duration", type=duration, default=3600.0, metavar="1h", help="default 1h")
+        if name == "out-of-service":
+            act.add_argument("--off", action="store_true", help="back in service")
+
+    sub = command("embed", "embed", "embeddings of recordings, by a bundle", config=False)
+    sub.add_argument("--bundle", required=True, metavar="DIR", help="a bundle's folder, or a shipped name")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
+    sub.add_argument("-o", "--output", required=True, metavar="out.npz", help="`file` and one array per embedding")
+
+    return top
+
+
+def duration(text: str) -> float:
+    """ "90", "90s", "10m", "1.5h", "2d" -> seconds."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 3.2e7:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 10m, 1.5h or 2d")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""asd-agent alarms: list from the database (also without the daemon), the rest from the running daemon."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.cli.words import console, utc
+from asd_agent.errors import UsageError
+from asd_agent.service.control import ask
+from asd_agent.store import Store
+
+VERBS = {
+    "ack": "acknowledge",
+    "shelve": "shelve",
+    "unshelve": "unshelve",
+    "out-of-service": "out_of_service",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    if args.machine is not None and settings.machine(args.machine) is None:
+        known = ", ".join(m.id for m in settings.machines)
+        raise UsageError(f"{args.config}: there is no machine {args.machine!r} (there are: {known})")
+    if args.action == "list":
+        return _list(settings, args)
+    request: dict[str, object] = {"machine": args.machine, "by": args.by, "reason": args.reason}
+    if args.action == "shelve":
+        request["until_utc_s"] = time.time() + args.duration
+    if args.action == "out-of-service":
+        request["on"] = not args.off
+    print(ask(settings, VERBS[args.action], **request))
+    return 0
+
+
+def _list(settings: config.Config, args: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    with Store.reader(settings.state_dir) as store:
+        events = store.events(machine=args.machine, limit=args.limit)
+    if args.json:
+        for event in events:
+            print(msgspec.json.encode(event).decode())
+        return 0
+    if not events:
+        print("no alarm events yet")
+        return 0
+    table = Table("time (UTC)", "machine", "event", "level", "score", "reason", "by", box=None, header_style="bold")
+    for event in events:
+        score = "" if event.score is None else f"{event.score:.1f}"
+        words = "; ".join(part for part in (event.reason, event.comment) if part)
+        table.add_row(utc(event.utc_s), event.machine, event.kind, event.level, score, words, event.by)
+    console().print(table)
+    return 0

@@ -1,0 +1,92 @@
+"""asd-agent baseline list|show|promote|rollback: through the daemon when it runs, else on the state directory."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.words import console, utc
+from asd_agent.errors import BaselineError, UsageError
+from asd_agent.service.control import DaemonAbsent, ask
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    if args.machine is not None:
+        machine(settings, args.config, args.machine)
+    if args.action == "list":
+        for item in settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]:
+            _list(settings, item.id)
+        return 0
+    store = BaselineStore(settings.state_dir, args.machine)
+    if args.action == "show":
+        pointers = store.pointers()
+        version = args.version or pointers.active or pointers.candidate
+        if version is None:
+            raise BaselineError(f"{args.machine}: no baseline yet; run `asd-agent calibrate`")
+        _show(store, version)
+        return 0
+    request: dict[str, Any] = {"machine": args.machine}
+    if args.action == "promote" and args.version:
+        request["version"] = args.version
+    try:
+        print(ask(settings, args.action, **request))
+    except DaemonAbsent:
+        pointers = store.promote(args.version) if args.action == "promote" else store.rollback()
+        print(f"{args.machine}: active baseline is now {pointers.active}")
+    return 0
+
+
+def machine(settings: config.Config, path: str, machine_id: str) -> config.Machine:
+    """The machine of that id. Raises UsageError that lists what there is."""
+    found = settings.machine(machine_id)
+    if found is None:
+        known = ", ".join(m.id for m in settings.machines)
+        raise UsageError(f"{path}: there is no machine {machine_id!r} (there are: {known})")
+    return found
+
+
+def _list(settings: config.Config, machine_id: str) -> None:
+    from rich.table import Table
+
+    store = BaselineStore(settings.state_dir, machine_id)
+    pointers = store.pointers()
+    roles = {pointers.active: "active", pointers.previous: "previous", pointers.candidate: "candidate"}
+    versions = store.versions()
+    if not versions:
+        print(f"{machine_id}: no baseline yet; run `asd-agent calibrate`")
+        return
+    table = Table("machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold")
+    for version in versions:
+        try:
+            report = store.load(version).manifest.report
+        except BaselineError as exc:
+            table.add_row(machine_id, version, roles.get(version, ""), "", "", f"[red]{exc}[/red]")
+            continue
+        verdict = "good" if report.good else "; ".join(report.verdict[:1])
+        table.add_row(
+            machine_id, version, roles.get(version, ""), str(report.windows), f"{report.seconds / 60:.1f}", verdict
+        )
+    console().print(table)
+
+
+def _show(store: BaselineStore, version: str) -> None:
+    manifest = store.load(version).manifest
+    print(f"baseline {version} of {manifest.machine}, made {utc(manifest.created_utc_s)} UTC")
+    print(f"bundles: {', '.join(f'{k} ({v[:12]})' for k, v in manifest.bundles.items())}")
+    chain = manifest.chain
+    print(
+        f"input: {chain.rate_hz} Hz, {chain.level_dbfs:.1f} dBFS "
+        f"({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f})"
+    )
+    print_report(manifest.report)
+
+
+def print_report(report: Any) -> None:
+    """The verdict of a calibration, sentence by sentence."""
+    for line in report.verdict:
+        print(f"  {line}")
+    for line in report.excluded_parts:
+        print(f"  left out: {line}")

@@ -1,0 +1,15 @@
+"""asd-agent run: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+
+from asd_agent import config, log
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    log.configure(settings.agent.log_level)
+    from asd_agent.service.daemon import Daemon
+
+    return Daemon(settings, args.config).run()

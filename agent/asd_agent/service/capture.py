@@ -1,0 +1,93 @@
+"""One thread per device: reads blocks and offers each to the machines that listen to its channels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from asd_agent.capture import Source, SourceStatus, open_source
+from asd_agent.errors import AsdError, EndOfSource
+from asd_agent.service.notify import Progress
+from asd_agent.types import Block
+
+REOPEN_S = 30.0
+log = structlog.get_logger()
+
+
+class Listener(Protocol):
+    @property
+    def channel(self) -> int: ...
+    def offer(self, block: Block) -> None: ...
+    def source_ended(self) -> None: ...
+    def source_failed(self, line: str) -> None: ...
+
+
+class CaptureThread:
+    """Never ends by itself for a live source: what cannot be opened is tried again for ever."""
+
+    def __init__(self, name: str, config: object, listeners: Sequence[Listener], progress: Progress) -> None:
+        self.name = f"capture:{name}"
+        self._config = config
+        self._listeners = tuple(listeners)
+        self._progress = progress
+        self._stop = threading.Event()
+        self._source: Source | None = None
+        self._status = SourceStatus(available=False, detail="not opened yet")
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def status(self) -> SourceStatus:
+        source = self._source
+        return source.status() if source is not None else self._status
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+        self._progress.forget(self.name)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._progress.touch(self.name)
+            try:
+                self._listen()
+            except EndOfSource:
+                self._end("the source has been read to its end")
+                self._progress.forget(self.name)
+                for listener in self._listeners:
+                    listener.source_ended()
+                return
+            except AsdError as exc:
+                self._end(str(exc))
+                log.error("source failed", source=self.name, error=str(exc))
+                for listener in self._listeners:
+                    listener.source_failed(str(exc))
+                self._wait(REOPEN_S)
+
+    def _listen(self) -> None:
+        source = open_source(self._config, [listener.channel for listener in self._listeners])  # type: ignore[arg-type]
+        self._source = source
+        try:
+            while not self._stop.is_set():
+                self._progress.touch(self.name)
+                block = source.read(0.5)
+                if block is not None:
+                    for listener in self._listeners:
+                        listener.offer(block)
+        finally:
+            source.close()
+
+    def _end(self, detail: str) -> None:
+        self._source = None
+        self._status = SourceStatus(available=False, detail=detail)
+
+    def _wait(self, seconds: float) -> None:
+        """Pause, but keep the watchdog fed: an absent source is no hang."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stop.wait(0.5):
+            self._progress.touch(self.name)
