@@ -1,0 +1,37 @@
+"""LoRA through peft: adapters on named linear layers, merged into them for export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from asd_agent.errors import ConfigError
+
+
+def adapt(model: nn.Module, *, targets: Sequence[str], rank: int, alpha: float, dropout: float = 0.0) -> None:
+    """Freeze the model and put W + (alpha / rank) B A on every linear layer whose name ends in one of `targets`.
+
+    In place. Raises ConfigError when a target names no layer.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith("." + target) for name in names):
+            raise ConfigError(f"lora.targets: no layer of {type(model).__name__} is called {target!r}")
+    model.requires_grad_(False)
+    config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    inject_adapter_in_model(config, model)
+
+
+def merge(model: nn.Module) -> None:
+    """Fold every adapter into its layer, in place: afterwards the model has its plain layers and key names."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()  # type: ignore[attr-defined]
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.base_layer)
