@@ -17,7 +17,9 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v)
 
 
-def random_batch(seed: int, batch: int = 6, dim: int = 5, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+def random_batch(
+    seed: int, batch: int = 6, dim: int = 5, classes: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, dim, generator=generator), torch.randint(classes, (batch,), generator=generator)
 
@@ -35,7 +37,9 @@ def literal_arcface(x, weight, targets, primary, centres, scale, margin) -> floa
             first += count
             if c == primary[i]:
                 theta = math.acos(cos)
-                cos = math.cos(theta + margin) if theta < math.pi - margin else cos - margin * math.sin(margin)
+                cos = (
+                    math.cos(theta + margin) if theta < math.pi - margin else cos - margin * math.sin(margin)
+                )
             logits.append(scale * cos)
         log_sum = max(logits) + math.log(sum(math.exp(v - max(logits)) for v in logits))
         total -= sum(float(targets[i][c]) * (logits[c] - log_sum) for c in range(len(centres)))
@@ -55,7 +59,13 @@ def test_arcface_with_any_centres_per_class_is_the_literal_formula(seed, centres
     torch.manual_seed(seed)
     loss = losses.ArcFace(5, 4, scale=30.0, margin=margin, centres=centres)
     expected = literal_arcface(
-        x.double().numpy(), loss.weight.detach().double().numpy(), targets.numpy(), labels.tolist(), centres, 30, margin
+        x.double().numpy(),
+        loss.weight.detach().double().numpy(),
+        targets.numpy(),
+        labels.tolist(),
+        centres,
+        30,
+        margin,
     )
     assert loss(x, targets, labels).item() == pytest.approx(expected, rel=2e-4, abs=2e-4)
 
@@ -107,7 +117,8 @@ def literal_adacos_scale(x, weight, targets, centres, scale) -> float:
     peak = max(scale * c for row in cos for c in row)
     mean = float(np.mean([sum(math.exp(scale * c - peak) for c in row) for row in cos]))
     angle = [
-        sum(float(targets[i][j // centres]) * math.acos(cos[i][j]) for j in range(len(weight))) for i in range(len(x))
+        sum(float(targets[i][j // centres]) * math.acos(cos[i][j]) for j in range(len(weight)))
+        for i in range(len(x))
     ]
     median = sorted(angle)[(len(angle) - 1) // 2]
     return (peak + math.log(mean)) / math.cos(min(math.pi / 4, median))

@@ -24,7 +24,9 @@ def centre_index(classes: int, centres: int | Sequence[int]) -> Tensor:
     """
     counts = [centres] * classes if isinstance(centres, int) else list(centres)
     if len(counts) != classes or min(counts, default=0) < 1:
-        raise ValueError(f"{len(counts)} centre counts (smallest {min(counts, default=0)}) for {classes} classes")
+        raise ValueError(
+            f"{len(counts)} centre counts (smallest {min(counts, default=0)}) for {classes} classes"
+        )
     index = torch.empty(classes, max(counts), dtype=torch.long)
     first = 0
     for row, count in zip(index, counts, strict=True):
@@ -98,7 +100,9 @@ class AdaCos(nn.Module):
             cos = F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
             if self.dynamic and self.training:
                 self._follow(cos.detach(), targets)
-            log_p = (self.scale * cos).log_softmax(-1).unflatten(-1, (self.classes, self.centres)).logsumexp(-1)
+            log_p = (
+                (self.scale * cos).log_softmax(-1).unflatten(-1, (self.classes, self.centres)).logsumexp(-1)
+            )
             return -(targets * log_p).sum(-1).mean()
 
     @torch.no_grad()
@@ -127,7 +131,7 @@ def supcon(x: Tensor, labels: Tensor, temperature: float, base_temperature: floa
 
 
 def separation(estimate: Tensor, clean: Tensor, counted: Tensor) -> Tensor:
-    """Squared error of the separated features: estimate, clean [batch, tokens, values]; counted [batch, tokens].
+    """Squared error of separated features: estimate, clean [batch, tokens, values]; counted [batch, tokens].
 
     Only counted tokens enter: no padding, no clip whose clean component is unknown. 0 when none counts.
     """

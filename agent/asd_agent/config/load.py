@@ -1,10 +1,12 @@
-"""YAML -> Config; every mistake becomes one line that names the file, the key and what would be right."""
+"""YAML -> a typed struct; a mistake becomes one line that names the file, the key and what would be right."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -12,39 +14,75 @@ import yaml
 from asd_agent.config.model import Config
 from asd_agent.errors import ConfigError
 
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML knows 1.0e-5 but takes 1e-5, which people write, for a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
 
 def load(path: str | Path) -> Config:
-    """Read and validate a configuration file; raises ConfigError."""
+    """Read and validate the agent's configuration file; raises ConfigError."""
+    return read(path, Config)
+
+
+def read(path: str | Path, kind: type[T], changes: Sequence[str] = ()) -> T:
+    """Read and validate a file of any kind of configuration; raises ConfigError.
+
+    `changes` are "key.key=value" (list items by number) that replace what the file says, values as in YAML.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot be read ({getattr(exc, 'strerror', None) or exc})") from exc
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)
     except yaml.YAMLError as exc:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from exc
+    for change in changes:
+        _change(data, change)
     try:
-        return msgspec.convert(data, Config, strict=True)
+        return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"{path}: {_explain(str(exc), data)}") from exc
+        raise ConfigError(f"{path}: {_explain(str(exc), data, kind)}") from exc
 
 
-def _explain(message: str, data: object) -> str:
+def _change(data: Any, change: str) -> None:
+    key, equals, value = change.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all([*parents, last]):
+        raise ConfigError(f"{change!r} is not of the form key.key=value")
+    try:
+        for name in parents:
+            data = data[int(name)] if isinstance(data, list) else data.setdefault(name, {})
+        data[int(last) if isinstance(data, list) else last] = yaml.load(value, _Loader)
+    except (ValueError, IndexError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{change!r}: there is no such place in the configuration") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{change!r}: the value is not valid YAML") from exc
+
+
+def _explain(message: str, data: object, kind: type[msgspec.Struct]) -> str:
     """msgspec says "Object contains unknown field `x` - at `$.machines[0]`": say it in the reader's order."""
     what, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".")
     unknown = re.search(r"unknown field `([^`]*)`", what)
     if unknown:
         name = f"{key}.{unknown[1]}".lstrip(".")
-        return f"{name}: unknown key{_suggest(unknown[1])}"
+        return f"{name}: unknown key{_suggest(unknown[1], kind)}"
     missing = re.search(r"missing required field `([^`]*)`", what)
     if missing:
         return f"{key}.{missing[1]}".lstrip(".") + ": this key is required"
     return f"{key}: {what}" if key else what
 
 
-def _suggest(name: str) -> str:
-    known = {f.encode_name for s in _structs(Config, set()) for f in msgspec.structs.fields(s)}
+def _suggest(name: str, kind: type[msgspec.Struct]) -> str:
+    known = {f.encode_name for s in _structs(kind, set()) for f in msgspec.structs.fields(s)}
     close = difflib.get_close_matches(name, sorted(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
