@@ -100,9 +100,8 @@ class AdaCos(nn.Module):
             cos = F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
             if self.dynamic and self.training:
                 self._follow(cos.detach(), targets)
-            log_p = (
-                (self.scale * cos).log_softmax(-1).unflatten(-1, (self.classes, self.centres)).logsumexp(-1)
-            )
+            log_p = (self.scale * cos).log_softmax(-1)
+            log_p = log_p.reshape(len(x), self.classes, self.centres).logsumexp(-1)
             return -(targets * log_p).sum(-1).mean()
 
     @torch.no_grad()

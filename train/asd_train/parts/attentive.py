@@ -36,8 +36,8 @@ class AttentiveStatistics(nn.Module):
 
     def _attend(self, context: Tensor) -> Tensor:
         batch, n, _ = context.shape
-        result: Tensor = self.attention(context.flatten(0, 1))
-        return result.unflatten(0, (batch, n))
+        flat: Tensor = self.attention(context.flatten(0, 1))
+        return flat.reshape(batch, n, -1)
 
 
 def _statistics(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Augmentations of a batch: mixup, feature exchange, SpecAug, noise at a signal-to-noise ratio.
 
-Random draws come from torch's CPU generator whatever the device: a run resumes exactly, and on any number of GPUs.
+Random draws come from torch's CPU generator whatever the device, so that a run resumes exactly.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def exchange_features(
     """Feature exchange (Wilkinghoff 2023, in ASDKit's form for n branches of any size).
 
     branches n x [batch, dim], targets [batch, classes] -> branches, targets [batch, (n + 1) * classes].
-    Untouched samples keep the label in the first block. Of exchanged ones the first branch stays, the others come
-    from one partner each; block b + 1 holds 1/n of the label of the clip that branch b came from.
+    Untouched samples keep the label in the first block. Of exchanged ones the first branch stays, the others
+    come from one partner each; block b + 1 holds 1/n of the label of the clip that branch b came from.
     """
     batch, n = len(targets), len(branches)
     touched = _chance(probability, batch, targets)[:, None]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class ConvDecoder(nn.Module):
     """Tokens [batch, time, frequency, dim] -> [batch, time, frequency, out].
 
-    Each block: grouped 2-D convolution, layer norm over channels without parameters, GELU, residual; then Linear.
+    Each block: grouped 2-D convolution, layer norm over channels without parameters, GELU, residual.
     Key names as in EAT's checkpoints (`blocks.N.0`, `proj`).
     """
 

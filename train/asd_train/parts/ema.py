@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Ema:
     """Averages what training changes: trainable parameters, and float buffers (batch-norm statistics).
 
-    A frozen backbone under LoRA costs nothing. Kept in float32: at a decay of 0.9999 bfloat16 would stand still.
+    A frozen backbone under LoRA costs nothing. In float32: at a decay of 0.9999 bfloat16 would stand still.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

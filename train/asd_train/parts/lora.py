@@ -11,7 +11,7 @@ from asd_agent.errors import ConfigError
 
 
 def adapt(model: nn.Module, *, targets: Sequence[str], rank: int, alpha: float, dropout: float = 0.0) -> None:
-    """Freeze the model and put W + (alpha / rank) B A on every linear layer whose name ends in one of `targets`.
+    """Freeze the model, put W + (alpha / rank) B A on every linear layer whose name ends in one of `targets`.
 
     In place. Raises ConfigError when a target names no layer.
     """
@@ -22,16 +22,16 @@ def adapt(model: nn.Module, *, targets: Sequence[str], rank: int, alpha: float, 
         if not any(name == target or name.endswith("." + target) for name in names):
             raise ConfigError(f"lora.targets: no layer of {type(model).__name__} is called {target!r}")
     model.requires_grad_(False)
-    config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
-    inject_adapter_in_model(config, model)
+    options: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    inject_adapter_in_model(LoraConfig(target_modules=list(targets), **options), model)
 
 
 def merge(model: nn.Module) -> None:
-    """Fold every adapter into its layer, in place: afterwards the model has its plain layers and key names."""
+    """Fold every adapter into its layer, in place: the model has its plain layers and key names again."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge()  # type: ignore[attr-defined]
+            module.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, module.base_layer)

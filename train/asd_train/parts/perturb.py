@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class FeaturePerturbation(nn.Module):
-    """[batch, dim] -> [batch, dim]: Linear-ReLU-BN down to half and up again; trained, not used for scoring."""
+    """[batch, dim] -> [batch, dim]: Linear-ReLU-BN down to half and up again; only training uses it."""
 
     def __init__(self, dim: int, hidden: int | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The FFT branch: magnitude spectrum of the whole clip -> light 1-D CNN with squeeze-excitation -> embedding."""
+"""The FFT branch: magnitude spectrum of the whole clip -> 1-D CNN with squeeze-excitation -> embedding."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class MagnitudeSpectrum(nn.Module):
     """[batch, samples] -> [batch, samples // 2]: |DFT| / sqrt(samples) below the Nyquist bin.
 
-    samples = rows * columns: two small real matrix products with a twiddle between (Cooley and Tukey), so that the
-    exported graph needs no complex operator. 10 s at 16 kHz: 400 x 400, under 2 MB of constants.
+    samples = rows * columns: two small real matrix products with a twiddle between (Cooley and Tukey): that way
+    the exported graph needs no complex operator. 10 s at 16 kHz: 400 x 400, under 2 MB of constants.
     """
 
     cos_rows: Tensor
