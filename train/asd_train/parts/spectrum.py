@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class MagnitudeSpectrum(nn.Module):
     """[batch, samples] -> [batch, samples // 2]: |DFT| / sqrt(samples) below the Nyquist bin.
 
-    samples = rows * columns: two small real matrix products with a twiddle between (Cooley and Tukey): that way
+    samples = rows * columns: two small real matrix products with a twiddle between (Cooley-Tukey), so that
     the exported graph needs no complex operator. 10 s at 16 kHz: 400 x 400, under 2 MB of constants.
     """
 
