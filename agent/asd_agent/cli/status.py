@@ -1,0 +1,89 @@
+"""asd-agent status [--watch]: the live state of every machine, from the running daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.cli.words import console, utc
+from asd_agent.service.control import ask
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REFRESH_S = 1.0
+COLOUR = {"normal": "green", "alert": "yellow", "danger": "bold red"}
+HEALTH_COLOUR = {"good": "green", "failure": "bold red"}
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    data = ask(settings, "status")
+    if args.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=1).decode() + "\n")
+        return 0
+    if not args.watch:
+        console().print(view(data))
+        return 0
+    from rich.live import Live
+
+    with Live(view(data), console=console(), screen=False, auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_S)
+            live.update(view(ask(settings, "status")), refresh=True)
+
+
+def view(data: dict[str, Any]) -> RenderableType:
+    """The status answer as a table with one line of the agent's own state below it."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        "machine", "state", "score", "alert at", "alarm", "measuring chain", "windows", "lag", "baseline",
+        box=None, header_style="bold", padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for m in data["machines"]:
+        health = m["health"]["status"]
+        table.add_row(
+            m["id"],
+            m["state"].replace("_", " "),
+            number(m["score"]),
+            number(m["threshold"]),
+            Text(alarm_words(m), style=COLOUR.get(m["alarm"]["level"], "")),
+            Text(
+                "; ".join([health.replace("_", " "), *m["health"]["reasons"]]), style=HEALTH_COLOUR.get(health, "yellow")
+            ),
+            f"{m['windows']}" + (f" ({m['dropped']} dropped)" if m["dropped"] else ""),
+            f"{m['lag_s']:.1f} s" if m["lag_s"] is not None else "",
+            m["baseline"] or "none: calibrate",
+        )
+    broker = data["mqtt"]["detail"] if data["mqtt"] else "not configured"
+    foot = (
+        f"agent {data['agent']} {data['version']}, up {data['uptime_s'] / 3600:.1f} h, broker: {broker}, "
+        f"outbox {data['outbox']}, {utc(data['utc_s'])} UTC" + ("" if data["time_synced"] else " (clock not synchronised)")
+    )
+    return Group(table, Text(foot, style="dim"))
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def alarm_words(machine: dict[str, Any]) -> str:
+    """The alarm in the words of ISA-18.2, with its reason."""
+    alarm = machine["alarm"]
+    words = [alarm["level"]]
+    for key, word in (("latched", "latched"), ("acknowledged", "acknowledged"), ("out_of_service", "out of service")):
+        if alarm[key]:
+            words.append(word)
+    if alarm["shelved_until_utc_s"]:
+        words.append(f"shelved until {utc(alarm['shelved_until_utc_s'])}")
+    if alarm["level"] != "normal" and alarm["reason"]:
+        words.append(alarm["reason"])
+    return ", ".join(words)
