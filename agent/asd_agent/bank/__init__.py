@@ -1,0 +1,63 @@
+"""Banks: memories of normal embeddings that measure how far a new one is. One back-end a file, numpy only.
+
+An agent uses "whitened", "cosine" and "euclidean", as the bundle says; the others serve domain shift and the
+training's evaluation. `smote` and `memmixup` make more target rows before a fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+
+from asd_agent.bank.base import Arrays, Bank
+from asd_agent.bank.domain_z import DomainZ, transductive
+from asd_agent.bank.kmeans import KMeans
+from asd_agent.bank.local_density import LocalDensity
+from asd_agent.bank.memmixup import memmixup
+from asd_agent.bank.nearest import Nearest
+from asd_agent.bank.selective_mahalanobis import SelectiveMahalanobis
+from asd_agent.bank.smote import smote
+from asd_agent.bank.two_bank import TwoBank
+from asd_agent.bank.whitened import Whitened
+from asd_agent.errors import BaselineError, CalibrationError
+
+__all__ = ["KINDS", "Arrays", "Bank", "fit", "from_arrays", "memmixup", "smote", "transductive"]
+
+_FIT: dict[str, Callable[..., Bank]] = {
+    "whitened": Whitened.fit,
+    "cosine": partial(Nearest.fit, metric="cosine"),
+    "euclidean": partial(Nearest.fit, metric="euclidean"),
+    "two_bank": TwoBank.fit,
+    "local_density": LocalDensity.fit,
+    "kmeans": KMeans.fit,
+    "selective_mahalanobis": SelectiveMahalanobis.fit,
+    "domain_z": DomainZ.fit,
+}
+_RESTORE: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Bank]] = {
+    "whitened": Whitened.from_arrays,
+    "cosine": Nearest.from_arrays,
+    "euclidean": Nearest.from_arrays,
+    "two_bank": TwoBank.from_arrays,
+    "local_density": LocalDensity.from_arrays,
+    "kmeans": KMeans.from_arrays,
+    "selective_mahalanobis": SelectiveMahalanobis.from_arrays,
+    "domain_z": DomainZ.from_arrays,
+}
+KINDS = tuple(_FIT)
+
+
+def fit(kind: str, x: npt.ArrayLike, **options: Any) -> Bank:
+    """A bank of normal embeddings x [n, dim]; options as in `fit` of that kind. Raises CalibrationError."""
+    if kind not in _FIT:
+        raise CalibrationError(f"unknown distance {kind!r}: one of {', '.join(KINDS)}")
+    return _FIT[kind](x, **options)
+
+
+def from_arrays(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Bank:
+    """The bank that `arrays()` described. Raises BaselineError."""
+    if kind not in _RESTORE:
+        raise BaselineError(f"unknown distance {kind!r}: one of {', '.join(KINDS)}; calibrate anew")
+    return _RESTORE[kind](arrays)
