@@ -1,0 +1,1 @@
+"""Encoder bundles: the format, the session that runs one, and words for what an embedding shows."""

@@ -58,8 +58,8 @@ class Bundle:
     def load(cls, name_or_path: str | Path) -> Bundle:
         """Read and verify a bundle: "default", the name of a shipped one, or the path of a folder.
 
-        Raises BundleError, one line with the file and the remedy. That the graph's input and outputs are those of
-        the metadata is checked when a session is opened (`Encoder`).
+        Raises BundleError, one line with the file and the remedy. Whether the graph's input and outputs are
+        those of the metadata is checked when a session is opened (`Encoder`).
         """
         folder = resolve(name_or_path)
         file = folder / "bundle.json"

@@ -1,9 +1,9 @@
 """`bundle.json`: what an encoder bundle says about itself. The bytes format; knows nothing of ONNX sessions.
 
 A bundle is a folder with `bundle.json` and one ONNX file per precision variant. The graph has one input,
-`waveform` float32 [batch, samples] at `rate_hz` (raw, full scale = 1.0: the front end is inside the graph), and
-one output per named embedding, float32 [batch, dim]. Unknown keys are ignored, so that fields can be added
-within a format version; anything that changes the meaning of a field needs a new version.
+`waveform` float32 [batch, samples] at `rate_hz` (raw, full scale = 1.0: the front end is inside the graph),
+and one output per named embedding, float32 [batch, dim]. Unknown keys are ignored, so that fields can be
+added within a format version; anything that changes the meaning of a field needs a new version.
 """
 
 from __future__ import annotations

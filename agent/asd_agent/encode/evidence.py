@@ -1,0 +1,100 @@
+"""Which part of an embedding deviates, in words: "2.0-4.1 kHz louder (z 7)". Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from asd_agent.encode.meta import Axis, Output, Quantity
+
+Array = npt.NDArray[np.floating]
+
+_LIMIT = 3.0  # below this a single value is within what calibration showed
+_SHARE = 1 / 3  # a stretch reaches as far as its values stay above this share of its peak
+_HOLE = 2  # so many weaker values in a row do not end a stretch
+_WORDS: dict[Quantity, tuple[str, str]] = {
+    "level": ("{} louder", "{} quieter"),
+    "unsteadiness": ("{} less steady", "{} steadier"),
+    "modulation": ("more modulation at {}", "less modulation at {}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    axis: Axis
+    first: int
+    last: int
+    peak: int
+    z: float  # at the peak, signed
+    weight: float  # sum of the squares over the stretch
+
+
+def describe(output: Output, deviation: Array, parts: int = 2) -> str:
+    """Words for a standardised signed deviation [dim] from the nearest normal (`Bank.deviation`).
+
+    Levels are relative to the whole sound, which the front end scales to the same RMS: one band that grows
+    makes the others fall. Empty for an embedding whose values have no labels.
+    """
+    if len(deviation) != output.dim:
+        raise ValueError(
+            f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}"
+        )
+    found: list[_Stretch] = []
+    start = 0
+    for axis in output.axes:
+        values = np.nan_to_num(np.asarray(deviation[start : start + len(axis.values)], np.float64))
+        found.extend(_stretches(axis, values, parts))
+        start += len(axis.values)
+    found.sort(key=lambda s: -s.weight)
+    strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
+    if strong:
+        return ", ".join(_words(s) for s in strong)
+    return f"many small changes, most: {_words(found[0])}" if found else ""
+
+
+def _stretches(axis: Axis, values: npt.NDArray[np.float64], count: int) -> list[_Stretch]:
+    """The `count` strongest stretches of one sign, each taken out before the next is sought."""
+    left = values.copy()
+    found = []
+    for _ in range(count):
+        peak = int(np.argmax(np.abs(left)))
+        z = float(left[peak])
+        if z == 0.0:
+            break
+        member = left * np.sign(z) >= max(abs(z) * _SHARE, min(_LIMIT, abs(z)))
+        first, last = _reach(member, peak, -1), _reach(member, peak, 1)
+        weight = float(np.sum(left[first : last + 1][member[first : last + 1]] ** 2))
+        found.append(_Stretch(axis, first, last, peak, z, weight))
+        left[first : last + 1] = 0.0
+    return found
+
+
+def _reach(member: npt.NDArray[np.bool_], peak: int, step: int) -> int:
+    """Last member from the peak in one direction, across holes of at most _HOLE values."""
+    edge, hole, i = peak, 0, peak + step
+    while 0 <= i < len(member) and hole <= _HOLE:
+        edge, hole = (i, 0) if member[i] else (edge, hole + 1)
+        i += step
+    return edge
+
+
+def _words(stretch: _Stretch) -> str:
+    text = _WORDS[stretch.axis.quantity][stretch.z < 0].format(_range(stretch))
+    return f"{text} (z {min(abs(stretch.z), 999):.0f})"
+
+
+def _range(stretch: _Stretch) -> str:
+    hz = stretch.axis.values
+    if stretch.first == stretch.last:
+        return _frequency(hz[stretch.peak])
+    low, high = hz[stretch.first], hz[stretch.last]
+    if (low < 1000) == (high < 1000):
+        unit = _frequency(high).split()[1]
+        return f"{_frequency(low).split()[0]}-{_frequency(high).split()[0]} {unit}"
+    return f"{_frequency(low)}-{_frequency(high)}"
+
+
+def _frequency(hz: float) -> str:
+    return f"{hz:.0f} Hz" if hz < 1000 else f"{hz / 1000:.3g} kHz"

@@ -1,0 +1,202 @@
+"""The bundle `spectral`: four spectral descriptions of a window as ONNX, no learned weights.
+
+    python -m asd_export.spectral FOLDER
+
+The recipe, for a window of any length of at least 1 s at 16 kHz: mean removed, divided by its RMS (a louder
+microphone is not an anomaly); 1 s segments every 0.5 s, what is left at the end is not used; power spectra
+are averaged over frames and segments, then turned to dB relative to white noise of the same RMS.
+
+* logmel         64 mel bands (64 ms Hann, 16 ms hop), mean power
+* logmel_stats   mean and standard deviation over time of every band's dB, averaged over the segments
+* fine_spectrum  0.5 s Hann, 0.25 s hop, about 48 bands an octave from 60 Hz
+* modulation     dB envelopes of 20 mel bands (8 ms Hann, 2 ms hop), averaged over the bands; 1 s power
+                 spectrum of that curve less its mean: 1..31 Hz and six wider bands up to 250 Hz
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from asd_agent.encode.bundle import Axis, BundleMeta, Output, Provenance, Quantity, Variant
+from asd_agent.encode.meta import INPUT
+from asd_agent.errors import AsdError
+from asd_export.bands import Array, mel_filters, octave_bands, pooling_weights
+from asd_export.graph import Graph, direct_power_spectrum, framed_power_spectrum, hann, power_spectrum
+from asd_export.write import write_bundle
+
+RATE_HZ = 16_000
+SEGMENT, STEP = 16_000, 8_000  # samples
+LOW_HZ = 60.0
+POWER_FLOOR = 1e-8  # -80 dB: lower is quantisation and codecs, not the machine
+MODULATION_FLOOR = 1e-6  # dB^2
+RMS_FLOOR = 1e-12
+
+MEL_BANDS, MEL_FRAME, MEL_HOP = 64, 1024, 256
+FINE_FRAME, FINE_HOP, FINE_PER_OCTAVE = 8_000, 4_000, 48
+ENVELOPE_BANDS, ENVELOPE_FRAME, ENVELOPE_HOP = 20, 128, 32
+CURVE = SEGMENT // ENVELOPE_HOP  # envelope values a second; the DFT of so many has 1 Hz bins
+CURVE_FRAMES = (SEGMENT - ENVELOPE_FRAME) // ENVELOPE_HOP + 1  # frames that lie wholly in a segment
+WIDE_FROM_HZ, WIDE_BANDS = 32, 6
+
+Embeddings = dict[str, tuple[str, list[Axis]]]  # name -> tensor [batch, dim] and its labels
+
+
+def build() -> tuple[onnx.ModelProto, BundleMeta]:
+    """The graph and its metadata (checksum still empty)."""
+    graph = Graph()
+    x = _normalised(graph)
+    embeddings = {**_mel(graph, x), **_fine(graph, x), **_modulation(graph, x)}
+    outputs = [
+        Output(name=name, dim=sum(len(a.values) for a in axes), distance="whitened", axes=axes)
+        for name, (_, axes) in embeddings.items()
+    ]
+    tensors = {o.name: (embeddings[o.name][0], o.dim) for o in outputs}
+    meta = BundleMeta(
+        name="spectral",
+        rate_hz=RATE_HZ,
+        window_samples=None,
+        min_samples=SEGMENT,
+        outputs=outputs,
+        variants={"fp32": Variant(file="encoder.onnx")},
+        front_end="mean removed, divided by RMS; mel, fine and modulation spectra of 1 s segments in dB",
+        provenance=Provenance(tool="asd_export.spectral"),
+        licence="Apache-2.0",
+        parity={
+            "reference": "the recipe in numpy float64 (tests/export/test_spectral.py)",
+            "tolerance_db": 1e-3,
+        },
+    )
+    return graph.model("samples", tensors, "asd-agent bundle: spectral"), meta
+
+
+def write(folder: str | Path, *, replace: bool = False) -> BundleMeta:
+    """Write the bundle; the same bytes every time. Raises BundleError."""
+    model, meta = build()
+    return write_bundle(folder, meta, {"fp32": model.SerializeToString(deterministic=True)}, replace=replace)
+
+
+def _normalised(graph: Graph) -> str:
+    """waveform [batch, samples] -> [batch, halves * 8000], mean 0 and RMS 1 (over the whole window)."""
+    centred = graph.op("Sub", INPUT, graph.op("ReduceMean", INPUT, axes=[1]))
+    rms = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", centred, centred), axes=[1]))
+    unit = graph.op("Div", centred, graph.op("Max", rms, graph.floats(RMS_FLOOR)))
+    samples = graph.op("Gather", graph.op("Shape", INPUT), graph.ints([1]))
+    step = graph.ints([STEP])
+    return graph.cut(unit, 1, 0, graph.op("Mul", graph.op("Div", samples, step), step))
+
+
+def _mel(graph: Graph, x: str) -> Embeddings:
+    segments = graph.overlap(graph.reshape(x, [0, -1, STEP]), 1, SEGMENT // STEP)
+    window = _unit(hann(MEL_FRAME))
+    power, bins = framed_power_spectrum(graph, graph.reshape(segments, [-1, SEGMENT]), window, MEL_HOP, 32)
+    filters, centres = mel_filters(MEL_BANDS, MEL_FRAME // 2 + 1, RATE_HZ / MEL_FRAME, LOW_HZ, RATE_HZ / 2)
+    spread = filters[bins] / np.bincount(bins)[bins][:, None]
+    bands = graph.op("MatMul", graph.floats(spread.T), power)  # [batch * segments, bands, frames]
+    db = _decibel(graph, bands, POWER_FLOOR)
+    mean = graph.op("ReduceMean", db, axes=[2])
+    off = graph.op("Sub", db, mean)
+    deviation = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", off, off), axes=[2]))
+    levels = graph.op("ReduceMean", bands, axes=[2])
+    joined = graph.op("Concat", levels, mean, deviation, axis=1)
+    shape = graph.op("Concat", graph.batch(x), graph.ints([-1, 3 * MEL_BANDS]), axis=0)
+    means = graph.op("ReduceMean", graph.op("Reshape", joined, shape), axes=[1], keepdims=0)
+    mean_power = graph.cut(means, 1, 0, MEL_BANDS)
+    return {
+        "logmel": (_decibel(graph, mean_power, POWER_FLOOR), [_axis("level", centres)]),
+        "logmel_stats": (
+            graph.cut(means, 1, MEL_BANDS, 3 * MEL_BANDS),
+            [_axis("level", centres), _axis("unsteadiness", centres)],
+        ),
+    }
+
+
+def _fine(graph: Graph, x: str) -> Embeddings:
+    frames = graph.overlap(graph.reshape(x, [0, -1, FINE_HOP]), 1, FINE_FRAME // FINE_HOP)
+    windowed = graph.op("Mul", frames, graph.floats(_unit(hann(FINE_FRAME))))
+    power, bins = power_spectrum(graph, graph.reshape(windowed, [0, 0, 80, 100]), 80, 100)
+    first, centres = octave_bands(FINE_PER_OCTAVE, LOW_HZ, FINE_FRAME // 2 + 1, RATE_HZ / FINE_FRAME)
+    band, weight = pooling_weights(bins, first)
+    # A segment holds three frames and shares its last with the next: frames 0, 1, 2 | 2, 3, 4 | ...
+    pairs = graph.op("ReduceMean", graph.cut(power, 1, 0, -1), axes=[1], keepdims=0)
+    lasts = graph.op("ReduceMean", graph.cut(power, 1, 2, np.iinfo(np.int64).max, 2), axes=[1], keepdims=0)
+    mean = graph.op(
+        "Add", graph.op("Mul", pairs, graph.floats(2 / 3)), graph.op("Mul", lasts, graph.floats(1 / 3))
+    )
+    parts = graph.op("Mul", graph.reshape(mean, [0, len(bins)]), graph.floats(weight))
+    # A dense pooling matrix would weigh 5 MB: add the bins into their bands instead, bands first, batch last.
+    shape = graph.op("Concat", graph.ints([len(centres)]), graph.batch(x), axis=0)
+    bands = graph.op(
+        "ScatterND",
+        graph.op("Expand", graph.floats(0.0), shape),
+        graph.ints(band[:, None]),
+        graph.op("Transpose", parts, perm=[1, 0]),
+        reduction="add",
+    )
+    db = _decibel(graph, graph.op("Transpose", bands, perm=[1, 0]), POWER_FLOOR)
+    return {"fine_spectrum": (db, [_axis("level", centres)])}
+
+
+def _modulation(graph: Graph, x: str) -> Embeddings:
+    power = direct_power_spectrum(graph, x, _unit(hann(ENVELOPE_FRAME)), ENVELOPE_HOP)
+    bin_hz = RATE_HZ / ENVELOPE_FRAME
+    filters, _ = mel_filters(ENVELOPE_BANDS, ENVELOPE_FRAME // 2 + 1, bin_hz, LOW_HZ, RATE_HZ / 2)
+    envelopes = _decibel(graph, graph.op("MatMul", graph.floats(filters.T), power), POWER_FLOOR)
+    curve = graph.op("ReduceMean", envelopes, axes=[1], keepdims=0)
+    # Frames that reach beyond their segment are left out; those at the very end must be filled in first.
+    whole = graph.op("Pad", curve, graph.ints([0, 0, 0, CURVE - CURVE_FRAMES]))
+    segments = graph.overlap(graph.reshape(whole, [0, -1, CURVE // 2]), 1, 2)
+    inside = graph.cut(segments, 2, 0, CURVE_FRAMES)
+    swing = graph.op("Sub", inside, graph.op("ReduceMean", inside, axes=[2]))
+    scaled = graph.op("Mul", swing, graph.floats(CURVE_FRAMES**-0.5))
+    padded = graph.op("Pad", scaled, graph.ints([0, 0, 0, 0, 0, CURVE - CURVE_FRAMES]))
+    spectrum, bins = power_spectrum(graph, graph.reshape(padded, [0, 0, 20, 25]), 20, 25)
+    mean = graph.reshape(graph.op("ReduceMean", spectrum, axes=[1], keepdims=0), [0, len(bins)])
+    first, centres = _modulation_bands()
+    band, weight = pooling_weights(bins, first)
+    pooled = graph.op("MatMul", mean, graph.floats(np.eye(len(centres))[band] * weight[:, None]))
+    return {"modulation": (_decibel(graph, pooled, MODULATION_FLOOR), [_axis("modulation", centres)])}
+
+
+def _modulation_bands() -> tuple[Array, Array]:
+    """First bins (1 Hz each) and centres: one bin a band up to 31 Hz, then six of equal ratio to 250 Hz."""
+    top = CURVE // 2 + 1
+    wide = np.round(np.geomspace(WIDE_FROM_HZ, top, WIDE_BANDS + 1)).astype(int)
+    first = np.append(np.arange(1, WIDE_FROM_HZ), wide)
+    return first, np.sqrt(first[:-1] * (first[1:] - 1.0))
+
+
+def _decibel(graph: Graph, power: str, floor: float) -> str:
+    """10 log10(power + floor): a sum, not a maximum, so that NaN stays NaN."""
+    raised = graph.op("Add", power, graph.floats(floor))
+    return graph.op("Mul", graph.op("Log", raised), graph.floats(10 / np.log(10)))
+
+
+def _unit(window: Array) -> Array:
+    """Scaled so that white noise of RMS 1 has a power of 1 in every bin."""
+    scaled: Array = window / np.sqrt(np.sum(window**2))
+    return scaled
+
+
+def _axis(quantity: Quantity, centres_hz: Array) -> Axis:
+    return Axis(quantity=quantity, values=[round(float(hz), 2) for hz in centres_hz])
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 1:
+        print("usage: python -m asd_export.spectral FOLDER", file=sys.stderr)
+        return 2
+    try:
+        meta = write(argv[0], replace=True)
+    except AsdError as exc:
+        print(exc, file=sys.stderr)
+        return exc.exit_code
+    print(f"{argv[0]}: " + ", ".join(f"{o.name} {o.dim}" for o in meta.outputs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
