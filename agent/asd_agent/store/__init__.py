@@ -1,0 +1,20 @@
+"""What must survive: scores, alarms and the outbox in one SQLite file; evidence clips beside it."""
+
+from asd_agent.store.clips import clip_path
+from asd_agent.store.evidence import Evidence
+from asd_agent.store.outbox import Outbox
+from asd_agent.store.reader import Reader
+from asd_agent.store.records import Message, OutboxItem, ScoreRow, StoreHealth
+from asd_agent.store.store import Store
+
+__all__ = [
+    "Evidence",
+    "Message",
+    "Outbox",
+    "OutboxItem",
+    "Reader",
+    "ScoreRow",
+    "Store",
+    "StoreHealth",
+    "clip_path",
+]

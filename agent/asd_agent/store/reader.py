@@ -1,0 +1,107 @@
+"""Questions to the database from any thread or process, with or without a running daemon."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from asd_agent.errors import StoreError
+from asd_agent.store import scoreblock
+from asd_agent.store.records import ScoreRow
+from asd_agent.types import AlarmEvent, AlarmState
+
+NO_END_UTC_S = 1e12
+
+
+class Reader:
+    """Opens a read-only connection of its own for each question. Every question raises StoreError."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "agent.db"
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        pass  # nothing is held between questions
+
+    def events(
+        self, since_utc_s: float = 0.0, machine: str | None = None, limit: int = 100
+    ) -> list[AlarmEvent]:
+        """The newest `limit` alarm events since a time, in the order in which they happened."""
+        with self._connection() as db:
+            rows = db.execute(
+                "SELECT event FROM alarm_events WHERE utc_s >= ? AND (? IS NULL OR machine = ?)"
+                " ORDER BY seq DESC LIMIT ?",
+                (since_utc_s, machine, machine, limit),
+            ).fetchall()
+            return [msgspec.json.decode(event, type=AlarmEvent) for (event,) in reversed(rows)]
+
+    def states(self) -> dict[str, AlarmState]:
+        """The alarm of each machine as it was last committed."""
+        with self._connection() as db:
+            rows = db.execute("SELECT machine, state FROM alarm_states").fetchall()
+            return {machine: msgspec.json.decode(state, type=AlarmState) for machine, state in rows}
+
+    def scores(
+        self,
+        machine: str,
+        since_utc_s: float = 0.0,
+        until_utc_s: float = NO_END_UTC_S,
+        limit: int | None = None,
+    ) -> list[ScoreRow]:
+        """The windows of a machine that start in [since, until], by time; with `limit` only the newest."""
+        with self._connection() as db:
+            found: list[ScoreRow] = []
+            # From the newest back, so that a limit need not unpack a year.
+            for rows in _newest_first(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
+                found += (row for row in rows if since_utc_s <= row.utc_s <= until_utc_s)
+                if limit is not None and len(found) >= limit:
+                    break
+        found.sort(key=lambda row: row.utc_s)
+        return found if limit is None else found[max(len(found) - limit, 0) :]
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        if not self.path.exists():
+            raise StoreError(f"{self.path}: no database yet: has the daemon run with this agent.state_dir?")
+        db = None
+        try:
+            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+            db.execute("BEGIN")  # one state of the database for all parts of the answer
+            yield db
+        except (sqlite3.Error, msgspec.DecodeError, ValueError) as exc:
+            raise StoreError(
+                f"{self.path}: cannot be read ({exc}): read it as the agent's user; "
+                "if it is damaged, restart the daemon, which saves what can be read"
+            ) from exc
+        finally:
+            if db is not None:
+                db.close()
+
+
+def _newest_first(
+    db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int
+) -> Iterator[list[ScoreRow]]:
+    found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
+    if found is None:
+        return
+    tail = db.execute(
+        "SELECT row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ?",
+        (*found, since_ms, until_ms),
+    )
+    yield [msgspec.json.decode(row, type=ScoreRow) for (row,) in tail]
+    blocks = db.execute(
+        "SELECT data FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ?"
+        " ORDER BY until_ms DESC",
+        (*found, since_ms, until_ms),
+    )
+    for (data,) in blocks:
+        yield scoreblock.decode(data)

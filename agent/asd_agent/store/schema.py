@@ -1,0 +1,86 @@
+"""The tables of agent.db and the way from one version of them to the next (PRAGMA user_version)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from asd_agent.errors import StoreError
+
+# Entry i turns version i into i + 1. Entries are never edited once released: a change is a new entry.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE machines (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        # The newest windows, one row each; an hour of them becomes one compressed row of score_blocks.
+        "CREATE TABLE score_tail (id INTEGER PRIMARY KEY, machine INTEGER NOT NULL, utc_ms INTEGER NOT NULL,"
+        " row TEXT NOT NULL)",
+        "CREATE INDEX score_tail_machine ON score_tail (machine, utc_ms)",
+        "CREATE TABLE score_blocks (id INTEGER PRIMARY KEY, machine INTEGER NOT NULL,"
+        " since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, windows INTEGER NOT NULL,"
+        " data BLOB NOT NULL)",
+        "CREATE INDEX score_blocks_machine ON score_blocks (machine, until_ms)",
+        # Events and states carry their JSON whole, so that a row that can be read can be salvaged.
+        "CREATE TABLE alarm_events (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, machine TEXT NOT NULL,"
+        " utc_s REAL NOT NULL, event TEXT NOT NULL)",
+        "CREATE TABLE alarm_states (machine TEXT PRIMARY KEY, state TEXT NOT NULL)",
+        # AUTOINCREMENT: a number is never given twice, so a late PUBACK cannot delete a newer message.
+        "CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
+        " payload BLOB NOT NULL, retain INTEGER NOT NULL)",
+        "CREATE INDEX outbox_retained ON outbox (topic) WHERE retain",
+        # What the broker must hold after a reconnect: the newest retained message of each topic.
+        "CREATE TABLE retained (topic TEXT PRIMARY KEY, payload BLOB NOT NULL)",
+    ),
+)
+
+KEPT_TABLES = (
+    "alarm_events",
+    "alarm_states",
+    "outbox",
+    "retained",
+)  # checked at start, saved from a damaged file
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The writing connection: WAL, no implicit transactions. Raises sqlite3.Error."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only has an effect before the first table
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA temp_store=MEMORY")
+        db.execute("PRAGMA synchronous=FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema up to date, each step in one transaction. Raises StoreError, sqlite3.Error."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: written by a newer asd-agent (schema {version}, this one knows {len(MIGRATIONS)}): "
+            "install that version again, or set another agent.state_dir"
+        )
+    for step in range(version, len(MIGRATIONS)):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in MIGRATIONS[step]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={step + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Read the tables that must not be lost; raises sqlite3.DatabaseError when one is damaged.
+
+    The scores are left out: checking gigabytes would hold up every start.
+    """
+    for table in KEPT_TABLES:
+        answer = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
+        if answer != "ok":
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {' '.join(str(answer).split())}")
