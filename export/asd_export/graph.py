@@ -90,7 +90,8 @@ class Graph:
 
 def hann(n: int) -> Array:
     """Periodic Hann window [n]."""
-    return 0.5 - 0.5 * _circle(np.arange(n), n).real
+    window: Array = 0.5 - 0.5 * _circle(np.arange(n), n).real
+    return window
 
 
 def power_spectrum(graph: Graph, frames: str, rows: int, columns: int) -> tuple[str, Array]:
@@ -166,7 +167,8 @@ def squared_magnitude(graph: Graph, x: str, axis: int) -> str:
 def _bin_order(rows: int, columns: int) -> Array:
     """Bin of each value that the two-stage DFT leaves; of a pair k, N - k the lower."""
     index = np.arange(rows // 2 + 1)[:, None] + rows * np.arange(columns)[None, :]
-    return np.minimum(index, rows * columns - index).ravel()
+    bins: Array = np.minimum(index, rows * columns - index).ravel()
+    return bins
 
 
 def _circle(steps: Array, n: int) -> Array:

@@ -14,6 +14,8 @@ Array = npt.NDArray[np.floating]
 _LIMIT = 3.0  # below this a single value is within what calibration showed
 _SHARE = 1 / 3  # a stretch reaches as far as its values stay above this share of its peak
 _HOLE = 2  # so many weaker values in a row do not end a stretch
+_CANDIDATES = 8  # stretches sought on an axis before the heaviest are told
+_MOST = 999.0  # a value that calibration never saw change has no sensible upper end
 _WORDS: dict[Quantity, tuple[str, str]] = {
     "level": ("{} louder", "{} quieter"),
     "unsteadiness": ("{} less steady", "{} steadier"),
@@ -44,8 +46,8 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
     found: list[_Stretch] = []
     start = 0
     for axis in output.axes:
-        values = np.nan_to_num(np.asarray(deviation[start : start + len(axis.values)], np.float64))
-        found.extend(_stretches(axis, values, parts))
+        values = np.asarray(deviation[start : start + len(axis.values)], np.float64)
+        found.extend(_stretches(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
         start += len(axis.values)
     found.sort(key=lambda s: -s.weight)
     strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
@@ -54,14 +56,14 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
     return f"many small changes, most: {_words(found[0])}" if found else ""
 
 
-def _stretches(axis: Axis, values: npt.NDArray[np.float64], count: int) -> list[_Stretch]:
-    """The `count` strongest stretches of one sign, each taken out before the next is sought."""
+def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:
+    """Stretches of one sign from the highest peak down, each taken out before the next is sought."""
     left = values.copy()
-    found = []
-    for _ in range(count):
+    found: list[_Stretch] = []
+    while len(found) < _CANDIDATES:
         peak = int(np.argmax(np.abs(left)))
         z = float(left[peak])
-        if z == 0.0:
+        if z == 0.0 or (found and abs(z) < _LIMIT):
             break
         member = left * np.sign(z) >= max(abs(z) * _SHARE, min(_LIMIT, abs(z)))
         first, last = _reach(member, peak, -1), _reach(member, peak, 1)
@@ -82,7 +84,7 @@ def _reach(member: npt.NDArray[np.bool_], peak: int, step: int) -> int:
 
 def _words(stretch: _Stretch) -> str:
     text = _WORDS[stretch.axis.quantity][stretch.z < 0].format(_range(stretch))
-    return f"{text} (z {min(abs(stretch.z), 999):.0f})"
+    return f"{text} (z {abs(stretch.z):.0f})"
 
 
 def _range(stretch: _Stretch) -> str:
