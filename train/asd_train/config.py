@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from asd_train.data import ClassOptions, DataSource
+from asd_train.scoring import Scoring
 
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -84,6 +85,10 @@ class Output(_Section, frozen=True):
 class Model(_Section, frozen=True):
     branches: Annotated[list[Branch], Meta(min_length=1)]
     output: Output = Output()
+
+    def __post_init__(self) -> None:
+        if not any(isinstance(branch, EncoderBranch) for branch in self.branches):
+            raise ValueError("branches: at least one must be of kind encoder")
 
 
 class ArcFace(_Section, frozen=True, tag_field="kind", tag="arcface"):
@@ -187,6 +192,7 @@ class System(_Section, frozen=True):
     fill: Literal["tile", "pad"] = "tile"
     objective: Objective | None = None
     train: Train | None = None
+    scoring: Scoring = Scoring()
 
     def __post_init__(self) -> None:
         if (self.objective is None) != (self.train is None):

@@ -28,22 +28,26 @@ class Ema:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model carries the averaged weights inside the block, its own again afterwards."""
         own = {name: value.detach().clone() for name, value in _changing(model)}
-        self._write(model, self.average)
+        self.write(model)
         try:
             yield
         finally:
-            self._write(model, own)
+            _copy(own, model)
 
     @torch.no_grad()
     def load(self, average: dict[str, Tensor]) -> None:
         for name, value in self.average.items():
             value.copy_(average[name])
 
-    @staticmethod
-    @torch.no_grad()
-    def _write(model: nn.Module, values: dict[str, Tensor]) -> None:
-        for name, value in _changing(model):
-            value.copy_(values[name])
+    def write(self, model: nn.Module) -> None:
+        """The model carries the averaged weights from now on."""
+        _copy(self.average, model)
+
+
+@torch.no_grad()
+def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
+    for name, value in _changing(model):
+        value.copy_(values[name])
 
 
 def _changing(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

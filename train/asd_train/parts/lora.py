@@ -17,13 +17,16 @@ def adapt(model: nn.Module, *, targets: Sequence[str], rank: int, alpha: float, 
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = [name for name, _ in model.named_modules()]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = []
     for target in targets:
-        if not any(name == target or name.endswith("." + target) for name in names):
-            raise ConfigError(f"lora.targets: no layer of {type(model).__name__} is called {target!r}")
+        found = [name for name in linear if name == target or name.endswith("." + target)]
+        if not found:
+            raise ConfigError(f"lora.targets: no linear layer of {type(model).__name__} is called {target!r}")
+        names += found
     model.requires_grad_(False)
     options: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
-    inject_adapter_in_model(LoraConfig(target_modules=list(targets), **options), model)
+    inject_adapter_in_model(LoraConfig(target_modules=names, **options), model)
 
 
 def merge(model: nn.Module) -> None:

@@ -1,0 +1,132 @@
+"""What a person sees of a run: a progress bar, `log.jsonl`, and TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from asd_agent.errors import AsdError
+
+EVERY = 10  # steps between looks at the losses: each look waits for the GPU
+
+
+class Reporter:
+    """Collects losses on the device and writes them every few steps; silent on all processes but the first.
+
+    A resumed run first drops the lines of steps that it is going to do again.
+    """
+
+    def __init__(
+        self, folder: Path, steps: int, done: int, clips: int, main: bool, tensorboard: bool = False
+    ) -> None:
+        self.steps, self.done, self.clips, self.main = steps, done, clips, main
+        self._pending: list[tuple[int, dict[str, Tensor], float]] = []
+        self._since, self._waited = time.perf_counter(), 0.0
+        self._log: Any = None
+        self._board: Any = None
+        console = Console(stderr=True)
+        self._lines = console if main and not console.is_terminal else None
+        self._bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=console, disable=not (main and console.is_terminal),
+        )  # fmt: skip
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = _log_from(folder / "log.jsonl", done)
+            self._board = _tensorboard(folder) if tensorboard else None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self.steps, completed=self.done, note="")
+        self._since = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        for output in (self._log, self._board):
+            if output is not None:
+                output.close()
+
+    def __call__(self, step: int, losses: dict[str, Tensor], lr: float) -> None:
+        self._pending.append((step, losses, lr))
+        if step % EVERY == 0 or step == self.steps:
+            self.flush()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in here is time that the device waits for the loader."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def flush(self) -> None:
+        """Write what has gathered; raises AsdError when a loss is no number."""
+        if not self._pending:
+            return
+        names = list(self._pending[0][1])
+        table = torch.stack(
+            [torch.stack([losses[n].float() for n in names]) for _, losses, _ in self._pending]
+        )
+        rows = table.tolist()
+        seconds = time.perf_counter() - self._since
+        rate, wait = self.clips * len(rows) / seconds, self._waited / seconds
+        for (step, _, lr), values in zip(self._pending, rows, strict=True):
+            self._write(step, dict(zip(names, values, strict=True)), lr, rate, wait)
+        self._pending.clear()
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    def _write(self, step: int, losses: dict[str, float], lr: float, rate: float, wait: float) -> None:
+        if not math.isfinite(losses["loss"]):
+            raise AsdError(
+                f"the loss is {losses['loss']} at step {step}: lower train.lr, or raise train.schedule.warmup"
+            )
+        if not self.main:
+            return
+        line = {
+            "step": step,
+            **losses,
+            "lr": lr,
+            "clips_per_s": round(rate, 2),
+            "loader_wait": round(wait, 4),
+        }
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+        note = "  ".join(f"{name} {value:.4g}" for name, value in losses.items()) + f"  {rate:.1f} clips/s"
+        self._bar.update(self._task, completed=step, note=note)
+        if self._lines is not None and (step % max(1, self.steps // 20) == 0 or step == self.steps):
+            self._lines.print(f"step {step}/{self.steps}  {note}", highlight=False, soft_wrap=True)
+        if self._board is not None:
+            for name, value in [*losses.items(), ("lr", lr), ("clips_per_s", rate)]:
+                self._board.add_scalar(name, value, step)
+
+
+def _log_from(path: Path, done: int) -> Any:
+    kept: list[str] = []
+    if path.is_file():
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
+            kept.extend(line for line in path.read_text().splitlines() if json.loads(line)["step"] <= done)
+    path.write_text("".join(line + "\n" for line in kept))
+    return path.open("a")
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as exc:
+        raise AsdError(
+            "TensorBoard is not installed: pip install tensorboard, or leave --tensorboard away"
+        ) from exc
+    return SummaryWriter(str(folder / "tensorboard"))
