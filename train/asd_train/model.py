@@ -8,23 +8,26 @@ save_system(system, card, folder); system, card = load_system(folder)
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
 from asd_train import config as cfg
 from asd_train.backbones import Backbone, Tokens, build, load_backbone
-from asd_train.checkpoints import read_checkpoint, save_checkpoint
 from asd_train.folders import written_whole
 from asd_train.parts import augment, lora
 from asd_train.parts.attentive import AttentiveStatistics
 from asd_train.parts.spectrum import SpectrumNet
 from asd_train.pooling import pool, pooled_dim
 from asd_train.scoring import Scoring
+
+CARD, WEIGHTS = "system.json", "model.safetensors"
 
 
 class EncoderBranch(nn.Module):
@@ -158,8 +161,10 @@ class System(nn.Module):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What a saved system is: the key `system` of its config.json."""
+    """`system.json`: what the weights beside it are."""
 
+    kind: Literal["asd-train system"] = "asd-train system"
+    format: int = 1
     name: str
     model: cfg.Model
     encoders: list[dict[str, Any]]  # {"name", "config"} of each encoder branch, in order
@@ -170,6 +175,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     scoring: Scoring
     classes: list[str] = []
     training: dict[str, Any] = {}  # steps, git revision, fingerprint of the data, the whole configuration
+    sha256: str = ""  # of the weights; set on saving
 
 
 def build_system(config: cfg.System) -> System:
@@ -180,28 +186,28 @@ def build_system(config: cfg.System) -> System:
 
 
 def save_system(system: System, card: Card, folder: Path) -> None:
-    """Write a merged system as one of our checkpoints, whose encoder is that of the first encoder branch."""
-    first, prefix = _first_encoder(system)
-    others = {name: value for name, value in system.state_dict().items() if not name.startswith(prefix)}
+    """Write a merged system: model.safetensors and system.json; the folder appears whole."""
+    weights = save({name: value.contiguous() for name, value in system.state_dict().items()})
+    card = msgspec.structs.replace(card, sha256=hashlib.sha256(weights).hexdigest())
     with written_whole(folder) as part:
-        save_checkpoint(part, first.backbone, others=others, about={"system": msgspec.to_builtins(card)})
+        (part / WEIGHTS).write_bytes(weights)
+        (part / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 
 def load_system(folder: str | Path) -> tuple[System, Card]:
-    """A system that `save_system` wrote, in eval mode; raises AsdError naming what is wrong."""
-    checkpoint = read_checkpoint(folder)
-    if "system" not in checkpoint.about:
-        raise UsageError(f"{folder}: an encoder, not a trained system; train one with asd-train fit")
+    """A system that `save_system` wrote, in eval mode; raises UsageError naming what is wrong."""
+    folder = Path(folder)
     try:
-        card = msgspec.convert(checkpoint.about["system"], Card)
-        backbones = [build(e["name"], e["config"]) for e in card.encoders]
-        system = _assemble(card.model, backbones, card.clip_s)
-        _, prefix = _first_encoder(system)
-        encoder = {prefix + name: value for name, value in checkpoint.tensors.items()}
-        system.load_state_dict({**encoder, **checkpoint.others})
-    except (msgspec.ValidationError, KeyError, RuntimeError) as exc:
-        detail = " ".join(str(exc).split())[:240]
-        raise UsageError(f"{folder}: written by another version of asd-train, or damaged ({detail})") from exc
+        card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+        weights = (folder / WEIGHTS).read_bytes()
+    except (OSError, msgspec.DecodeError) as exc:
+        raise UsageError(f"{folder}: not a system that asd-train fit wrote ({exc})") from exc
+    if card.format != 1:
+        raise UsageError(f"{folder}: written by a newer asd-train (format {card.format}); update asd-train")
+    if hashlib.sha256(weights).hexdigest() != card.sha256:
+        raise UsageError(f"{folder / WEIGHTS}: damaged, its checksum is not the one in {CARD}")
+    system = _assemble(card.model, [build(e["name"], e["config"]) for e in card.encoders], card.clip_s)
+    system.load_state_dict(load(weights))
     return system.eval().requires_grad_(False), card
 
 
@@ -232,12 +238,6 @@ def _assemble(config: cfg.Model, backbones: list[Backbone], clip_s: float | None
         for b in config.branches
     ]
     return System(config, branches, rate_hz)
-
-
-def _first_encoder(system: System) -> tuple[EncoderBranch, str]:
-    """The branch, and how the names of its encoder's tensors begin."""
-    number = next(n for n, branch in enumerate(system) if isinstance(branch, EncoderBranch))
-    return system.encoders[0], f"branches.{number}.backbone."
 
 
 def _encoder(branch: cfg.EncoderBranch) -> Backbone:

@@ -125,8 +125,8 @@ class OsScl(SystemLearner):
 class Separate(SystemLearner):
     """The clean machine's filterbank from a noisy mixture, token by token (source separation).
 
-    Clips of machines with supplemental noise get that noise, all others white noise. Supplemental noise itself
-    is no training clip, so that only what is known to hold the machine counts.
+    Clips of machines with supplemental noise get that noise, all others white noise. Supplemental noise
+    itself is no training clip, so that only what is known to hold the machine counts.
     """
 
     def __init__(
