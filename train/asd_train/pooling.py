@@ -1,4 +1,4 @@
-"""From the tokens of a layer to one vector per clip; several layers are pooled one by one and joined."""
+"""Tokens of a layer -> one vector per clip. Padding never counts."""
 
 from __future__ import annotations
 
@@ -10,41 +10,49 @@ from torch import Tensor
 from asd_agent.errors import UsageError
 from asd_train.backbones.interface import Backbone, Tokens
 
-POOLS = ("mean", "cls", "time")
+POOLINGS = ("mean", "cls", "time")
 
 
 def pool(tokens: Tokens, how: str) -> Tensor:
-    """One layer's tokens -> [batch, width].
-
-    mean: over all tokens that are sound -> dim. cls: the class token -> dim; UsageError where there is none.
-    time: over time alone (GenRep) -> frequencies x dim, frequency by frequency.
-    """
-    if how == "cls":
-        if tokens.cls is None:
-            raise UsageError("pool cls: this encoder has no class token; use mean")
-        return tokens.cls
+    """mean: over time and frequency [B, dim]; cls: the class token [B, dim]; time: over time alone
+    [B, frequencies * dim], frequency-major (GenRep). UsageError for cls without a class token."""
     if how == "mean":
-        features = tokens.features.flatten(1, 2)
-        return masked_mean(features, None if tokens.mask is None else tokens.mask.flatten(1, 2))
+        return masked_mean(tokens)
     if how == "time":
-        return masked_mean(tokens.features, tokens.mask).flatten(1)
-    raise UsageError(f"unknown pooling {how!r}: use one of {', '.join(POOLS)}")
+        return _mean(tokens, (1,)).flatten(1)
+    if how != "cls":
+        raise UsageError(f"unknown pooling {how!r}: use one of {', '.join(POOLINGS)}")
+    if tokens.cls is None:
+        raise UsageError("this encoder has no class token: use pooling mean or time")
+    return tokens.cls
 
 
-def pool_layers(layers: Sequence[Tokens], how: str) -> Tensor:
-    """[batch, sum of the widths]"""
-    return torch.cat([pool(tokens, how) for tokens in layers], -1)
+def masked_mean(tokens: Tokens) -> Tensor:
+    """Mean over time and frequency: [B, dim]"""
+    return _mean(tokens, (1, 2))
 
 
-def width(backbone: Backbone, layers: Sequence[int] | None, how: str) -> int:
-    """Values of the joined vector, without running the encoder."""
-    chosen = backbone.wished(layers)
-    return sum(backbone.dims[n] * (backbone.frequencies(n) if how == "time" else 1) for n in chosen)
+def pooled_dim(backbone: Backbone, layers: Sequence[int], how: str) -> int:
+    """Length of the joined pooled vectors of some layers."""
+    sizes = (backbone.dims[k] * (backbone.frequencies(k) if how == "time" else 1) for k in layers)
+    return sum(sizes)
 
 
-def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over axis 1 of x [batch, n, ..., dim] where mask [batch, n, ...] is False; 0 where all is masked."""
-    if mask is None:
-        return x.mean(1)
-    keep = (~mask).to(x.dtype).unsqueeze(-1)
-    return (x * keep).sum(1) / keep.sum(1).clamp_min(1)
+def parse_layers(text: str, backbone: Backbone) -> tuple[int, ...]:
+    """ "all" (1 to the last; 0 only enters the blocks), "last", or numbers like "4,8,-1"."""
+    if text == "all":
+        return tuple(range(1, backbone.layers + 1))
+    if text == "last":
+        return (backbone.layers,)
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--layers {text!r}: use all, last, or numbers like 4,8,12") from None
+    return backbone.wished(numbers)
+
+
+def _mean(tokens: Tokens, over: tuple[int, ...]) -> Tensor:
+    if tokens.mask is None:
+        return tokens.features.mean(over)
+    sound = (~tokens.mask)[..., None]
+    return torch.where(sound, tokens.features, 0).sum(over) / sound.sum(over).clamp(min=1)

@@ -41,13 +41,10 @@ def sizes(name: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """The encoder of a checkpoint (official layouts or our own), in eval mode; see `asd_train.checkpoints`."""
+    """The encoder of a checkpoint in eval mode (layouts: `asd_train.checkpoints`)."""
     from asd_train.checkpoints import read_checkpoint
 
-    checkpoint = read_checkpoint(path)
-    backbone = build(checkpoint.backbone, checkpoint.config)
-    checkpoint.load_into(backbone)
-    return backbone.eval()
+    return read_checkpoint(path).model()
 
 
 def _architecture(name: str) -> Any:

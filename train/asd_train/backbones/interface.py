@@ -34,10 +34,7 @@ class Backbone(nn.Module, ABC):
     rate_hz: ClassVar[int]
     adapter_targets: ClassVar[tuple[str, ...]]  # Linear modules that LoRA usually adapts, by name suffix
 
-    frontend: (
-        nn.Module
-    )  # (waveform [B, N], padding_mask [B, N] bool | None) -> (mel [B, frames, bins], frame_mask)
-    head: nn.Module | None  # label head of a fine-tuned checkpoint
+    frontend: nn.Module  # (waveform, padding_mask | None) -> (mel [B, frames, bins], frame_mask | None)
     min_samples: int  # the shortest clip that gives a token
 
     @property
@@ -85,11 +82,12 @@ class Backbone(nn.Module, ABC):
                 f"a clip of {waveform.shape[1]} samples is too short for {self.name}: "
                 f"it needs at least {self.min_samples} at {self.rate_hz} Hz"
             )
-        return self.encode(*self.frontend(waveform, padding_mask), layers)
+        mel, frame_mask = self.frontend(waveform, padding_mask)
+        return self.encode(mel, frame_mask, layers)
 
     @abstractmethod
     def logits(self, last: Tokens) -> Tensor:
-        """Label logits [B, classes] of a fine-tuned checkpoint from the last layer; UsageError without a head."""
+        """Label logits [B, classes] of a fine-tuned checkpoint from its last layer, or UsageError."""
 
     def wished(self, layers: Sequence[int] | None) -> tuple[int, ...]:
         """Layer numbers as 0..layers; None = the last, negative counts from the end. UsageError outside."""

@@ -7,12 +7,14 @@ import sys
 from typing import Any
 
 EPILOG = """\
-The checkpoint is recognised by its content: BEATs (.pt), EAT (fairseq .pt or the safetensors folder), EfficientAT
-(.pt) or a folder that asd-train wrote. Files of any rate and number of channels are mixed to mono and resampled.
+The checkpoint is recognised by its content: BEATs (.pt), EAT (fairseq .pt or the safetensors folder),
+EfficientAT (.pt) or a folder that asd-train wrote. Files are resampled; of several channels the first counts.
 
 pooling, of the tokens [time, frequency, dim] of each layer; several layers are joined:
-  mean   over time and frequency -> dim values                        cls    the class token (EAT) -> dim
-  time   over time alone -> frequencies x dim (GenRep: 8 x 768)       none   all tokens, under the key `tokens`
+  mean   over time and frequency -> dim
+  cls    the class token (EAT) -> dim
+  time   over time alone -> frequencies x dim (GenRep: 8 x 768)
+  none   adds all tokens, key `tokens`, padded to the longest file, and their number in time, key `frames`
 layers count from 1; 0 is what enters the first block, -1 the last.
 
   asd-train embed BEATs_iter3_plus_AS2M.pt train/*.wav --layers 5 --pool time -o genrep.npz
@@ -23,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed",
         help="turn sound files into embeddings with a checkpoint",
-        description="Write one embedding per sound file: keys `file`, `embedding` (with --pool none: `tokens`).",
+        description="Write `file` and `embedding` of sound files (with --pool none: `tokens` too).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         args.paths,
         args.output,
         layers=args.layers,
-        pool=args.pool,
+        how=args.pool,
         device=args.device,
     )
     print(f"{args.output}: {count} files", file=sys.stderr)
