@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ def embed_files(
     backbone = load_backbone(checkpoint).to(_device(device))
     encoder = PooledEncoder(backbone, parse_layers(layers, backbone), "mean" if how == "none" else how)
     files = recordings(paths)
-    arrays: dict[str, Any] = {"file": np.array([str(path) for path in files])}
+    arrays: dict[str, npt.NDArray[Any]] = {"file": np.array([str(path) for path in files])}
     embeddings, tokens = [], []
     for found in _tokens(encoder, files):
         embeddings.append(encoder.pooled(found)[0].cpu().numpy())
@@ -60,11 +62,7 @@ def embed_files(
         arrays["frames"] = np.array([len(one) for one in tokens])
         longest = int(arrays["frames"].max())
         arrays["tokens"] = np.stack([np.pad(t, ((0, longest - len(t)), (0, 0), (0, 0))) for t in tokens])
-    try:
-        with Path(output).open("wb") as stream:
-            np.savez(stream, **arrays)
-    except OSError as error:
-        raise AsdError(f"{output}: cannot be written ({error.strerror})") from error
+    _save(Path(output), arrays)
     return len(files)
 
 
@@ -86,6 +84,17 @@ def _joined(layers: Sequence[Tokens]) -> Tensor:
     if len(grids) > 1:
         raise UsageError("these layers differ in time or frequency: ask for --pool none one layer at a time")
     return torch.cat([tokens.features[0] for tokens in layers], 2)
+
+
+def _save(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """An .npz; np.savez itself takes no array of the name `file`."""
+    try:
+        with zipfile.ZipFile(output, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+    except OSError as error:
+        raise AsdError(f"{output}: cannot be written ({error.strerror})") from error
 
 
 def _device(name: str) -> torch.device:

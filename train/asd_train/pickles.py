@@ -1,8 +1,8 @@
 """Reads torch checkpoints without running anything that is in them.
 
 A pickle is a program: the ordinary unpickler calls whatever it names. Here every name becomes inert:
-containers turn into dicts and lists, tensors into records of where their bytes lie, everything else (omegaconf,
-numpy scalars, enums, fairseq, os.system) into an object that only keeps its state.
+containers turn into dicts and lists, tensors into records of where their bytes lie, everything else
+(omegaconf, numpy scalars, enums, fairseq, os.system) into an object that only keeps its state.
 """
 
 from __future__ import annotations
