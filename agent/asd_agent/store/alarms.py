@@ -64,7 +64,7 @@ class AlarmLog:
             commit = self._waiting[0]
             try:
                 self._database.write(partial(_insert, commit=commit), durable=True)
-            except (sqlite3.Error, StoreError) as exc:
+            except StoreError as exc:
                 log.error("alarm event waits for the disk", event=commit.event.id, error=str(exc))
                 return False
             self._waiting.popleft()

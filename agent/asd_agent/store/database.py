@@ -30,30 +30,27 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ballast = Ballast(path.with_name("ballast"))
-        self.full = False  # the last write found no room, even after making some
+        self.trouble = ""  # why scores cannot be written just now, after all that could be done
         self._lock = threading.RLock()
+        self._broken = False  # damaged, and a new one could not be begun yet
         self._db = self._open()
         self.ballast.hold()
 
     def write(self, step: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
-        """Run `step` in a transaction, with synchronous=FULL when `durable`. Raises sqlite3.Error."""
+        """Run `step` in one transaction; `durable` = on the medium when this returns. Raises StoreError.
+
+        On a full disk only a durable step may use the ballast.
+        """
         with self._lock:
-            try:
-                result = self._transaction(step, durable)
-            except sqlite3.Error as exc:
-                self._mend(exc)
-                try:
-                    result = self._transaction(step, durable)
-                except sqlite3.Error as again:
-                    self.full = _is_full(again)
-                    raise
-            self.full = False
+            result = self._twice(lambda: self._transaction(step, durable), spend=durable)
+            if not durable:
+                self.trouble = ""
             return result
 
     def read(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Raises sqlite3.Error."""
+        """All rows of a question. Raises StoreError."""
         with self._lock:
-            return self._db.execute(sql, parameters).fetchall()
+            return self._twice(lambda: self._db.execute(sql, parameters).fetchall(), spend=False)
 
     def tidy(self) -> None:
         """Hold the ballast again, and give free pages back to the file system when there are many."""
@@ -62,11 +59,37 @@ class Database:
                 return
             pages, free = self._pragma("page_count"), self._pragma("freelist_count")
             if free > max(pages // 10, VACUUM_PAGES):
-                self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                self.read(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _twice(self, action: Callable[[], T], *, spend: bool) -> T:
+        """Once, and once more after mending what can be mended."""
+        try:
+            if self._broken:
+                self._begin_anew()
+            try:
+                return action()
+            except sqlite3.Error as exc:
+                if _is_full(exc):
+                    self._make_room(spend)
+                elif salvage.is_damage(exc):
+                    log.error("database damaged", path=str(self.path), error=str(exc))
+                    self._begin_anew()
+                else:
+                    raise
+                return action()
+        except sqlite3.Error as exc:
+            self.trouble = str(exc)
+            raise StoreError(f"{self.path}: {exc}: check the disk") from exc
+
+    def _begin_anew(self) -> None:
+        self._broken = True
+        self._db.close()
+        self._db = self._open(damaged=True)
+        self._broken = False
 
     def _transaction(self, step: Callable[[sqlite3.Connection], T], durable: bool) -> T:
         db = self._db
@@ -84,19 +107,8 @@ class Database:
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _mend(self, exc: sqlite3.Error) -> None:
-        """Do what can be done about a failed write, or raise it again."""
-        if _is_full(exc):
-            self._make_room()
-        elif salvage.is_damage(exc):
-            log.error("database damaged", path=str(self.path), error=str(exc))
-            self._db.close()
-            self._db = self._open(damaged=True)
-        else:
-            raise exc
-
-    def _make_room(self) -> None:
-        """Give up the ballast, and the oldest scores unless the file already has free pages.
+    def _make_room(self, spend: bool) -> None:
+        """Give up the ballast (for good when `spend`), and the oldest scores unless the file has free pages.
 
         The log is not truncated: from here on it is written over from its start, and needs no new disk space.
         """
@@ -108,6 +120,8 @@ class Database:
             self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.Error as exc:
             log.warning("no room on disk", path=str(self.path), error=str(exc))
+        if not spend:
+            self.ballast.hold()
 
     def _open(self, damaged: bool = False) -> sqlite3.Connection:
         try:

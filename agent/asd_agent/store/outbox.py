@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
+from asd_agent.errors import StoreError
 from asd_agent.store.database import Database
 from asd_agent.store.records import Message, OutboxItem
 
@@ -43,7 +44,7 @@ class Outbox:
         self._listener = listener
 
     def put(self, messages: Sequence[Message]) -> None:
-        """Messages that belong to no alarm event, durably. Raises sqlite3.Error."""
+        """Messages that belong to no alarm event, durably. Raises StoreError."""
         self._database.write(lambda db: insert(db, messages), durable=True)
         self.notify()
 
@@ -52,7 +53,7 @@ class Outbox:
             self._listener()
 
     def pending(self, after_seq: int = 0, limit: int = 20) -> list[OutboxItem]:
-        """The oldest messages not yet deleted, by `seq`. Raises sqlite3.Error."""
+        """The oldest messages not yet deleted, by `seq`. Raises StoreError."""
         rows = self._database.read(
             "SELECT seq, topic, payload, retain FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
             (after_seq, limit + len(self._sent)),
@@ -73,17 +74,17 @@ class Outbox:
                 self._database.write(
                     lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", doomed), durable=False
                 )
-            except sqlite3.Error as exc:
+            except StoreError as exc:
                 log.warning("outbox not cleared, will retry", messages=len(doomed), error=str(exc))
                 return
             self._sent.clear()
 
     def retained(self) -> list[Message]:
-        """The newest retained message of each topic, sent or not. Raises sqlite3.Error."""
+        """The newest retained message of each topic, sent or not. Raises StoreError."""
         rows = self._database.read("SELECT topic, payload FROM retained ORDER BY topic")
         return [Message(topic=topic, payload=payload, retain=True) for topic, payload in rows]
 
     def depth(self) -> int:
-        """Messages that no broker has acknowledged. Raises sqlite3.Error."""
+        """Messages that no broker has acknowledged. Raises StoreError."""
         (count,) = self._database.read("SELECT count(*) FROM outbox")[0]
         return int(count) - len(self._sent)

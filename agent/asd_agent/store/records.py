@@ -17,6 +17,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     qos: int = 1  # the outbox sends everything with QoS 1
     retain: bool = False
     expiry_s: int = 0  # MQTT 5 message expiry; 0 = never. Not kept by the outbox: what is in it never expires
+    correlation: bytes = b""  # MQTT 5 correlation data of a response; not kept by the outbox
 
 
 class OutboxItem(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     """For the agent's health: `findings` are lines for a person, empty when all is well."""
 
     outbox: int  # messages that no broker has acknowledged yet
-    disk_full: bool  # scores are not being kept
+    disk_full: bool  # or failing: scores are not being kept
     scores_dropped: int  # since the start
     events_waiting: int  # in memory only, for want of disk space: sent as soon as they are on disk
     bytes_on_disk: int

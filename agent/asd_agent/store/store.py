@@ -79,7 +79,7 @@ class Store(Reader):
             return
         try:
             self._database.write(lambda db: scores.append(db, rows), durable=False)
-        except (sqlite3.Error, StoreError) as exc:
+        except StoreError as exc:
             with self._lock:
                 self._scores_dropped += len(rows)
             log.warning("scores dropped", windows=len(rows), error=str(exc))
@@ -113,7 +113,7 @@ class Store(Reader):
 
         try:
             self._database.write(step, durable=False)
-        except (sqlite3.Error, StoreError) as exc:
+        except StoreError as exc:
             log.warning("alarm state not kept", machine=machine, error=str(exc))
         self.outbox.notify()
 
@@ -133,8 +133,8 @@ class Store(Reader):
         """Never raises."""
         findings = []
         waiting = self._alarms.waiting
-        if self._database.full:
-            findings.append("disk full: scores are not being kept; free some space")
+        if self._database.trouble:
+            findings.append(f"scores are not being kept ({self._database.trouble}): free some disk space")
         elif not self._database.ballast.held:
             findings.append("disk nearly full: the reserve for alarm events is in use; free some space")
         if waiting:
@@ -147,7 +147,7 @@ class Store(Reader):
         ]
         return StoreHealth(
             outbox=self._outbox_depth(),
-            disk_full=self._database.full or waiting > 0,
+            disk_full=bool(self._database.trouble) or waiting > 0,
             scores_dropped=self._scores_dropped,
             events_waiting=waiting,
             bytes_on_disk=sum(p.stat().st_size for p in self.path.parent.glob("agent.db*") if p.exists()),
@@ -164,13 +164,13 @@ class Store(Reader):
     def _outbox_depth(self) -> int:
         try:
             return self.outbox.depth()
-        except sqlite3.Error:
+        except StoreError:
             return -1
 
     def _try(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
-        except (sqlite3.Error, StoreError) as exc:
+        except StoreError as exc:
             log.warning(what, error=str(exc))
 
 

@@ -1,0 +1,176 @@
+"""What the agent knows, as messages on their topics."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+from asd_agent.publish import payloads
+from asd_agent.publish.payloads import encode, rfc3339
+from asd_agent.publish.topics import Topics
+from asd_agent.store import Message
+from asd_agent.types import AlarmEvent, AlarmState, State, WindowResult
+
+SCORE_EXPIRY_S = 60
+
+
+class Messages:
+    """Makes every message of one agent. `time_synced` says whether the clock is known to be right."""
+
+    def __init__(self, agent: str, base_topic: str, time_synced: Callable[[], bool]) -> None:
+        self.topics = Topics(base_topic, agent)
+        self._time_synced = time_synced
+
+    def availability(self, online: bool) -> Message:
+        return _retained(self.topics.availability, payloads.ONLINE if online else payloads.OFFLINE)
+
+    def machine_availability(self, machine: str, online: bool) -> Message:
+        return _retained(
+            self.topics.machine_availability(machine), payloads.ONLINE if online else payloads.OFFLINE
+        )
+
+    def score(
+        self,
+        machine: str,
+        result: WindowResult,
+        *,
+        baseline: str = "",
+        threshold: float | None = None,
+        states: Mapping[State, int] | None = None,
+    ) -> Message:
+        """`states` counts the windows of an interval that `result` stands for (see ScoreInterval)."""
+        payload = payloads.Score(
+            **self._header(result.utc_s),
+            machine=machine,
+            window=result.index,
+            duration_s=round(result.duration_s, 3),
+            state=result.state,
+            level=result.level,
+            score=_digits(result.score),
+            threshold=_digits(threshold),
+            p_value=_digits(result.p_value),
+            quality=result.quality.reasons,
+            level_dbfs=_digits(result.quality.level_dbfs),
+            embedding_distance=_digits(result.embedding_distance),
+            embedding_p=_digits(result.embedding_p),
+            mechanism_p=_digits(result.mechanism_p),
+            detectors=tuple(
+                payloads.Detector(
+                    name=d.name,
+                    distance=_digits(d.distance) or 0.0,
+                    z=_digits(d.z) or 0.0,
+                    p_value=_digits(d.p_value) or 0.0,
+                    evidence=d.evidence,
+                )
+                for d in result.detectors
+            ),
+            reason=result.reason,
+            baseline=baseline,
+            windows=sum(states.values()) if states else 1,
+            states=dict(states or {}),
+        )
+        return Message(
+            topic=self.topics.score(machine), payload=encode(payload), qos=0, expiry_s=SCORE_EXPIRY_S
+        )
+
+    def event(self, event: AlarmEvent) -> Message:
+        payload = payloads.Event(
+            id=event.id,
+            agent=self.topics.agent,
+            time=rfc3339(event.utc_s),
+            time_synced=event.time_synced,
+            machine=event.machine,
+            alarm_id=event.alarm_id,
+            event_type=event.kind,
+            level=event.level,
+            reason=event.reason,
+            windows=event.windows,
+            score=_digits(event.score),
+            by=event.by,
+            comment=event.comment,
+            until=_time(event.until_utc_s),
+            evidence=event.evidence,
+            baseline=event.baseline,
+        )
+        return Message(topic=self.topics.event(event.machine), payload=encode(payload))
+
+    def alarm(self, machine: str, state: AlarmState, utc_s: float | None = None) -> Message:
+        payload = payloads.Alarm(
+            **self._header(utc_s),
+            machine=machine,
+            level=state.level,
+            condition=state.condition,
+            alarm_id=state.event_id,
+            since=_time(state.since_utc_s),
+            latched=state.latched,
+            acknowledged=state.acknowledged,
+            acknowledged_by=state.acknowledged_by,
+            comment=state.comment,
+            shelved_until=_time(state.shelved_until_utc_s),
+            shelve_reason=state.shelve_reason,
+            out_of_service=state.out_of_service,
+            reason=state.reason,
+        )
+        return _retained(self.topics.alarm(machine), encode(payload))
+
+    def of_event(self, event: AlarmEvent, state: AlarmState) -> list[Message]:
+        """What goes to the outbox with an event: the event, unless it is only to be recorded, and the new state."""
+        state_message = self.alarm(event.machine, state, event.utc_s)
+        return [self.event(event), state_message] if event.notify else [state_message]
+
+    def health(self, machine: str, **fields: Any) -> Message:
+        """`fields` are those of payloads.Health."""
+        payload = payloads.Health(**self._header(None), machine=machine, **fields)
+        return _retained(self.topics.health(machine), encode(payload))
+
+    def response(
+        self,
+        topic: str,
+        *,
+        data: object = None,
+        error: str | None = None,
+        transaction: object = None,
+        correlation: bytes = b"",
+    ) -> Message:
+        """An answer; an error when there is one."""
+        payload = payloads.Response(
+            **self._header(None),
+            status="ok" if error is None else "error",
+            data=data,
+            error=error,
+            transaction=transaction,
+        )
+        return Message(topic=topic, payload=encode(payload), correlation=correlation)
+
+    def forget(self, machine: str) -> list[Message]:
+        """For a machine that is no longer configured: the broker forgets what it retains of it."""
+        topics = self.topics
+        return [
+            _retained(topic, b"")
+            for topic in (topics.machine_availability(machine), topics.alarm(machine), topics.health(machine))
+        ]
+
+    def _header(self, utc_s: float | None) -> dict[str, Any]:
+        return {
+            "id": uuid.uuid4().hex,
+            "agent": self.topics.agent,
+            "time": rfc3339(time.time() if utc_s is None else utc_s),
+            "time_synced": self._time_synced(),
+        }
+
+
+def _retained(topic: str, payload: bytes) -> Message:
+    return Message(topic=topic, payload=payload, retain=True)
+
+
+def _time(utc_s: float) -> str | None:
+    return rfc3339(utc_s) if utc_s else None
+
+
+def _digits(value: float | None) -> float | None:
+    """Four digits are more than a score is worth; JSON knows no infinity."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -1,0 +1,43 @@
+"""Where things are published: DESIGN's topics below `<base>/<agent>`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    base: str
+    agent: str
+
+    @property
+    def root(self) -> str:
+        return f"{self.base}/{self.agent}"
+
+    @property
+    def availability(self) -> str:
+        """Retained; also the will."""
+        return f"{self.root}/availability"
+
+    @property
+    def requests(self) -> str:
+        """The subscription for all verbs."""
+        return f"{self.root}/request/+"
+
+    def response(self, verb: str) -> str:
+        return f"{self.root}/response/{verb}"
+
+    def machine_availability(self, machine: str) -> str:
+        return f"{self.root}/{machine}/availability"
+
+    def score(self, machine: str) -> str:
+        return f"{self.root}/{machine}/score"
+
+    def alarm(self, machine: str) -> str:
+        return f"{self.root}/{machine}/alarm"
+
+    def event(self, machine: str) -> str:
+        return f"{self.root}/{machine}/event"
+
+    def health(self, machine: str) -> str:
+        return f"{self.root}/{machine}/health"
