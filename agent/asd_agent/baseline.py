@@ -26,6 +26,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from asd_agent.decide.fusion import Fusion
+from asd_agent.decide.logscore import LogScore
+from asd_agent.decide.support import Support
 from asd_agent.errors import BaselineError, StoreError
 
 FORMAT = 1
@@ -35,7 +38,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 class InputChain(msgspec.Struct, frozen=True, kw_only=True):
     """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
 
-    rate_hz: int
     source: str  # the device key
     level_dbfs: float  # median over the windows
     level_low_dbfs: float  # 2nd percentile
@@ -49,12 +51,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     excluded: dict[str, int]  # reason -> windows
     excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
-    supported_per_month: float  # false alarms per month that this calibration can promise
-    supported_low: float
-    supported_high: float
+    support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
     verdict: list[str]  # sentences
     good: bool
+
+
+class DetectorCalibration(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str  # of its bank
+    log_score: LogScore
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +70,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     hop_s: float
     bundles: dict[str, str]  # name -> sha256 of its bundle.json
-    detectors: dict[str, dict[str, Any]]  # name -> {"kind": bank kind, ...scalars of its calibration}
-    fusion: dict[str, Any]
-    mechanism: dict[str, Any] | None
+    detectors: dict[str, DetectorCalibration]
+    fusion: Fusion
     chain: InputChain
     report: Report
 
@@ -149,7 +153,9 @@ class BaselineStore:
         try:
             files = {name: (folder / name).read_bytes() for name in ("baseline.json", "arrays.npz")}
             sums = dict(
-                reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines() if line
+                reversed(line.split("  ", 1))
+                for line in (folder / "SHA256SUMS").read_text().splitlines()
+                if line
             )
         except (OSError, ValueError) as exc:
             raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
@@ -161,9 +167,13 @@ class BaselineStore:
             with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
                 arrays = {k: stored[k] for k in stored.files}
         except (msgspec.DecodeError, ValueError, OSError) as exc:
-            raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
+            raise BaselineError(
+                f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}"
+            ) from exc
         if manifest.format != FORMAT:
-            raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
+            raise BaselineError(
+                f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}"
+            )
         return Baseline(manifest=manifest, arrays=arrays)
 
     def active(self) -> Baseline | None:
@@ -175,7 +185,9 @@ class BaselineStore:
         pointers = self.pointers()
         version = version or pointers.candidate
         if version is None:
-            raise BaselineError(f"{self.machine}: there is no candidate baseline; run calibrate, or name a version")
+            raise BaselineError(
+                f"{self.machine}: there is no candidate baseline; run calibrate, or name a version"
+            )
         self.load(version)
         if version == pointers.active:
             return pointers

@@ -6,19 +6,25 @@ import subprocess
 import numpy as np
 import pytest
 
-from asd_agent.baseline import Baseline, BaselineStore, InputChain, Manifest, Report
+from asd_agent.baseline import Baseline, BaselineStore, DetectorCalibration, InputChain, Manifest, Report
+from asd_agent.decide.fusion import Fusion, Spread
+from asd_agent.decide.logscore import LogScore
+from asd_agent.decide.support import Support
 from asd_agent.errors import BaselineError, StoreError
 
 
 def made(version: str) -> Baseline:
+    support = Support(per_month=1, low=0.5, high=2, strays=0, supported=True, more_hours=None, more_days=None)
+    spread = Spread(within=1, between=0, windows=3, blocks=2, sessions=1)
+    fusion = Fusion(median=0, scale=1, spread=spread)
     report = Report(
-        windows=3, seconds=30, excluded={}, excluded_parts=[], supported_per_month=1.0, supported_low=0.5,
-        supported_high=2.0, budget_per_month=1.0, verdict=["fine"], good=True,
+        windows=3, seconds=30, excluded={}, excluded_parts=[], support=support, budget_per_month=1.0,
+        verdict=["fine"], good=True,
     )  # fmt: skip
-    chain = InputChain(rate_hz=16000, source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)
+    chain = InputChain(source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)
     manifest = Manifest(
         version=version, machine="m", created_utc_s=1.0, window_s=10, hop_s=5, bundles={"b": "0" * 64},
-        detectors={"d": {"kind": "whitened"}}, fusion={}, mechanism=None, chain=chain, report=report,
+        detectors={"d": DetectorCalibration(kind="whitened", log_score=LogScore(median=0, scale=1))}, fusion=fusion, chain=chain, report=report,
     )  # fmt: skip
     return Baseline(manifest=manifest, arrays={"d/x": np.arange(6.0).reshape(2, 3)})
 

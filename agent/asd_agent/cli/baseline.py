@@ -17,7 +17,9 @@ def run(args: argparse.Namespace) -> int:
     if args.machine is not None:
         machine(settings, args.config, args.machine)
     if args.action == "list":
-        for item in settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]:
+        for item in (
+            settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]
+        ):
             _list(settings, item.id)
         return 0
     store = BaselineStore(settings.state_dir, args.machine)
@@ -58,7 +60,9 @@ def _list(settings: config.Config, machine_id: str) -> None:
     if not versions:
         print(f"{machine_id}: no baseline yet; run `asd-agent calibrate`")
         return
-    table = Table("machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold")
+    table = Table(
+        "machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold"
+    )
     for version in versions:
         try:
             report = store.load(version).manifest.report
@@ -67,7 +71,12 @@ def _list(settings: config.Config, machine_id: str) -> None:
             continue
         verdict = "good" if report.good else "; ".join(report.verdict[:1])
         table.add_row(
-            machine_id, version, roles.get(version, ""), str(report.windows), f"{report.seconds / 60:.1f}", verdict
+            machine_id,
+            version,
+            roles.get(version, ""),
+            str(report.windows),
+            f"{report.seconds / 60:.1f}",
+            verdict,
         )
     console().print(table)
 
@@ -77,10 +86,7 @@ def _show(store: BaselineStore, version: str) -> None:
     print(f"baseline {version} of {manifest.machine}, made {utc(manifest.created_utc_s)} UTC")
     print(f"bundles: {', '.join(f'{k} ({v[:12]})' for k, v in manifest.bundles.items())}")
     chain = manifest.chain
-    print(
-        f"input: {chain.rate_hz} Hz, {chain.level_dbfs:.1f} dBFS "
-        f"({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f})"
-    )
+    print(f"input: {chain.level_dbfs:.1f} dBFS ({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f})")
     print_report(manifest.report)
 
 

@@ -57,7 +57,8 @@ def view(data: dict[str, Any]) -> RenderableType:
             number(m["threshold"]),
             Text(alarm_words(m), style=COLOUR.get(m["alarm"]["level"], "")),
             Text(
-                "; ".join([health.replace("_", " "), *m["health"]["reasons"]]), style=HEALTH_COLOUR.get(health, "yellow")
+                "; ".join([health.replace("_", " "), *m["health"]["reasons"]]),
+                style=HEALTH_COLOUR.get(health, "yellow"),
             ),
             f"{m['windows']}" + (f" ({m['dropped']} dropped)" if m["dropped"] else ""),
             f"{m['lag_s']:.1f} s" if m["lag_s"] is not None else "",
@@ -66,7 +67,8 @@ def view(data: dict[str, Any]) -> RenderableType:
     broker = data["mqtt"]["detail"] if data["mqtt"] else "not configured"
     foot = (
         f"agent {data['agent']} {data['version']}, up {data['uptime_s'] / 3600:.1f} h, broker: {broker}, "
-        f"outbox {data['outbox']}, {utc(data['utc_s'])} UTC" + ("" if data["time_synced"] else " (clock not synchronised)")
+        f"outbox {data['outbox']}, {utc(data['utc_s'])} UTC"
+        + ("" if data["time_synced"] else " (clock not synchronised)")
     )
     return Group(table, Text(foot, style="dim"))
 
@@ -79,7 +81,11 @@ def alarm_words(machine: dict[str, Any]) -> str:
     """The alarm in the words of ISA-18.2, with its reason."""
     alarm = machine["alarm"]
     words = [alarm["level"]]
-    for key, word in (("latched", "latched"), ("acknowledged", "acknowledged"), ("out_of_service", "out of service")):
+    for key, word in (
+        ("latched", "latched"),
+        ("acknowledged", "acknowledged"),
+        ("out_of_service", "out of service"),
+    ):
         if alarm[key]:
             words.append(word)
     if alarm["shelved_until_utc_s"]:

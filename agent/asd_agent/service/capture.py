@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
+from asd_agent import config
 from asd_agent.capture import Source, SourceStatus, open_source
 from asd_agent.errors import AsdError, EndOfSource
 from asd_agent.service.notify import Progress
@@ -29,10 +30,18 @@ class Listener(Protocol):
 class CaptureThread:
     """Never ends by itself for a live source: what cannot be opened is tried again for ever."""
 
-    def __init__(self, name: str, config: object, listeners: Sequence[Listener], progress: Progress) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: config.Source,
+        listeners: Sequence[Listener],
+        progress: Progress,
+        wake: Callable[[], None],
+    ) -> None:
         self.name = f"capture:{name}"
-        self._config = config
-        self._listeners = tuple(listeners)
+        self.listeners = tuple(listeners)
+        self._config = source
+        self._wake = wake  # tells the worker that windows may be waiting
         self._progress = progress
         self._stop = threading.Event()
         self._source: Source | None = None
@@ -59,26 +68,28 @@ class CaptureThread:
             except EndOfSource:
                 self._end("the source has been read to its end")
                 self._progress.forget(self.name)
-                for listener in self._listeners:
+                for listener in self.listeners:
                     listener.source_ended()
+                self._wake()
                 return
             except AsdError as exc:
                 self._end(str(exc))
                 log.error("source failed", source=self.name, error=str(exc))
-                for listener in self._listeners:
+                for listener in self.listeners:
                     listener.source_failed(str(exc))
                 self._wait(REOPEN_S)
 
     def _listen(self) -> None:
-        source = open_source(self._config, [listener.channel for listener in self._listeners])  # type: ignore[arg-type]
+        source = open_source(self._config, [listener.channel for listener in self.listeners])
         self._source = source
         try:
             while not self._stop.is_set():
                 self._progress.touch(self.name)
                 block = source.read(0.5)
                 if block is not None:
-                    for listener in self._listeners:
+                    for listener in self.listeners:
                         listener.offer(block)
+                    self._wake()
         finally:
             source.close()
 

@@ -101,7 +101,9 @@ def ask(config: Config, verb: str, timeout_s: float = 60.0, **args: Any) -> Any:
         try:
             sock.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as exc:
-            raise DaemonAbsent(f"{path}: the daemon is not running (start it, or check agent.state_dir)") from exc
+            raise DaemonAbsent(
+                f"{path}: the daemon is not running (start it, or check agent.state_dir)"
+            ) from exc
         except PermissionError as exc:
             raise AsdError(
                 f"{path}: permission denied; run as root or as a member of the group in agent.socket_group"

@@ -17,7 +17,12 @@ from asd_agent.types import State, WindowResult
 
 RECENT = 12  # windows that the chain is judged by
 LEVEL_CHANGE_DB = 6.0  # beyond the calibrated range: somebody turned a knob or moved the microphone
-BROKEN = {"silence", "flat", "dc", "nan"}  # the rest of the reasons (clipping, gap, short) still deliver sound
+BROKEN = {
+    "silence",
+    "flat",
+    "dc",
+    "nan",
+}  # the rest of the reasons (clipping, gap, short) still deliver sound
 
 
 class Health(enum.StrEnum):

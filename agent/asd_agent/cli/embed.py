@@ -1,0 +1,40 @@
+"""asd-agent embed: the embeddings of recordings, whole file by whole file, as an NPZ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+from asd_agent.capture import recordings
+from asd_agent.encode.bundle import Bundle
+from asd_agent.encode.encoder import Encoder
+from asd_agent.errors import AsdError
+from asd_agent.recordings import whole_recording
+
+
+def run(args: argparse.Namespace) -> int:
+    bundle = Bundle.load(args.bundle)
+    encoder = Encoder(bundle)
+    rows: dict[str, list[np.ndarray]] = {output.name: [] for output in bundle.meta.outputs}
+    files = recordings(args.paths)
+    done = []
+    for path in files:
+        try:
+            embeddings = encoder.embed(whole_recording(path, bundle.meta.rate_hz))
+        except AsdError as exc:
+            print(f"asd-agent: {exc}", file=sys.stderr)
+            continue
+        done.append(str(path))
+        for name, value in embeddings.items():
+            rows[name].append(value)
+    if not done:
+        raise AsdError("none of the recordings could be embedded")
+    names = {next(iter(rows)): "embedding"} if len(rows) == 1 else {}
+    arrays = {names.get(name, name): np.stack(values) for name, values in rows.items()}
+    try:
+        np.savez(args.output, file=np.array(done), **arrays)
+    except OSError as exc:
+        raise AsdError(f"{args.output}: cannot be written ({exc.strerror or exc})") from exc
+    return 0 if len(done) == len(files) else 1

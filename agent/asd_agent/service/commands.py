@@ -1,0 +1,148 @@
+"""The verbs that a person or a program may send, over the control socket or as an MQTT request.
+
+Each verb is a struct: its fields are the arguments, an unknown or missing one is an error that names it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Meta
+
+from asd_agent.errors import AsdError, UsageError
+
+if TYPE_CHECKING:
+    from asd_agent.service.daemon import Daemon
+    from asd_agent.service.monitor import Monitor
+
+log = structlog.get_logger()
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class _Verb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class _ForMachine(_Verb, kw_only=True):
+    machine: str
+
+
+class Status(_Verb, kw_only=True):
+    pass
+
+
+class Acknowledge(_ForMachine, kw_only=True):
+    by: str = ""
+    reason: str = ""
+
+
+class Shelve(_ForMachine, kw_only=True):
+    until_utc_s: float | None = None
+    minutes: Annotated[float, Meta(gt=0, le=60 * 24 * 365)] | None = (
+        None  # from now, where no clock is at hand
+    )
+    by: str = ""
+    reason: str = ""
+
+
+class Unshelve(_ForMachine, kw_only=True):
+    by: str = ""
+    reason: str = ""
+
+
+class OutOfService(_ForMachine, kw_only=True):
+    on: bool = True
+    by: str = ""
+    reason: str = ""
+
+
+class Promote(_ForMachine, kw_only=True):
+    version: str | None = None
+
+
+class Rollback(_ForMachine, kw_only=True):
+    pass
+
+
+class Calibrate(_ForMachine, kw_only=True):
+    duration_s: Annotated[float, Meta(gt=0, le=7 * 86400)] | None = None
+    paths: list[str] | None = None  # recordings that the daemon can read, instead of the live source
+    promote: bool = False
+
+
+class Calibration(_ForMachine, kw_only=True):
+    """Its progress."""
+
+
+class CancelCalibration(_ForMachine, kw_only=True):
+    pass
+
+
+class Commands:
+    """Dispatches a verb; every answer is {"status": "ok", "data": ...} or {"status": "error", "error": ...}."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._verbs: dict[str, tuple[type[msgspec.Struct], Callable[[Any], Any]]] = {
+            "status": (Status, lambda _: daemon.status()),
+            "acknowledge": (Acknowledge, self._acknowledge),
+            "shelve": (Shelve, self._shelve),
+            "unshelve": (Unshelve, lambda a: self._machine(a).unshelve(a.by, a.reason)),
+            "out_of_service": (OutOfService, lambda a: self._machine(a).out_of_service(a.on, a.by, a.reason)),
+            "promote": (Promote, lambda a: self._machine(a).promote(a.version)),
+            "rollback": (Rollback, lambda a: self._machine(a).rollback()),
+            "calibrate": (Calibrate, self._calibrate),
+            "calibration": (Calibration, lambda a: self._machine(a).calibration_progress()),
+            "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).cancel_calibration()),
+        }
+        self._verbs["ack"] = self._verbs["acknowledge"]
+
+    def __call__(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"status": "ok", "data": self._dispatch(verb, args)}
+        except AsdError as exc:
+            return {"status": "error", "error": str(exc)}
+        except Exception as exc:  # noqa: BLE001 - a defect in one request must not end the daemon
+            log.exception("request broke", verb=verb)
+            return {"status": "error", "error": f"internal error: {exc!r}; see the log"}
+
+    def _dispatch(self, verb: str, args: dict[str, Any]) -> Any:
+        if verb not in self._verbs:
+            raise UsageError(f"unknown verb {verb!r} (one of: {', '.join(sorted(self._verbs))})")
+        kind, act = self._verbs[verb]
+        try:
+            request = msgspec.convert(args, kind)
+        except msgspec.ValidationError as exc:
+            raise UsageError(f"{verb}: {exc}") from exc
+        if kind is not Status and kind is not Calibration:
+            log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
+        return act(request)
+
+    def _machine(self, args: _ForMachine) -> Monitor:
+        return self._daemon.monitor(args.machine)
+
+    def _acknowledge(self, args: Acknowledge) -> str:
+        return self._machine(args).acknowledge(args.by, args.reason)
+
+    def _shelve(self, args: Shelve) -> str:
+        if (args.until_utc_s is None) == (args.minutes is None):
+            raise UsageError("shelve: give one of until_utc_s (seconds since 1970) and minutes")
+        now = time.time()
+        until = args.until_utc_s if args.minutes is None else now + 60 * args.minutes
+        assert until is not None
+        if until <= now:
+            raise UsageError("shelve: the time has passed already")
+        return self._machine(args).shelve(until, args.by, args.reason)
+
+    def _calibrate(self, args: Calibrate) -> str:
+        if (args.duration_s is None) == (args.paths is None):
+            raise UsageError("calibrate: give one of duration_s and paths")
+        monitor = self._machine(args)
+        if args.paths is not None:
+            return monitor.calibrate_from(args.paths, args.promote)
+        assert args.duration_s is not None
+        return monitor.calibrate(args.duration_s, args.promote)

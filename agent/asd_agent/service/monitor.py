@@ -1,0 +1,282 @@
+"""One machine: blocks in from its capture thread, windows scored by the worker, transitions out to the sink."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from asd_agent import config
+from asd_agent.baseline import Baseline, BaselineStore, Pointers
+from asd_agent.calibrate import build, describe_recordings
+from asd_agent.capture import SourceStatus
+from asd_agent.decide import Alarm
+from asd_agent.errors import AsdError, BaselineError, CalibrationError
+from asd_agent.pipeline import Pipeline
+from asd_agent.service.calibration import CalibrationJob
+from asd_agent.service.health import ChainHealth, Health, worst
+from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
+from asd_agent.window import Windower
+
+QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
+log = structlog.get_logger()
+
+
+class Sink(Protocol):
+    """Where a machine's results and transitions go: the store and, through it, the broker."""
+
+    def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
+    def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
+    def heard(self, monitor: Monitor, block: Block) -> None: ...
+
+
+class Monitor:
+    """Owns the machine's pipeline and alarm. Thread-safe: capture, worker and control threads call in."""
+
+    def __init__(
+        self,
+        machine: config.Machine,
+        state_dir: Path,
+        pipeline: Callable[[Baseline | None], Pipeline],
+        alarm_state: AlarmState,
+        sink: Sink,
+        synced: Callable[[], bool],
+    ) -> None:
+        self.machine = machine
+        self.channel = machine.source.channel
+        self.baselines = BaselineStore(state_dir, machine.id)
+        self.last: WindowResult | None = None
+        self.windows = 0
+        self.dropped = 0
+        self.lag_s: float | None = None
+        self.fault = ""  # why no judgement is possible, beyond the sound
+        self.source_error = ""
+        self._make_pipeline = pipeline
+        self._sink = sink
+        self._synced = synced
+        self._lock = threading.RLock()  # alarm, pipeline, calibration
+        self._queue: deque[Window] = deque()
+        self._queue_lock = threading.Lock()
+        self._windower: Windower | None = None
+        self._health = ChainHealth()
+        self._calibration: CalibrationJob | None = None
+        self._adopt(alarm_state)
+
+    # -- from the capture thread
+
+    def offer(self, block: Block) -> None:
+        """Cut windows from the block and queue them. A queue that is full loses its oldest, counted."""
+        try:
+            if self._windower is None:
+                machine = self.machine
+                self._windower = Windower(
+                    block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates
+                )
+            windows = self._windower.push(block, self.channel)
+        except AsdError as exc:
+            self.source_error = str(exc)
+            return
+        self.source_error = ""
+        self._sink.heard(self, block)
+        with self._queue_lock:
+            self._queue.extend(windows)
+            while len(self._queue) > QUEUE:
+                self._queue.popleft()
+                self.dropped += 1
+
+    def source_ended(self) -> None:
+        if self._windower is not None:
+            with self._queue_lock:
+                self._queue.extend(self._windower.flush())
+
+    def source_failed(self, line: str) -> None:
+        self.source_error = line
+
+    # -- from the worker
+
+    def take(self) -> Window | None:
+        with self._queue_lock:
+            return self._queue.popleft() if self._queue else None
+
+    def score(self, window: Window) -> None:
+        """Describe, judge, and pass on what changed."""
+        description = self._pipeline.describe(window)
+        with self._lock:
+            result = self._pipeline.judge(description)
+            events = self._alarm.update(result, self._synced())
+            state = self._alarm.state
+        self.windows += 1
+        self.last = result
+        self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
+        self._health.see(result)
+        calibration = self._calibration
+        if calibration is not None:
+            calibration.see(description)
+        self._sink.scored(self, result)
+        if events:
+            self._sink.transitions(self, events, state)
+
+    def tick(self) -> None:
+        """Once a second: a shelving that ends, a calibration that waits in vain."""
+        with self._lock:
+            events = self._alarm.tick(time.time(), self._synced())
+            state = self._alarm.state
+        if events:
+            self._sink.transitions(self, events, state)
+        if self._calibration is not None:
+            self._calibration.tick()
+
+    # -- from people
+
+    @property
+    def alarm_state(self) -> AlarmState:
+        with self._lock:
+            return self._alarm.state
+
+    def acknowledge(self, by: str, comment: str) -> str:
+        self._command(lambda alarm: alarm.acknowledge(by, comment, time.time(), self._synced()))
+        return f"{self.machine.id}: acknowledged"
+
+    def shelve(self, until_utc_s: float, by: str, reason: str) -> str:
+        self._command(lambda alarm: alarm.shelve(until_utc_s, reason, by, time.time(), self._synced()))
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(until_utc_s))
+        return f"{self.machine.id}: shelved until {until} UTC"
+
+    def unshelve(self, by: str, reason: str) -> str:
+        self._command(lambda alarm: alarm.unshelve(by, reason, time.time(), self._synced()))
+        return f"{self.machine.id}: no longer shelved"
+
+    def out_of_service(self, on: bool, by: str, reason: str) -> str:
+        self._command(lambda alarm: alarm.out_of_service(on, by, reason, time.time(), self._synced()))
+        return f"{self.machine.id}: {'out of service' if on else 'back in service'}"
+
+    def _command(self, act: Callable[[Alarm], tuple[AlarmEvent, ...]]) -> None:
+        with self._lock:
+            events = act(self._alarm)
+            state = self._alarm.state
+        if events:
+            self._sink.transitions(self, events, state)
+
+    # -- baselines
+
+    def promote(self, version: str | None) -> str:
+        return self._switched(self.baselines.promote(version))
+
+    def rollback(self) -> str:
+        return self._switched(self.baselines.rollback())
+
+    def _switched(self, pointers: Pointers) -> str:
+        with self._lock:
+            self._adopt(self._alarm.state)
+        if self.fault:
+            raise BaselineError(self.fault)
+        return f"{self.machine.id}: active baseline is now {pointers.active}"
+
+    def _adopt(self, alarm_state: AlarmState) -> None:
+        """Build pipeline and alarm on the active baseline; one that cannot be used leaves a fault, not a judgement."""
+        self.fault = ""
+        try:
+            self._pipeline = self._make_pipeline(self.baselines.active())
+        except BaselineError as exc:
+            self.fault = str(exc)
+            log.error("baseline refused", machine=self.machine.id, error=self.fault)
+            self._pipeline = self._make_pipeline(None)
+        self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
+
+    @property
+    def baseline(self) -> Baseline | None:
+        return self._pipeline.baseline
+
+    @property
+    def threshold(self) -> float | None:
+        """The score that a window must reach to be anomalous."""
+        return self._pipeline.threshold_score
+
+    # -- calibration
+
+    def calibrate(self, duration_s: float, promote: bool) -> str:
+        """Gather live windows for a new baseline. Raises CalibrationError when a calibration is under way."""
+        with self._lock:
+            self._calibration = self._new_job(promote, duration_s)
+        return f"{self.machine.id}: calibrating for {duration_s:g} s"
+
+    def calibrate_from(self, paths: list[str], promote: bool) -> str:
+        """Read recordings for a new baseline. Raises CalibrationError when a calibration is under way."""
+        with self._lock:
+            job = self._calibration = self._new_job(promote)
+            pipeline = self._pipeline
+        job.read(lambda report: describe_recordings(pipeline, self.machine, [Path(p) for p in paths], report))
+        return f"{self.machine.id}: calibrating from {len(paths)} path(s)"
+
+    def calibration_progress(self) -> dict[str, Any]:
+        if self._calibration is None:
+            raise CalibrationError(f"{self.machine.id}: no calibration has been started")
+        return self._calibration.progress()
+
+    def cancel_calibration(self) -> str:
+        if self._calibration is None or not self._calibration.running:
+            raise CalibrationError(f"{self.machine.id}: no calibration is running")
+        self._calibration.cancel()
+        return f"{self.machine.id}: calibration cancelled"
+
+    def _new_job(self, promote: bool, duration_s: float | None = None) -> CalibrationJob:
+        if self._calibration is not None and self._calibration.running:
+            raise CalibrationError(
+                f"{self.machine.id}: a calibration is already running; wait for it, or cancel it"
+            )
+
+        def finish(descriptions: Sequence[Description]) -> Baseline:
+            baseline = build(self.machine, descriptions, self._pipeline, self.baselines.new_version())
+            self.baselines.write(baseline)
+            if promote:
+                self.promote(baseline.manifest.version)
+            return baseline
+
+        return CalibrationJob(finish, duration_s)
+
+    # -- status
+
+    def health(self, source: SourceStatus) -> list[tuple[Health, str]]:
+        baseline = self._pipeline.baseline
+        findings = self._health.judge(source, baseline.manifest.chain if baseline else None)
+        if self.source_error:
+            findings.append((Health.FAILURE, self.source_error))
+        if self.fault:
+            findings.append((Health.FAILURE, self.fault))
+        elif baseline is None:
+            findings.append((Health.FUNCTION_CHECK, "not calibrated: run `asd-agent calibrate`"))
+        if self._calibration is not None and self._calibration.running:
+            findings.append((Health.FUNCTION_CHECK, "calibrating"))
+        if self.dropped:
+            findings.append(
+                (Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow")
+            )
+        return findings
+
+    def status(self, source: SourceStatus) -> dict[str, Any]:
+        """What `asd-agent status` and the health message show; builtins only."""
+        last, baseline = self.last, self._pipeline.baseline
+        findings = self.health(source)
+        return {
+            "id": self.machine.id,
+            "available": source.available and not self.source_error,
+            "source": msgspec.to_builtins(source),
+            "state": last.state if last else State.LEARNING,
+            "score": last.score if last else None,
+            "p_value": last.p_value if last else None,
+            "threshold": self.threshold,
+            "reason": last.reason if last else "",
+            "alarm": msgspec.to_builtins(self.alarm_state),
+            "health": {"status": worst(findings), "reasons": [words for _, words in findings]},
+            "level_dbfs": last.quality.level_dbfs if last else None,
+            "windows": self.windows,
+            "dropped": self.dropped,
+            "lag_s": self.lag_s,
+            "baseline": baseline.manifest.version if baseline else None,
+        }
