@@ -1,0 +1,229 @@
+"""Blocks -> analysis windows: overlapping, at the native rate and at every rate a bundle wants.
+
+Native and resampled windows are cut at the same times (k * hop_s since the stretch began). A stretch is sound
+without a hole: a gap, lost blocks or another file end it, and no window reaches across.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from asd_agent.errors import SourceError
+from asd_agent.types import Block, Samples, Window
+
+SOXR_QUALITY = "HQ"
+NO_SOUND = 1e15  # beyond this a float is not a sample; its square would overflow
+ROUNDING = 2  # samples that a resampled stretch may lack at its end
+
+
+class Windower:
+    """The windows of one channel. `window_s` and `hop_s` as configured, `rates` those of the bundles in Hz.
+
+    Raises SourceError when a bundle wants a higher rate than the source has (here, or in `push` when the
+    source turns out to deliver another rate): the missing band would look like a fault, or hide one.
+    """
+
+    def __init__(self, rate_hz: int, window_s: float, hop_s: float, rates: Iterable[int]) -> None:
+        self._window_s, self._hop_s = window_s, hop_s
+        self._rates = sorted(set(rates))
+        self._index = 0
+        self._stretch: _Stretch | None = None
+        self._check(rate_hz)
+
+    def push(self, block: Block, channel: int) -> list[Window]:
+        """The windows that this block completes. The last block of a file also flushes.
+
+        Raises SourceError when the block has no such channel or too low a rate.
+        """
+        if channel >= block.samples.shape[1]:
+            raise SourceError(
+                f"channel {channel} wanted (counted from 0), but {block.origin or 'the source'} "
+                f"has {block.samples.shape[1]} channel(s)"
+            )
+        windows: list[Window] = []
+        if self._stretch is not None and not self._stretch.continues_with(block):
+            windows = self._finish(interrupted=block.origin == self._stretch.origin)
+        if self._stretch is None:
+            self._check(block.rate_hz)
+            self._stretch = _Stretch(block, self._window_s, self._hop_s, self._rates, self._index)
+        self._stretch.add(block, np.ascontiguousarray(block.samples[:, channel]))
+        windows += self._stretch.complete()
+        return windows + self.flush() if block.last else windows
+
+    def flush(self) -> list[Window]:
+        """The windows that only the end of the sound completes.
+
+        An incomplete window is left out, unless the whole stretch was shorter than one: then it is returned.
+        """
+        return self._finish(interrupted=False)
+
+    def _finish(self, interrupted: bool) -> list[Window]:
+        """End the stretch; what an interruption cut short is returned once, marked as a gap."""
+        if self._stretch is None:
+            return []
+        stretch, self._stretch = self._stretch, None
+        stretch.end()
+        windows = stretch.complete()
+        if interrupted or not stretch.emitted:
+            windows += stretch.remainder(gap=interrupted)
+        self._index = stretch.first_index + stretch.emitted
+        return windows
+
+    def _check(self, rate_hz: int) -> None:
+        too_high = [rate for rate in self._rates if rate > rate_hz]
+        if too_high:
+            raise SourceError(
+                f"the sound comes at {rate_hz} Hz, but a bundle wants {too_high[-1]} Hz: "
+                "use a source with a higher rate or a bundle with a lower one"
+            )
+
+
+class _Stretch:
+    """Sound without a hole, from its first frame on. Positions are samples since then."""
+
+    def __init__(
+        self, block: Block, window_s: float, hop_s: float, rates: Iterable[int], first_index: int
+    ) -> None:
+        self.origin, self._rate_hz, self._start_frame = block.origin, block.rate_hz, block.start_frame
+        self.first_index, self.emitted = first_index, 0
+        self._window_s, self._hop_s = window_s, hop_s
+        self._native = _Tape()
+        self._resampled = {rate: _Tape() for rate in rates if rate != block.rate_hz}
+        self._same_rate = block.rate_hz in set(rates)
+        self._streams = {rate: _resampler(block.rate_hz, rate) for rate in self._resampled}
+        self._blocks: deque[tuple[int, float, float]] = deque()  # first position, utc_s, monotonic_s
+
+    def continues_with(self, block: Block) -> bool:
+        return (
+            not block.gap
+            and block.origin == self.origin
+            and block.rate_hz == self._rate_hz
+            and block.start_frame == self._start_frame + self._native.end
+        )
+
+    def add(self, block: Block, samples: Samples) -> None:
+        """`samples`: the channel's [n]."""
+        self._blocks.append((self._native.end, block.utc_s, block.monotonic_s))
+        self._native.append(samples)
+        finite = _without_rubbish(samples) if self._streams else samples
+        for rate, stream in self._streams.items():
+            self._resampled[rate].append(stream.resample_chunk(finite))
+
+    def end(self) -> None:
+        """No more sound comes: take what the resamplers still hold."""
+        for rate, stream in self._streams.items():
+            tape = self._resampled[rate]
+            tape.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            tape.pad(min(ROUNDING, max(0, round(self._native.end * rate / self._rate_hz) - tape.end)))
+
+    def complete(self) -> list[Window]:
+        """All windows that have become whole."""
+        windows = []
+        while self._has(self._native, self._rate_hz) and all(
+            self._has(tape, rate) for rate, tape in self._resampled.items()
+        ):
+            windows.append(self._cut(self._window_s))
+        return windows
+
+    def remainder(self, gap: bool) -> list[Window]:
+        """What the next window would have begun with, if there is anything."""
+        left = self._native.end - self._position(self._rate_hz)
+        return [self._cut(left / self._rate_hz, gap)] if left > 0 else []
+
+    def _position(self, rate_hz: int) -> int:
+        """Where the next window begins."""
+        return round(self.emitted * self._hop_s * rate_hz)
+
+    def _has(self, tape: _Tape, rate_hz: int) -> bool:
+        return tape.end >= self._position(rate_hz) + round(self._window_s * rate_hz)
+
+    def _cut(self, duration_s: float, gap: bool = False) -> Window:
+        start, n = self._position(self._rate_hz), round(duration_s * self._rate_hz)
+        samples = self._native.cut(start, n)
+        resampled = {
+            rate: tape.cut(self._position(rate), round(duration_s * rate))
+            for rate, tape in self._resampled.items()
+        }
+        if self._same_rate:
+            resampled[self._rate_hz] = samples
+        utc_s, monotonic_s = self._times(start, start + n - 1)
+        window = Window(
+            samples=samples,
+            rate_hz=self._rate_hz,
+            resampled=resampled,
+            index=self.first_index + self.emitted,
+            start_frame=self._start_frame + start,
+            utc_s=utc_s,
+            monotonic_s=monotonic_s,
+            gap=gap,
+            origin=self.origin,
+        )
+        self.emitted += 1
+        self._forget()
+        return window
+
+    def _times(self, first: int, last: int) -> tuple[float, float]:
+        """Wall clock of position `first`, and when `last` was at hand."""
+        utc_s = next(
+            utc + (first - at) / self._rate_hz for at, utc, _ in reversed(self._blocks) if at <= first
+        )
+        monotonic_s = next(monotonic for at, _, monotonic in reversed(self._blocks) if at <= last)
+        return utc_s, monotonic_s
+
+    def _forget(self) -> None:
+        """Drop what no later window needs."""
+        self._native.drop(self._position(self._rate_hz))
+        for rate, tape in self._resampled.items():
+            tape.drop(self._position(rate))
+        while len(self._blocks) > 1 and self._blocks[1][0] <= self._native.start:
+            self._blocks.popleft()
+
+
+class _Tape:
+    """Samples by position; the part before `start` is gone."""
+
+    def __init__(self) -> None:
+        self.start = self.end = 0
+        self._parts: list[Samples] = []
+
+    def append(self, samples: Samples) -> None:
+        self._parts.append(samples)
+        self.end += len(samples)
+
+    def pad(self, n: int) -> None:
+        """Repeat the last sample."""
+        self.append(np.repeat(self._joined()[-1:], n))
+
+    def cut(self, start: int, n: int) -> Samples:
+        """A copy of [start, start + n)."""
+        return self._joined()[start - self.start : start - self.start + n].copy()
+
+    def drop(self, start: int) -> None:
+        start = min(start, self.end)
+        self._parts = [self._joined()[start - self.start :]]
+        self.start = start
+
+    def _joined(self) -> Samples:
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0] if self._parts else np.zeros(0, np.float32)
+
+
+def _resampler(rate_hz: int, wanted_hz: int) -> Any:
+    import soxr
+
+    return soxr.ResampleStream(rate_hz, wanted_hz, 1, dtype="float32", quality=SOXR_QUALITY)
+
+
+def _without_rubbish(samples: Samples) -> Samples:
+    """NaN, infinities and absurd values as 0: the filter would smear them over clean windows. [n] -> [n]
+
+    The native window keeps them, and is judged not assessable for them.
+    """
+    if len(samples) and max(samples.max(), -samples.min()) < NO_SOUND:
+        return samples
+    return np.where(np.abs(samples) < NO_SOUND, samples, np.float32(0))
