@@ -53,8 +53,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
     support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
-    verdict: list[str]  # sentences
-    good: bool
+    facts: list[str]  # sentences
+    concerns: list[str]  # what is not good about it, and what to do
+
+    @property
+    def good(self) -> bool:
+        return not self.concerns
 
 
 class DetectorCalibration(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,8 @@ Progress = Callable[[float, str], None]  # share done, words
 
 ENOUGH_S = 300.0  # below it the verdict says "little sound"
 PARTS_LISTED = 20
+NOT_RUNNING = "not running (far quieter)"
+SPOILT_SHARE = 0.1  # of the windows: more is a concern
 STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the verdict calls it drift
 PATIENCE_S = 30.0  # without a single frame from a live source
 
@@ -121,7 +123,7 @@ def _select(
     if machine.quality.off_db is not None and levels:
         limit = float(np.percentile(levels, 75)) - machine.quality.off_db
         reasons = [
-            reason or ("not running (far quieter)" if d.quality.level_dbfs < limit else "")
+            reason or (NOT_RUNNING if d.quality.level_dbfs < limit else "")
             for reason, d in zip(reasons, descriptions, strict=True)
         ]
     usable = [d for d, reason in zip(descriptions, reasons, strict=True) if not reason]
@@ -166,27 +168,34 @@ def _report(
     seconds = _seconds(machine, len(usable))
     thresholds = Thresholds.of(machine.alarm, fusion.spread, machine.window_s, machine.hop_s)
     support = Support.of(thresholds, fusion.spread, held_out, machine.alarm, machine.window_s, machine.hop_s)
-    verdict, good = [], True
     total = len(usable) + sum(excluded.values())
-    verdict.append(f"{len(usable)} of {total} windows are usable, {seconds / 60:.1f} min of sound")
+    facts = [f"{len(usable)} of {total} windows are usable, {seconds / 60:.1f} min of sound"]
+    concerns = []
     if seconds < ENOUGH_S:
-        good = False
-        verdict.append(f"little sound: {ENOUGH_S / 60:.0f} min or more, over different days, are better")
-    running = sum(n for reason, n in excluded.items() if "not running" in reason)
-    if running:
-        verdict.append(f"the machine was not running in {running} windows; they were left out")
-    spoilt = sum(excluded.values()) - running
+        concerns.append(f"little sound: {ENOUGH_S / 60:.0f} min or more, over different days, are better")
+    idle = sum(n for reason, n in excluded.items() if reason == NOT_RUNNING)
+    if idle:
+        facts.append(f"the machine was not running in {idle} windows; they were left out")
+    spoilt = {reason: n for reason, n in excluded.items() if reason != NOT_RUNNING}
     if spoilt:
-        words = ", ".join(f"{reason} {n}" for reason, n in excluded.items() if "not running" not in reason)
-        good &= spoilt < total / 10
-        verdict.append(f"{spoilt} windows were spoilt and left out: {words}")
-    stationary = fusion.spread.between <= STATIONARY * fusion.spread.within
-    good &= stationary
-    verdict.append(
-        "the sound is stationary over the calibration"
-        if stationary
-        else "the sound changed during the calibration (load, speed, a second machine?): record each state for longer"
+        words = f"{sum(spoilt.values())} windows were spoilt and left out: "
+        words += ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
+        (concerns if sum(spoilt.values()) > total * SPOILT_SHARE else facts).append(words)
+    if fusion.spread.between <= STATIONARY * fusion.spread.within:
+        facts.append("the sound is stationary over the calibration")
+    else:
+        concerns.append(
+            "the sound changed during the calibration (load, speed, a second machine?): record each state for longer"
+        )
+    if not support.supported:
+        concerns.append(_support_words(support))
+    if support.strays:
+        facts.append(f"{support.strays} calibration windows exceed the limit themselves: listen to them")
+    facts.append(
+        f"expected: {support.per_month:.2g} days with a false alarm per month (90 % interval {support.low:.2g} to "
+        f"{support.high:.2g}); the budget is {machine.alarm.false_alarms_per_month:g}"
     )
+    facts.append(f"a window counts as anomalous from a score of {-math.log10(thresholds.alert_p):.2f}")
     return Report(
         windows=len(usable),
         seconds=seconds,
@@ -194,30 +203,17 @@ def _report(
         excluded_parts=parts,
         support=support,
         budget_per_month=machine.alarm.false_alarms_per_month,
-        verdict=[*verdict, *_promise(machine, support, thresholds)],
-        good=good and support.supported,
+        facts=facts,
+        concerns=concerns,
     )
 
 
-def _promise(machine: config.Machine, support: Support, thresholds: Thresholds) -> list[str]:
-    """What false-alarm rate this calibration supports, and what would support the budget."""
-    budget = machine.alarm.false_alarms_per_month
-    lines = [
-        f"expected: {support.per_month:.2g} days with a false alarm per month "
-        f"(90 % interval {support.low:.2g} to {support.high:.2g}); the budget is {budget:g}"
-    ]
-    if not support.supported:
-        if support.more_hours is None or support.more_days is None:
-            lines.append(
-                "more sound alone will not support this budget: mend what spoils single windows, or raise it"
-            )
-        else:
-            other = f" on {support.more_days} other day(s)" if support.more_days else ""
-            lines.append(f"{support.more_hours:g} h more of normal sound{other} would support the budget")
-    if support.strays:
-        lines.append(f"{support.strays} calibration windows exceed the limit themselves: listen to them")
-    lines.append(f"a window counts as anomalous from a score of {-math.log10(thresholds.alert_p):.2f}")
-    return lines
+def _support_words(support: Support) -> str:
+    """What would support the budget."""
+    if support.more_hours is None or support.more_days is None:
+        return "more sound alone will not support the budget: mend what spoils single windows, or raise the budget"
+    other = f" on {support.more_days} other day(s)" if support.more_days else ""
+    return f"the budget is not supported yet: {support.more_hours:g} h more of normal sound{other} would"
 
 
 def _seconds(machine: config.Machine, windows: int) -> float:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asd_agent import config
-from asd_agent.errors import AsdError, StoreError
+from asd_agent.errors import AsdError, StoreError, UsageError
 from asd_agent.service.control import ControlServer, DaemonAbsent, ask, socket_path
 
 
@@ -20,7 +20,7 @@ def serve(settings, handler, group=None):
 
 
 def test_request_and_answer(settings):
-    server = serve(settings, lambda verb, args: {"status": "ok", "data": [verb, args]})
+    server = serve(settings, lambda verb, args: [verb, args])
     try:
         assert ask(settings, "status", machine="m") == ["status", {"machine": "m"}]
     finally:
@@ -30,7 +30,10 @@ def test_request_and_answer(settings):
 
 
 def test_an_error_answer_is_one_line(settings):
-    server = serve(settings, lambda verb, args: {"status": "error", "error": "no such machine"})
+    def refuse(verb, args):
+        raise UsageError("no such machine")
+
+    server = serve(settings, refuse)
     try:
         with pytest.raises(AsdError, match="no such machine"):
             ask(settings, "ack")
@@ -39,7 +42,7 @@ def test_an_error_answer_is_one_line(settings):
 
 
 def test_only_user_and_group_may_write(settings):
-    server = serve(settings, lambda verb, args: {"status": "ok", "data": None})
+    server = serve(settings, lambda verb, args: None)
     try:
         assert socket_path(settings).stat().st_mode & 0o777 == 0o660
     finally:
@@ -48,7 +51,7 @@ def test_only_user_and_group_may_write(settings):
 
 def test_a_left_over_socket_file_does_not_stop_the_start(settings):
     socket_path(settings).touch()
-    server = serve(settings, lambda verb, args: {"status": "ok", "data": 1})
+    server = serve(settings, lambda verb, args: 1)
     try:
         assert ask(settings, "x") == 1
     finally:
@@ -57,4 +60,4 @@ def test_a_left_over_socket_file_does_not_stop_the_start(settings):
 
 def test_an_unknown_group_is_named(settings):
     with pytest.raises(StoreError, match="no group 'nobody-has-this'"):
-        serve(settings, lambda verb, args: {}, group="nobody-has-this")
+        serve(settings, lambda verb, args: None, group="nobody-has-this")

@@ -69,7 +69,7 @@ def _list(settings: config.Config, machine_id: str) -> None:
         except BaselineError as exc:
             table.add_row(machine_id, version, roles.get(version, ""), "", "", f"[red]{exc}[/red]")
             continue
-        verdict = "good" if report.good else "; ".join(report.verdict[:1])
+        verdict = "good" if report.good else "; ".join(report.concerns)
         table.add_row(
             machine_id,
             version,
@@ -92,7 +92,9 @@ def _show(store: BaselineStore, version: str) -> None:
 
 def print_report(report: Any) -> None:
     """The verdict of a calibration, sentence by sentence."""
-    for line in report.verdict:
+    for line in report.facts:
         print(f"  {line}")
+    for line in report.concerns:
+        print(f"  note: {line}")
     for line in report.excluded_parts:
         print(f"  left out: {line}")

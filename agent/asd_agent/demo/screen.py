@@ -67,7 +67,7 @@ class Screen:
             self._console.print(_line(payload))
 
     def event(self, payload: dict[str, Any]) -> None:
-        text = Text(f"{payload['time'][11:19]}  {payload['kind'].upper()} ", style="bold")
+        text = Text(f"{payload['time'][11:19]}  {payload['event_type'].upper()} ", style="bold")
         text.append(payload["level"], style=COLOUR.get(payload["level"], ""))
         text.append(f"  {payload['reason']}")
         self._events.append(text)

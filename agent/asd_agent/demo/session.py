@@ -107,7 +107,7 @@ def _calibrate(
         state = ask(settings, "calibration", machine=MACHINE)
         screen.calibrating(state["done"], state["windows"])
         if state["phase"] == "done":
-            screen.calibrated(state["report"]["verdict"])
+            screen.calibrated(state["report"]["facts"] + state["report"]["concerns"])
             return
         if state["phase"] not in ("listening", "fitting"):
             raise AsdError(f"the calibration failed: {state['error']}")
@@ -135,9 +135,9 @@ def _listen(
             if topic == "score":
                 screen.score(payload)
             elif topic == "event":
-                kinds.append(payload["kind"])
+                kinds.append(payload["event_type"])
                 screen.event(payload)
-                if expect_alarm and payload["kind"] == "cleared":
+                if expect_alarm and payload["event_type"] == "cleared":
                     break
     shown = kinds.count("raised"), kinds.count("cleared")
     screen.summary(*shown)

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
-from asd_agent.errors import AsdError, UsageError
+from asd_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
@@ -83,7 +83,7 @@ class CancelCalibration(_ForMachine, kw_only=True):
 
 
 class Commands:
-    """Dispatches a verb; every answer is {"status": "ok", "data": ...} or {"status": "error", "error": ...}."""
+    """Checks a request and passes it to the machine or the daemon."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -101,16 +101,8 @@ class Commands:
         }
         self._verbs["ack"] = self._verbs["acknowledge"]
 
-    def __call__(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {"status": "ok", "data": self._dispatch(verb, args)}
-        except AsdError as exc:
-            return {"status": "error", "error": str(exc)}
-        except Exception as exc:  # noqa: BLE001 - a defect in one request must not end the daemon
-            log.exception("request broke", verb=verb)
-            return {"status": "error", "error": f"internal error: {exc!r}; see the log"}
-
-    def _dispatch(self, verb: str, args: dict[str, Any]) -> Any:
+    def __call__(self, verb: str, args: dict[str, Any]) -> Any:
+        """The answer's data. Raises AsdError."""
         if verb not in self._verbs:
             raise UsageError(f"unknown verb {verb!r} (one of: {', '.join(sorted(self._verbs))})")
         kind, act = self._verbs[verb]

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from asd_agent.config import Config
 from asd_agent.errors import AsdError, StoreError
 
-Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
+Handler = Callable[[str, dict[str, Any]], Any]  # raises AsdError, whose line is the answer
 MAX_REQUEST = 1 << 20
+log = structlog.get_logger()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -84,9 +86,14 @@ class ControlServer:
 def _answer(handler: Handler, line: bytes) -> dict[str, Any]:
     try:
         request = msgspec.json.decode(line, type=Request)
+        return {"status": "ok", "data": handler(request.verb, request.args)}
     except msgspec.DecodeError as exc:
         return {"status": "error", "error": f"not a request: {exc}"}
-    return handler(request.verb, request.args)
+    except AsdError as exc:
+        return {"status": "error", "error": str(exc)}
+    except Exception as exc:  # noqa: BLE001 - a defect in one request must not end the daemon
+        log.exception("request broke")
+        return {"status": "error", "error": f"internal error: {exc!r}; see the log"}
 
 
 class DaemonAbsent(AsdError):

@@ -59,13 +59,11 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         with Store(self.settings.state_dir, score_days=self.settings.agent.score_days) as self._store:
-            self._outlet = Outlet(self.settings, self._store)
+            commands = Commands(self)
+            self._outlet = Outlet(self.settings, self._store, commands)
             self._monitors = self._make_monitors(self.settings)
-            control = ControlServer(
-                socket_path(self.settings), Commands(self), self.settings.agent.socket_group
-            )
+            control = ControlServer(socket_path(self.settings), commands, self.settings.agent.socket_group)
             try:
-                self._outlet.start(Commands(self))
                 self._start_captures()
                 worker = threading.Thread(target=self._score, name="worker", daemon=True)
                 worker.start()
@@ -137,7 +135,7 @@ class Daemon:
                     f"{self._path}: agent.id and agent.state_dir cannot change while running; restart"
                 )
             monitors = self._make_monitors(settings)
-            self._outlet.reload(settings, Commands(self))
+            self._outlet.reload(settings)
         except AsdError as exc:
             log_.error("reload refused, the old configuration runs on", error=str(exc))
             notify(f"READY=1\nSTATUS=reload refused: {exc}")

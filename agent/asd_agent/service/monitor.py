@@ -19,6 +19,7 @@ from asd_agent.capture import SourceStatus
 from asd_agent.decide import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
 from asd_agent.pipeline import Pipeline
+from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
@@ -33,6 +34,7 @@ class Sink(Protocol):
 
     def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
+    def state_changed(self, monitor: Monitor, state: AlarmState) -> None: ...
     def heard(self, monitor: Monitor, block: Block) -> None: ...
 
 
@@ -190,8 +192,9 @@ class Monitor:
         self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
 
     @property
-    def baseline(self) -> Baseline | None:
-        return self._pipeline.baseline
+    def baseline_version(self) -> str:
+        baseline = self._pipeline.baseline
+        return baseline.manifest.version if baseline else ""
 
     @property
     def threshold(self) -> float | None:
@@ -261,7 +264,7 @@ class Monitor:
 
     def status(self, source: SourceStatus) -> dict[str, Any]:
         """What `asd-agent status` and the health message show; builtins only."""
-        last, baseline = self.last, self._pipeline.baseline
+        last = self.last
         findings = self.health(source)
         return {
             "id": self.machine.id,
@@ -275,8 +278,9 @@ class Monitor:
             "alarm": msgspec.to_builtins(self.alarm_state),
             "health": {"status": worst(findings), "reasons": [words for _, words in findings]},
             "level_dbfs": last.quality.level_dbfs if last else None,
+            "last_window": rfc3339(last.utc_s) if last else None,
             "windows": self.windows,
             "dropped": self.dropped,
             "lag_s": self.lag_s,
-            "baseline": baseline.manifest.version if baseline else None,
+            "baseline": self.baseline_version or None,
         }

@@ -2,38 +2,139 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asd_agent import config
-from asd_agent import clock
+from asd_agent import clock, config
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher
-from asd_agent.store import Store
+from asd_agent.publish.requests import Handler
+from asd_agent.store import Message, Store
 from asd_agent.store.evidence import Evidence
 from asd_agent.types import AlarmEvent, AlarmState, Block, WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.service.monitor import Monitor
 
-Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
-
 
 class Outlet:
     """The sink of all monitors. Thread-safe; what the broker cannot take now waits in the outbox."""
 
-    def __init__(self, settings: config.Config, store: Store) -> None:
+    def __init__(self, settings: config.Config, store: Store, handler: Handler) -> None:
         self._store = store
+        self._handler = handler
         self._settings = settings
         self._evidence = Evidence(settings.state_dir, settings.agent.evidence)
-        self._messages = Messages(
-            settings.agent.id, settings.mqtt.base_topic if settings.mqtt else "asd", clock.synchronized
-        )
         self._publisher: Publisher | None = None
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
-        self._lock = threading.Lock()
+        self._connect(settings)
+
+    def _connect(self, settings: config.Config) -> None:
+        base = settings.mqtt.base_topic if settings.mqtt else "asd"
+        self._messages = Messages(settings.agent.id, base, clock.synchronized)
+        if settings.mqtt is not None:
+            self._publisher = Publisher(settings.mqtt, self._messages, self._store.outbox, self._handler)
+            self._publisher.start()
+
+    def reload(self, settings: config.Config) -> None:
+        """Connect anew when the broker's settings changed."""
+        if settings.mqtt != self._settings.mqtt:
+            if self._publisher is not None:
+                self._publisher.stop()
+                self._publisher = None
+            self._connect(settings)
+            self._available.clear()
+        self._settings = settings
+
+    def close(self) -> None:
+        self._evidence.close()
+        if self._publisher is not None:
+            self._publisher.stop()
+
+    # -- from the monitors
+
+    def heard(self, monitor: Monitor, block: Block) -> None:
+        samples = block.samples[:, monitor.channel]
+        self._evidence.feed(monitor.machine.id, samples, block.rate_hz, block.utc_s, block.gap)
+
+    def scored(self, monitor: Monitor, result: WindowResult) -> None:
+        machine, baseline = monitor.machine.id, monitor.baseline_version
+        self._store.add_score(machine, result, baseline)
+        if self._publisher is None:
+            return
+        seconds = self._settings.mqtt.score_interval_s if self._settings.mqtt else 0.0
+        due = self._intervals.setdefault(machine, ScoreInterval(seconds)).add(result)
+        if due is not None:
+            worst, states = due
+            self._publisher.publish(
+                self._messages.score(machine, worst, baseline=baseline, threshold=monitor.threshold, states=states)
+            )
+
+    def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None:
+        """On disk first, with what is to be sent; the publisher takes it from there."""
+        for event in events:
+            event = msgspec.structs.replace(self._evidence.attach(event), baseline=monitor.baseline_version)
+            self._store.commit_event(event, state, self._outgoing(self._messages.of_event(event, state)))
+
+    def state_changed(self, monitor: Monitor, state: AlarmState) -> None:
+        """A change that is no event: the condition of the windows."""
+        self._store.set_state(
+            monitor.machine.id, state, self._outgoing([self._messages.alarm(monitor.machine.id, state)])
+        )
+
+    def _outgoing(self, messages: list[Message]) -> list[Message]:
+        """Without a broker in the configuration nothing may gather in the outbox."""
+        return messages if self._publisher is not None else []
+
+    # -- from the main thread
+
+    def health(self, status: dict[str, Any]) -> None:
+        """Publish each machine's measuring chain, and its availability when it changed."""
+        self._evidence.maintain()
+        if self._publisher is None:
+            return
+        for machine in status["machines"]:
+            source = machine["source"]
+            self._publisher.retain(
+                self._messages.health(
+                    machine["id"],
+                    status=machine["health"]["status"],
+                    reasons=tuple(machine["health"]["reasons"]) + tuple(status["findings"]),
+                    source_available=machine["available"],
+                    source_detail=source["detail"],
+                    restarts=source["restarts"],
+                    gaps=source["gaps"],
+                    last_window=machine["last_window"],
+                    windows=machine["windows"],
+                    dropped=machine["dropped"],
+                    lag_s=machine["lag_s"],
+                    level_dbfs=machine["level_dbfs"],
+                    baseline=machine["baseline"] or "",
+                    outbox=status["outbox"],
+                    scores_dropped=status["scores_dropped"],
+                )
+            )
+            if self._available.get(machine["id"]) is not machine["available"]:
+                self._available[machine["id"]] = machine["available"]
+                self._publisher.retain(self._messages.machine_availability(machine["id"], machine["available"]))
+
+    def forget(self, machine_id: str) -> None:
+        """A machine is no longer configured."""
+        self._evidence.finish(machine_id)
+        self._intervals.pop(machine_id, None)
+        self._available.pop(machine_id, None)
+        if self._publisher is not None:
+            self._publisher.forget(machine_id)
+
+    def status(self) -> dict[str, Any]:
+        health = self._store.health()
+        connection = self._publisher.state if self._publisher is not None else None
+        return {
+            "mqtt": msgspec.to_builtins(connection) if connection is not None else None,
+            "outbox": health.outbox,
+            "scores_dropped": health.scores_dropped + (self._publisher.dropped if self._publisher is not None else 0),
+            "findings": list(health.findings),
+        }

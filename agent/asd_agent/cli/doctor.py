@@ -1,0 +1,185 @@
+"""asd-agent doctor: what is wrong here, and what to do about it; one line a check, worst last exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_agent import clock, config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.words import console
+from asd_agent.errors import AsdError
+from asd_agent.service.control import DaemonAbsent, ask
+
+OLDEST_CLOCK_UTC_S = 1_767_225_600.0  # 2026-01-01: this version did not exist before
+LITTLE_DISK = 500 << 20
+LISTEN_S = 3.0
+MARK = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[bold red]FAIL[/bold red]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    grade: str  # ok, warn, fail
+    what: str
+    words: str  # what was found; what to do
+
+
+def run(args: argparse.Namespace) -> int:
+    out = console()
+    settings = config.load(args.config)
+    findings = [Finding("ok", "configuration", f"{args.config}: {len(settings.machines)} machine(s)")]
+    out.print(_line(findings[0]))
+    for check in (_state_directory, _disk, _clock, _bundles, _baselines, _sources, _broker):
+        for finding in _guarded(check, settings):
+            findings.append(finding)
+            out.print(_line(finding))
+    failures = sum(f.grade == "fail" for f in findings)
+    warnings = sum(f.grade == "warn" for f in findings)
+    print(f"{failures} failure(s), {warnings} warning(s)" if failures or warnings else "all is well")
+    return 1 if failures else 0
+
+
+def _line(finding: Finding) -> str:
+    from rich.markup import escape
+
+    return f"{MARK[finding.grade]} {finding.what}: {escape(finding.words)}"
+
+
+def _guarded(
+    check: Callable[[config.Config], Iterator[Finding]], settings: config.Config
+) -> Iterator[Finding]:
+    try:
+        yield from check(settings)
+    except AsdError as exc:
+        yield Finding("fail", check.__name__.strip("_").replace("_", " "), str(exc))
+
+
+def _state_directory(settings: config.Config) -> Iterator[Finding]:
+    path = settings.state_dir
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding("fail", "state directory", f"{path}: you may not write here; run as the service's user, or mend its rights")
+    elif not path.is_dir():
+        yield Finding("warn", "state directory", f"{path} does not exist yet; the daemon makes it")
+    else:
+        yield Finding("ok", "state directory", str(path))
+    try:
+        ask(settings, "status")
+    except DaemonAbsent:
+        yield Finding("warn", "daemon", "not running: systemctl start asd-agent, or asd-agent run")
+    else:
+        yield Finding("ok", "daemon", "running")
+
+
+def _disk(settings: config.Config) -> Iterator[Finding]:
+    existing = next(p for p in (settings.state_dir, *settings.state_dir.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    words = f"{free / 2**30:.1f} GiB free at {existing}"
+    if free < LITTLE_DISK:
+        yield Finding("fail", "disk", f"{words}: free some, or lower agent.score_days and evidence.max_total_mb")
+    else:
+        yield Finding("ok", "disk", words)
+
+
+def _clock(settings: config.Config) -> Iterator[Finding]:
+    if time.time() < OLDEST_CLOCK_UTC_S:
+        yield Finding("fail", "clock", f"says {time.strftime('%Y-%m-%d')}: set it, and enable time synchronisation")
+    elif not clock.synchronized():
+        yield Finding("warn", "clock", "not synchronised: enable systemd-timesyncd or chrony; times carry time_synced: false")
+    else:
+        yield Finding("ok", "clock", "synchronised")
+
+
+def _bundles(settings: config.Config) -> Iterator[Finding]:
+    from asd_agent.encode.bundle import Bundle
+    from asd_agent.encode.encoder import Encoder
+
+    for name in sorted({name for machine in settings.machines for name in machine.bundles}):
+        encoder = Encoder(Bundle.load(name))
+        meta = encoder.bundle.meta
+        outputs = ", ".join(output.name for output in meta.outputs)
+        yield Finding("ok", f"bundle {name}", f"{meta.name}, {meta.rate_hz} Hz, {encoder.variant}: {outputs}")
+
+
+def _baselines(settings: config.Config) -> Iterator[Finding]:
+    from asd_agent.pipeline import open_pipeline
+
+    for machine in settings.machines:
+        what = f"baseline of {machine.id}"
+        try:
+            baseline = BaselineStore(settings.state_dir, machine.id).active()
+            if baseline is None:
+                yield Finding("warn", what, f"none is active: asd-agent calibrate {machine.id}, then baseline promote")
+                continue
+            open_pipeline(machine, baseline)
+        except AsdError as exc:
+            yield Finding("fail", what, str(exc))
+            continue
+        except PermissionError as exc:
+            yield Finding("fail", what, f"{exc.filename}: permission denied; run doctor as root or as the service's user")
+            continue
+        report = baseline.manifest.report
+        age_days = (time.time() - baseline.manifest.created_utc_s) / 86400
+        words = f"{baseline.manifest.version}, {report.windows} windows, {age_days:.0f} days old"
+        yield Finding("ok" if report.good else "warn", what, words if report.good else f"{words}; {'; '.join(report.concerns)}")
+
+
+def _sources(settings: config.Config) -> Iterator[Finding]:
+    """Listen for a moment to each source that the daemon does not hold."""
+    for machine in settings.machines:
+        what = f"source of {machine.id}"
+        try:
+            status = ask(settings, "status")
+            known = next((m for m in status["machines"] if m["id"] == machine.id), None)
+        except AsdError:
+            known = None
+        if known is not None:
+            yield Finding("ok" if known["available"] else "fail", what, f"held by the daemon: {known['source']['detail']}")
+            continue
+        yield _listen(machine, what)
+
+
+def _listen(machine: config.Machine, what: str) -> Finding:
+    from asd_agent.capture import open_source
+
+    if isinstance(machine.source, config.StdinSource):
+        return Finding("ok", what, "standard input of the daemon")
+    if isinstance(machine.source, config.FileSource | config.DirectorySource) and not Path(machine.source.path).exists():
+        return Finding("fail", what, f"{machine.source.path}: no such file or folder")
+    with open_source(machine.source, [machine.source.channel]) as source:
+        deadline = time.monotonic() + LISTEN_S
+        while time.monotonic() < deadline:
+            block = source.read(0.5)
+            if block is not None and block.samples.shape[1] <= machine.source.channel:
+                return Finding("fail", what, f"has {block.samples.shape[1]} channel(s), channel {machine.source.channel} is wanted")
+            if block is not None:
+                return Finding("ok", what, f"delivers at {block.rate_hz} Hz")
+        return Finding("fail", what, f"{source.status().detail}; names and holders: asd-agent devices")
+
+
+def _broker(settings: config.Config) -> Iterator[Finding]:
+    if settings.mqtt is None:
+        yield Finding("warn", "broker", "none configured: alarms stay on this machine")
+        return
+    from asd_agent.publish.mqtt import V5, VERSIONS
+
+    from asd_agent.publish.connection import Connection, VersionRefused
+
+    what, where = "broker", settings.mqtt.url
+    versions = VERSIONS[settings.mqtt.protocol]
+    for version in versions:
+        connection = Connection(settings.mqtt, version, f"asd-agent-doctor-{os.getpid()}")
+        try:
+            connection.open()
+        except VersionRefused:
+            if version is versions[-1]:
+                raise
+            continue
+        connection.close()
+        yield Finding("ok", what, f"connected to {where} (MQTT {'5' if version is V5 else '3.1.1'})")
+        return
