@@ -55,7 +55,6 @@ class Job:
     settings: Train
     steps: int
     origin: state.Origin
-    resume: bool = False
     tensorboard: bool = False
 
 
@@ -64,9 +63,9 @@ def train(
     feed: Feed,
     job: Job,
     accelerator: Accelerator,
-    at: dict[int, Callable[[], Any]] | None = None,
+    snapshot: Callable[[int], None],
 ) -> None:
-    """Run the job to its end, resuming where it stopped; `at` are things to do after certain steps.
+    """Run the job to its end, resuming where it stopped; `snapshot` is called after `settings.snapshots`.
 
     The learner carries the averaged weights afterwards when there is an average. Raises AsdError with advice
     when the loss is no number or memory runs out, KeyboardInterrupt after SIGINT or SIGTERM (all is saved).
@@ -103,9 +102,9 @@ def train(
             if step % settings.checkpoint_every == 0 or step == job.steps or stop:
                 report.flush()
                 _save(job, step, learner, optimiser, ema, accelerator)
-            if at and step in at:
+            if step in settings.snapshots:
                 with ema.applied(learner) if ema is not None else contextlib.nullcontext():
-                    at[step]()
+                    snapshot(step)
             if stop:
                 raise KeyboardInterrupt
     if ema is not None:
@@ -175,10 +174,6 @@ def _resume(job: Job, learner: Learner, optimiser: torch.optim.Optimizer, ema: E
     folder = state.newest(job.folder)
     if folder is None:
         return 0
-    if not job.resume:
-        raise UsageError(
-            f"{job.folder}: holds a run already; add --resume to go on with it, or name another folder"
-        )
     differs = state.difference(state.read_manifest(folder).origin, job.origin)
     if differs:
         raise UsageError(f"{folder}: cannot be resumed, {differs}; name another folder to start anew")

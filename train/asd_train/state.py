@@ -47,6 +47,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
 
 
+def claim(run: Path, resume: bool) -> None:
+    """Make the run's folder; raises UsageError when it holds another run and going on was not asked for."""
+    if not resume and (newest(run) or (run / "system").exists()):
+        raise UsageError(f"{run}: holds a run already; add --resume to go on with it, or name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+
+
 def newest(run: Path) -> Path | None:
     """The last complete checkpoint of a run; leftovers of an interrupted write are ignored."""
     found = sorted(p for p in (run / "checkpoints").glob("step-*") if p.suffix != PART)

@@ -164,8 +164,11 @@ class Batches(Sampler[list[Key]]):
         return batches
 
 
-def loader(dataset: ClipDataset, batches: Batches, workers: int = 0) -> DataLoader[Batch]:
-    """A DataLoader with workers that stay alive between epochs, and pinned memory where there is a GPU."""
+def loader(dataset: ClipDataset, batches: Sampler[list[Key]], workers: int = 0) -> DataLoader[Batch]:
+    """A DataLoader with workers that stay alive between epochs, and pinned memory where there is a GPU.
+
+    Its seeds come from a generator of its own: the global one is the model's, and must not depend on loaders.
+    """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # torch types a loader by its items, ours yields batches
         batch_sampler=batches,
@@ -174,4 +177,5 @@ def loader(dataset: ClipDataset, batches: Batches, workers: int = 0) -> DataLoad
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator().manual_seed(0),
     )

@@ -1,0 +1,87 @@
+"""`asd-train fit`: train a system from a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+CONFIG is one of configs/train/*.yaml or your own. The result is RUN/system, which asd-train embed, asd-train
+evaluate and asd-export bundle take; RUN/log.jsonl has the losses.
+
+  asd-train fit configs/train/a_eat_lora.yaml --data dcase2025t2 --dry-run     what would happen
+  asd-train fit configs/train/a_eat_lora.yaml --data dcase2025t2 -o runs/a_eat_lora
+  asd-train fit configs/train/a_eat_lora.yaml -o runs/a_eat_lora --resume      after a stop or a crash
+  asd-train fit my.yaml --set train.lr=1e-4 --set model.branches.0.lora.rank=16 -o runs/try
+  accelerate launch --num_processes 4 -m asd_train fit my.yaml -o runs/big     four GPUs (or torchrun)
+
+Ctrl-C saves the state at the end of the step. --tiny replaces the encoders by small random ones and trains a
+few steps: it shows within seconds whether a configuration and its data fit together.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "fit",
+        help="train a system from a configuration file",
+        description="Train a system on normal sound; resumes exactly where it stopped.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """What fit and pretrain share."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run (default: runs/<name>)")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        action="append",
+        help="recordings, instead of the configuration's; repeatable",
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change the configuration; repeatable"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--tiny", action="store_true", help="small random encoders, a few steps")
+    parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard too")
+
+
+def changes(args: argparse.Namespace) -> list[str]:
+    """The command line's changes as `config.load.read` takes them."""
+    import json
+
+    data = [{"path": path} for path in args.data or ()]
+    return [*([f"data={json.dumps(data)}"] if data else []), *args.set]
+
+
+def run(args: argparse.Namespace) -> int:
+    from asd_agent.config.load import read
+    from asd_train import config
+    from asd_train.fit import fit
+
+    system = read(args.config, config.System, changes(args))
+    if args.tiny:
+        system = config.tiny(system)
+    if args.dry_run:
+        from asd_train.plan import print_plan
+
+        print_plan(system)
+        return 0
+    folder = Path(args.output or Path("runs") / system.name)
+    try:
+        result = fit(system, folder, resume=args.resume, tensorboard=args.tensorboard)
+    except KeyboardInterrupt:
+        print(
+            f"asd-train: stopped; go on with: asd-train fit {args.config} -o {folder} --resume",
+            file=sys.stderr,
+        )
+        raise
+    print(result)
+    return 0

@@ -1,0 +1,219 @@
+"""Fine-tuning: a configuration becomes data, a system and an objective; the loop does the rest.
+
+run/
+    config.yaml             what was asked for, changes included
+    log.jsonl               losses, learning rate and throughput by step
+    checkpoints/            to resume from (asd_train.state)
+    snapshots/step-N/       the system at the steps of `train.snapshots`
+    system/                 the result: what embed, evaluate and asd-export take
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import yaml
+from torch.utils.data import Sampler
+
+from asd_agent.errors import UsageError
+from asd_train import config as cfg
+from asd_train import objectives, state
+from asd_train.config import System as SystemConfig
+from asd_train.data import ClassMap, Clip, load_clips, training_clips
+from asd_train.data.audio import AudioCache, Progress
+from asd_train.data.dataset import Batch, Batches, ClipDataset, Key, loader
+from asd_train.loop import Feed, Job, make_accelerator, train
+from asd_train.model import System, build_system, describe, save_system
+from asd_train.noise import NoisePool
+
+
+class Endless(Sampler[list[Key]]):
+    """Epoch after epoch of batches without an end, from batch `start` on, every `processes`-th."""
+
+    def __init__(
+        self, batches: Batches, start: int, rank: int, processes: int, places: np.ndarray[Any, Any]
+    ) -> None:
+        """`places` [entries]: the clip that each entry of `batches` stands for."""
+        self.batches, self.start, self.rank, self.processes, self.places = (
+            batches,
+            start,
+            rank,
+            processes,
+            places,
+        )
+        self.per_epoch = len(batches) // processes
+        if self.per_epoch == 0:
+            raise UsageError(
+                f"{len(batches)} batches of data for {processes} processes: use a smaller batch_size"
+            )
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, skip = divmod(self.start, self.per_epoch)
+        while True:
+            self.batches.set_epoch(epoch, skip * self.processes + self.rank)
+            for number, batch in enumerate(self.batches):
+                if number % self.processes == 0 and skip + number // self.processes < self.per_epoch:
+                    yield [(int(self.places[entry]), epoch) for entry, epoch in batch]
+            epoch, skip = epoch + 1, 0
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a configuration finds: training clips, their classes, and noise to mix in."""
+
+    config: SystemConfig
+    clips: list[Clip]
+    classes: ClassMap | None
+    noise: list[Clip]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of names, sizes and classes; folders may move."""
+        digest = hashlib.sha256()
+        for clip in [*self.clips, *self.noise]:
+            size = Path(clip.path).stat().st_size
+            label = self.classes.label(clip) if self.classes else ""
+            digest.update(f"{clip.group} {clip.split} {clip.file} {size} {label}\n".encode())
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def places(self) -> np.ndarray[Any, Any]:
+        """Clip of each entry of an epoch: separation meets supplemental clips 1 + `variants` times."""
+        objective = self.config.objective
+        copies = 1 + objective.variants if isinstance(objective, cfg.Separate) else 1
+        return np.repeat(np.arange(len(self.clips)), [copies if c.kind == "clean" else 1 for c in self.clips])
+
+
+def gather(config: SystemConfig) -> Material:
+    """Find the training clips and their classes; raises UsageError when there is nothing to learn from."""
+    found = training_clips(load_clips(config.data))
+    noise = [clip for clip in found if clip.kind == "noise"]
+    if config.objective is None:
+        return Material(config, found, None, [])
+    if isinstance(config.objective, cfg.Separate):
+        return Material(config, [clip for clip in found if clip.kind != "noise"], None, noise)
+    classes = ClassMap.build(found, config.classes)
+    return Material(config, classes.keep(found), classes, noise if config.objective.noise else [])
+
+
+def audio_of(
+    material: Material, rate_hz: int, limit_gb: float = 0.0, progress: Progress | None = None
+) -> AudioCache:
+    return AudioCache([clip.path for clip in material.clips], rate_hz, limit_gb=limit_gb, progress=progress)
+
+
+def batches_of(material: Material, audio: AudioCache) -> tuple[ClipDataset, Batches]:
+    config, settings = material.config, _settings(material.config)
+    labels = material.classes.labels(material.clips) if material.classes else None
+    dataset = ClipDataset(material.clips, audio, labels, config.clip_s, fill=config.fill, seed=settings.seed)
+    lengths = dataset.lengths[material.places]
+    return dataset, Batches(lengths, settings.batch_size, seed=settings.seed, drop_last=True)
+
+
+def feed_of(dataset: ClipDataset, batches: Batches, places: np.ndarray[Any, Any], workers: int) -> Feed:
+    def feed(done: int, rank: int, processes: int) -> Iterator[Batch]:
+        return iter(loader(dataset, Endless(batches, done, rank, processes, places), workers))
+
+    return feed
+
+
+def steps_of(settings: cfg.Train, batches: int, processes: int) -> int:
+    """Updates of the weights in the whole run."""
+    if settings.steps is not None:
+        return settings.steps
+    return max(1, (settings.epochs or 1) * (batches // processes) // settings.accumulate)
+
+
+def learner_of(material: Material, system: System) -> objectives.SystemLearner:
+    """The system under its objective, adapters in place."""
+    config, objective = material.config, material.config.objective
+    system.adapt()
+    padded = config.clip_s is None or config.fill == "pad"
+    pool = NoisePool(material.clips, material.noise, system.rate_hz) if material.noise else None
+    if isinstance(objective, cfg.Separate):
+        supplemental = [clip.split == "supplemental" for clip in material.clips]
+        return objectives.Separate(system, objective, supplemental, padded, pool)
+    names = material.classes.names if material.classes else ()
+    if isinstance(objective, cfg.OsScl):
+        return objectives.OsScl(system, objective, names, padded, pool)
+    assert objective is not None
+    return objectives.Classify(system, objective, names, padded, pool)
+
+
+def fit(
+    config: SystemConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train the system (or only assemble it, without an objective); returns the folder of the result.
+
+    Raises AsdError with one clear line; KeyboardInterrupt when stopped by a signal, after saving.
+    """
+    accelerator = make_accelerator()
+    material = gather(config)
+    system = build_system(config)
+    names = list(material.classes.names) if material.classes else []
+    origin = state.Origin(
+        config=msgspec.json.decode(msgspec.json.encode(config)),
+        data=material.fingerprint,
+        processes=accelerator.num_processes,
+        revision=revision(),
+    )
+
+    def save(at: Path, step: int) -> None:
+        if accelerator.is_main_process:
+            about = {"steps": step, **msgspec.structs.asdict(origin)}
+            save_system(system.merged(), describe(system, config, names, about), at)
+
+    if config.train is None:
+        save(folder / "system", 0)
+        return folder / "system"
+    settings = config.train
+    audio = audio_of(material, system.rate_hz, settings.cache_gb, progress)
+    dataset, batches = batches_of(material, audio)
+    steps = steps_of(settings, len(batches), accelerator.num_processes)
+    learner = learner_of(material, system)
+    job = Job(folder, settings, steps, origin, tensorboard)
+    if accelerator.is_main_process:
+        state.claim(folder, resume)
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(origin.config, sort_keys=False, allow_unicode=True)
+        )
+    train(
+        learner,
+        feed_of(dataset, batches, material.places, settings.workers),
+        job,
+        accelerator,
+        lambda step: save(folder / "snapshots" / f"step-{step:08d}", step),
+    )
+    save(folder / "system", steps)
+    return folder / "system"
+
+
+def revision() -> str:
+    """Git revision of the code, "+" when files have been changed since; "" outside a repository."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        return subprocess.run(
+            command, cwd=here, capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _settings(config: SystemConfig) -> cfg.Train:
+    if config.train is None:
+        raise UsageError(f"{config.name}: nothing is trained, there are no batches")
+    return config.train
