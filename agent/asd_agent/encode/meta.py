@@ -39,8 +39,20 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dim: Count
     distance: Distance
     axes: list[Axis] = []  # empty, or runs that together cover all `dim` values in their order
+    # Sizes of the parts of a joined embedding (layers of a network), each of which weighs the same in the distance.
+    blocks: list[Count] = []
+    # "foreign": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
+    # voices and animals. They explain a deviation; see decide.foreign.
+    role: Literal["detector", "foreign"] = "detector"
+    labels: list[str] = []
 
     def __post_init__(self) -> None:
+        if self.blocks and sum(self.blocks) != self.dim:
+            raise ValueError(f"outputs: the blocks of {self.name!r} hold {sum(self.blocks)} values, not {self.dim}")
+        if self.blocks and self.distance != "whitened":
+            raise ValueError(f"outputs: {self.name!r} has blocks, which only the whitened distance knows")
+        if len(self.labels) not in (0, self.dim) or (self.role == "foreign" and not self.labels):
+            raise ValueError(f"outputs: {self.name!r} has {self.dim} values and {len(self.labels)} labels")
         covered = sum(len(axis.values) for axis in self.axes)
         if self.axes and covered != self.dim:
             raise ValueError(
@@ -69,6 +81,7 @@ class BundleMeta(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     rate_hz: Annotated[int, Meta(ge=1000, le=384_000)]
+    lowest_rate_hz: int | None = None  # of a source that may be resampled upwards; None = rate_hz
     window_samples: Count | None  # None = any length of at least `min_samples`
     min_samples: Count
     outputs: Annotated[list[Output], Meta(min_length=1)]
