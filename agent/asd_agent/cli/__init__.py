@@ -95,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
         "doctor", "doctor", "check configuration, bundle, baseline, sound devices, broker, clock and disk"
     )
 
+    sub = command("bench", "bench", "ms per window, memory, and how many machines this box can serve")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
     sub = command("baseline", "baseline", "list, show, promote or roll back baselines", config=False)
     actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, help_ in (

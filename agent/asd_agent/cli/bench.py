@@ -1,0 +1,113 @@
+"""asd-agent bench: what a window costs on this box, and how many machines it can serve."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.words import console
+from asd_agent.encode.bundle import Bundle
+from asd_agent.encode.encoder import Encoder, choose_variant, lean_malloc
+from asd_agent.pipeline import Pipeline
+from asd_agent.types import Block, Window
+from asd_agent.window import Windower
+
+NATIVE_HZ = 48_000  # what most sound cards deliver
+RUNS = 12
+LOAD = 0.7  # share of one core that scoring may take; the rest is capture, MQTT and the system
+
+
+@dataclass(frozen=True)
+class Cost:
+    machine: str
+    bundle: str
+    variant: str
+    chosen: bool  # by "auto" on this CPU
+    window_ms: float  # median of one window: cutting and resampling, encoder, judgement
+    encoder_ms: float  # of which the bare session
+    real_time_factor: float  # seconds of hop per second of work
+    machines: int  # of this kind on one core
+    memory_mb: float  # resident, after the runs
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    lean_malloc()
+    costs = [cost for machine in settings.machines for cost in measure(machine, settings)]
+    if args.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(costs), indent=1).decode() + "\n")
+        return 0
+    from rich.table import Table
+
+    table = Table(
+        "machine", "bundle", "variant", "ms per window", "encoder ms", "real-time factor", "machines", "memory",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for c in costs:
+        table.add_row(
+            c.machine, c.bundle, c.variant + (" *" if c.chosen else ""), f"{c.window_ms:.1f}", f"{c.encoder_ms:.1f}",
+            f"{c.real_time_factor:.0f} x", str(c.machines), f"{c.memory_mb:.0f} MB",
+        )  # fmt: skip
+    console().print(table)
+    print(
+        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of one core; "
+        f"windows of noise from a {NATIVE_HZ // 1000} kHz source, median of {RUNS}"
+    )
+    return 0
+
+
+def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
+    """One cost per precision variant; with several bundles the variants are those of the first."""
+    bundles = {name: Bundle.load(name) for name in machine.bundles}
+    first = next(iter(bundles))
+    chosen = choose_variant(bundles[first])
+    baseline = BaselineStore(settings.state_dir, machine.id).active()
+    costs = []
+    for variant in sorted(bundles[first].meta.variants):
+        encoders = {name: Encoder(b, variant if name == first else "auto") for name, b in bundles.items()}
+        pipeline = Pipeline(machine, encoders, baseline)
+        window, cut_ms = _window(machine, pipeline)
+        pipeline.step(window)
+        window_ms, encoder_ms = [], []
+        for _ in range(RUNS):  # in turns, so that both see the same box
+            began = time.perf_counter()
+            pipeline.step(window)
+            window_ms.append(1000 * (time.perf_counter() - began))
+            began = time.perf_counter()
+            for encoder in encoders.values():
+                encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
+            encoder_ms.append(1000 * (time.perf_counter() - began))
+        per_window = statistics.median(window_ms) + cut_ms
+        costs.append(
+            Cost(
+                machine=machine.id,
+                bundle=", ".join(bundles[n].meta.name for n in bundles),
+                variant=variant,
+                chosen=variant == chosen,
+                window_ms=per_window,
+                encoder_ms=statistics.median(encoder_ms),
+                real_time_factor=1000 * machine.hop_s / per_window,
+                machines=int(LOAD * 1000 * machine.hop_s / per_window),
+                memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            )
+        )
+    return costs
+
+
+def _window(machine: config.Machine, pipeline: Pipeline) -> tuple[Window, float]:
+    """A window of noise, resampled as a live one would be, and what cutting one costs a hop in ms."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (round(machine.window_s * NATIVE_HZ), 1)).astype(np.float32)
+    windower = Windower(NATIVE_HZ, machine.window_s, machine.hop_s, pipeline.rates)
+    block = Block(noise, NATIVE_HZ, 0, time.time(), time.monotonic(), last=True)
+    began = time.perf_counter()
+    window = windower.push(block, 0)[0]
+    return window, 1000 * (time.perf_counter() - began) * machine.hop_s / machine.window_s
