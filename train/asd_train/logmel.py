@@ -9,29 +9,22 @@ import functools
 import sys
 
 import numpy as np
-import torch
 
 from asd_agent.types import Floats, Samples
 
 N_FFT = 1024
 HOP = 512
 BANDS = 128
+_WINDOW = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
 
 
 def log_mel(samples: Samples, rate_hz: int) -> Floats:
     """samples [n] -> [frames, 128] in dB (10 log10 of power), frames = 1 + n // 512."""
-    spectrum = torch.stft(
-        torch.from_numpy(samples),
-        N_FFT,
-        HOP,
-        window=torch.hann_window(N_FFT),
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )
-    power = spectrum.abs().square().numpy().astype(np.float64)
-    mel = mel_filters(rate_hz) @ power
-    return np.asarray(10 * np.log10(np.maximum(mel, sys.float_info.epsilon)).T)
+    padded = np.pad(samples, N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    power = np.square(np.abs(np.fft.rfft(frames * _WINDOW))).astype(np.float32)
+    mel = power @ mel_filters(rate_hz).T.astype(np.float32)
+    return np.asarray(10 * np.log10(np.maximum(mel, sys.float_info.epsilon)), np.float64)
 
 
 @functools.cache
