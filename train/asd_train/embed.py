@@ -48,7 +48,7 @@ def embed_files(
     how "none" adds `tokens` [n, time, frequency, dim of the joined layers], zero-padded along time, and
     `frames` [n], how many steps of time are sound; `embedding` is then their mean. Raises AsdError.
     """
-    backbone = load_backbone(checkpoint).to(_device(device))
+    backbone = load_backbone(checkpoint).to(pick_device(device))
     encoder = PooledEncoder(backbone, parse_layers(layers, backbone), "mean" if how == "none" else how)
     files = recordings(paths)
     arrays: dict[str, npt.NDArray[Any]] = {"file": np.array([str(path) for path in files])}
@@ -62,7 +62,7 @@ def embed_files(
         arrays["frames"] = np.array([len(one) for one in tokens])
         longest = int(arrays["frames"].max())
         arrays["tokens"] = np.stack([np.pad(t, ((0, longest - len(t)), (0, 0), (0, 0))) for t in tokens])
-    _save(Path(output), arrays)
+    save_arrays(Path(output), arrays)
     return len(files)
 
 
@@ -86,7 +86,7 @@ def _joined(layers: Sequence[Tokens]) -> Tensor:
     return torch.cat([tokens.features[0] for tokens in layers], 2)
 
 
-def _save(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def save_arrays(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """An .npz; np.savez itself takes no array of the name `file`."""
     try:
         with zipfile.ZipFile(output, "w") as archive:
@@ -97,7 +97,7 @@ def _save(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         raise AsdError(f"{output}: cannot be written ({error.strerror})") from error
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
