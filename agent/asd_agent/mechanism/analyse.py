@@ -1,0 +1,138 @@
+"""From a window to named indicators. Pure: the same samples give the same numbers, live, replayed or calibrating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from asd_agent.config.kinematics import Mechanism
+from asd_agent.mechanism import lines, tracking
+from asd_agent.mechanism.bands import bands
+from asd_agent.mechanism.cepstrum import cepstrum
+from asd_agent.mechanism.envelope import Envelope, envelope, gain, mute, periods, train_strength
+from asd_agent.mechanism.gates import gates
+from asd_agent.mechanism.kurtosis import kurtosis
+from asd_agent.mechanism.orders import orders
+from asd_agent.mechanism.shape import level, shape
+from asd_agent.mechanism.speed import DEFAULT_RANGE_HZ, Speed, find, refine
+from asd_agent.mechanism.spectrum import Spectrum, transform
+from asd_agent.mechanism.wavelet import wavelet
+from asd_agent.types import Floats, Samples
+
+ENVELOPE_TOP_HZ = 700.0
+TOP_TILES = 3  # of the tiles, those that show a train best
+
+
+@dataclass(frozen=True, slots=True)
+class Indicators:
+    """`values` is all that calibration and judgement need: about 150 to 250 floats named "family.what"."""
+
+    values: Mapping[str, float]
+    speed: Speed | None = None
+    gates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A window taken apart: what localisation and pictures look at."""
+
+    spectrum: Spectrum  # as recorded
+    speed: Speed | None
+    angular: Spectrum  # at equal shaft angles when the speed drifts, else the same object
+    envelope: Envelope  # of `angular`
+    track: tracking.Track | None = None
+
+
+@dataclass(frozen=True)
+class Analyser:
+    """One per machine and rate; holds nothing that changes."""
+
+    config: Mechanism
+    rate_hz: int
+    groups: list[lines.LineGroup] = field(init=False)
+    trains: list[lines.Train] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", lines.groups(self.config))
+        object.__setattr__(self, "trains", lines.trains(self.config))
+
+    def indicators(self, samples: Samples, speed: Speed | None = None) -> Indicators:
+        """samples [n] at `rate_hz`. `speed`: given by a topic or a person; None = configured or estimated.
+
+        A window that cannot be judged gives its gates (also as values "gate.<reason>") and, if finite, its level.
+        """
+        reasons = gates(samples, self.rate_hz) + (("stopped",) if speed is not None and not speed.running else ())
+        if reasons:
+            known = level(samples) if not set(reasons) & {"nan", "short"} else {}
+            return Indicators(known | {f"gate.{r}": 1.0 for r in reasons}, speed, reasons)
+        whole = self.analyse(samples, speed)
+        return Indicators(level(samples) | self._families(whole), whole.speed)
+
+    def analyse(self, samples: Samples, speed: Speed | None = None) -> Analysis:
+        """samples [n] that pass the gates."""
+        spectrum = transform(samples, self.rate_hz)
+        found = self.find_speed(spectrum, speed)
+        path = tracking.track(spectrum, found.hz) if found is not None and not found.steady else None
+        angular = spectrum
+        if found is not None and path is not None and path.credible:
+            angular = transform(tracking.resample_to_angle(spectrum.samples, self.rate_hz, path), self.rate_hz)
+            found = Speed(float(path.hz.mean()), found.source, found.confidence, tolerance=0.002)
+        return Analysis(spectrum, found, angular, envelope(angular, self.envelope_top_hz(found)), path)
+
+    def find_speed(self, spectrum: Spectrum, given: Speed | None) -> Speed | None:
+        """Given by a topic or configured, then sharpened by the sound; else estimated, or None when unsure."""
+        if given is not None:
+            return refine(spectrum, given)
+        if self.config.shaft_hz is not None:
+            nominal = Speed(self.config.shaft_hz, "configured", tolerance=max(self.config.speed_tolerance, 0.001))
+            return refine(spectrum, nominal)
+        return find(spectrum, *(self.config.shaft_range_hz or DEFAULT_RANGE_HZ))
+
+    def envelope_top_hz(self, speed: Speed | None) -> float:
+        """High enough for three harmonics of every bearing line with its sidebands."""
+        highest = max((3 * t.order + (t.spacing or 0.0) for t in self.trains), default=0.0)
+        fastest = self.config.shaft_hz or (self.config.shaft_range_hz or (0.0, 0.0))[1] or (speed.hz if speed else 0.0)
+        return float(np.clip(1.05 * highest * fastest, ENVELOPE_TOP_HZ, 0.2 * self.rate_hz))
+
+    def _families(self, whole: Analysis) -> dict[str, float]:
+        speed = whole.speed
+        shaft_hz = speed.hz if speed is not None else None
+        values = shape(whole.spectrum) | bands(whole.spectrum) | wavelet(whole.spectrum) | kurtosis(whole.spectrum)
+        values |= cepstrum(whole.angular, shaft_hz) | periods(whole.envelope)
+        values |= orders(whole.angular, self.groups, shaft_hz, speed.tolerance if speed else 0.001)
+        if speed is not None:
+            values |= self._train_strengths(whole.envelope, speed)
+            values["context.speed_hz"] = speed.hz
+        return values
+
+    def _train_strengths(self, env: Envelope, speed: Speed) -> dict[str, float]:
+        if not self.trains:
+            return {}
+        muted = self.known_lines_hz(speed.hz, env.top_hz)
+        full = gain(mute(env.full, env.df_hz, muted))
+        tiles = gain(mute(env.tiles, env.df_hz, muted))
+        out: dict[str, float] = {}
+        for train in self.trains:
+            bases = train_bases_hz(train, speed, env.df_hz)
+            spacing = None if train.spacing is None else train.spacing * speed.hz
+            best = np.sort(train_strength(tiles, env.df_hz, bases, spacing).max(axis=1))[-TOP_TILES:]
+            out[f"envelope.{train.name}.full"] = float(train_strength(full, env.df_hz, bases, spacing).max())
+            out[f"envelope.{train.name}.tiles"] = float(best.mean())
+        return out
+
+    def known_lines_hz(self, shaft_hz: float, top_hz: float) -> Floats:
+        """Harmonics of every shaft and of the mains: in the envelope they are no evidence of a bearing."""
+        ratios = [1.0, *(s.ratio for s in self.config.shafts)]
+        bases = [ratio * shaft_hz for ratio in ratios] + ([self.config.mains_hz] if self.config.mains_hz else [])
+        return np.concatenate([np.arange(1, int(top_hz / base) + 1) * base for base in bases])
+
+
+def train_bases_hz(train: lines.Train, speed: Speed, df_hz: float) -> Floats:
+    """Where the first line of a train may lie: the slip of the cage and the uncertainty of the speed, in steps that do
+    not miss the third harmonic."""
+    centre = train.order * speed.hz
+    low = centre * (1 + train.slip[0] - speed.tolerance) - df_hz / 2
+    high = centre * (1 + train.slip[1] + speed.tolerance) + df_hz / 2
+    return np.arange(low, high, df_hz / 3)

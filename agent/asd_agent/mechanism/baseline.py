@@ -1,0 +1,243 @@
+"""What normal indicators look like, and how far a window is from it: one calibrated p-value and where it comes from.
+
+Per indicator a robust two-sided standard score; per family a Cauchy combination; over the families another; the result is
+recalibrated on windows held out by contiguous blocks, because neighbouring windows resemble each other. Beyond the ranks of
+a few dozen windows a Student tail is used: rank p-values would stop at 1 / (n + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtr
+
+from asd_agent.errors import BaselineError, CalibrationError
+from asd_agent.mechanism import statistics
+from asd_agent.mechanism.regimes import split
+from asd_agent.types import Floats
+
+FEWEST = 8
+FOLDS = 5
+FORMAT = 1
+APART = ("level", "context", "gate")  # not fused: a gain change must not alarm
+DRIFT = 1.2  # allowance on every scale: later days differ more than the windows of one calibration
+CLIP_Z = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """One indicator against its baseline."""
+
+    name: str
+    value: float
+    normal: float
+    z: float  # signed robust standard score
+    p_value: float  # two-sided
+
+    @property
+    def family(self) -> str:
+        return statistics.family(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`p_value` and `z` are None for a window that cannot be judged (then `gates` says why)."""
+
+    p_value: float | None
+    z: float | None  # standard score of p_value, for joining with other detectors
+    families: Mapping[str, float]  # p per fused family
+    deviations: tuple[Deviation, ...]  # of the fused families, the largest first
+    level: tuple[Deviation, ...] = ()  # kept apart
+    regime: int = 0
+    gates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def deviation(self, name: str) -> Deviation | None:
+        return next((d for d in (*self.deviations, *self.level) if d.name == name), None)
+
+
+@dataclass(frozen=True)
+class MechanismBaseline:
+    names: tuple[str, ...]  # [indicators] fused and apart
+    centre: Floats  # [regimes, indicators]
+    scale: Floats  # [regimes, indicators]
+    held_out: Floats  # [windows] raw scores of the calibration windows, each judged by the others
+    speeds_hz: Floats  # [regimes, 2] lowest and highest speed seen; NaN = unknown
+
+    @classmethod
+    def fit(cls, windows: Sequence[Mapping[str, float]], blocks: npt.ArrayLike | None = None) -> MechanismBaseline:
+        """windows: indicators of normal windows; blocks [windows]: equal numbers for windows of one stretch (file, or
+        contiguous part), so that neighbours are never on both sides of a split. Gated windows are left out.
+
+        Raises CalibrationError when fewer than 8 windows remain.
+        """
+        ids = np.arange(len(windows)) if blocks is None else np.asarray(blocks)
+        usable = [i for i, w in enumerate(windows) if not gates_of(w)]
+        if len(usable) < FEWEST:
+            raise CalibrationError(
+                f"mechanism: {len(usable)} usable windows of {len(windows)}; at least {FEWEST} are needed: record longer"
+            )
+        names = _common_names([windows[i] for i in usable])
+        values = _matrix([windows[i] for i in usable], names)
+        folds = contiguous_folds(ids[usable], FOLDS)
+        held_out = np.concatenate([_judge_fold(values, names, folds == f) for f in np.unique(folds)])
+        return cls(tuple(names), *_fit(values, names), held_out[np.isfinite(held_out)], *_speeds(values, names))
+
+    def judge(self, indicators: Mapping[str, float]) -> Verdict:
+        """A pure function of the indicators and the baseline. Raises BaselineError when they have little in common."""
+        stops = gates_of(indicators)
+        if stops:
+            return Verdict(None, None, {}, (), gates=stops)
+        values = np.array([indicators.get(name, np.nan) for name in self.names])
+        fused = self._fused()
+        if np.isfinite(values[fused]).sum() < 0.5 * fused.sum():
+            raise BaselineError(
+                "mechanism: the window's indicators do not match the baseline (another sampling rate or kinematics); "
+                "calibrate again"
+            )
+        z = _scores(values[None], self.centre, self.scale)[:, 0]
+        raw = np.array([_raw(row, self.names) for row in z])
+        regime = int(np.argmin(raw))
+        p = self._calibrated_p(float(raw[regime]))
+        return Verdict(
+            p_value=p,
+            z=float(statistics.upper_z(p)),
+            families=family_p(z[regime], self.names),
+            deviations=self._deviations(values, z[regime], regime, fused),
+            level=self._deviations(values, z[regime], regime, ~fused & self._of_family("level")),
+            regime=regime,
+            notes=self._notes(indicators),
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """For the baseline folder; `from_arrays` reads them back."""
+        return {
+            "format": np.array(FORMAT),
+            "names": np.array(self.names),
+            "centre": self.centre,
+            "scale": self.scale,
+            "held_out": self.held_out,
+            "speeds_hz": self.speeds_hz,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> MechanismBaseline:
+        """Raises BaselineError when something is missing or of another format."""
+        try:
+            if int(arrays["format"]) != FORMAT:  # type: ignore[call-overload]
+                raise BaselineError(f"mechanism: baseline format {arrays['format']} is not {FORMAT}; calibrate again")
+            floats = {k: np.asarray(arrays[k], float) for k in ("centre", "scale", "held_out", "speeds_hz")}
+            return cls(names=tuple(str(n) for n in arrays["names"]), **floats)
+        except KeyError as exc:
+            raise BaselineError(f"mechanism: the baseline lacks {exc}; calibrate again") from exc
+
+    def _calibrated_p(self, raw: float) -> float:
+        """Upper tail of the held-out scores: robust location and scale, Student tail for their number."""
+        centre = float(np.median(self.held_out))
+        spread = max(1.4826 * float(np.median(np.abs(self.held_out - centre))), 0.7 * float(self.held_out.std()), 0.5)
+        t = float(np.clip((raw - centre) / spread, -8.0, CLIP_Z))
+        return float(max(stdtr(len(self.held_out) - 1, -t), statistics.SMALLEST_P))
+
+    def _fused(self) -> npt.NDArray[np.bool_]:
+        return _fused(self.names)
+
+    def _of_family(self, name: str) -> npt.NDArray[np.bool_]:
+        return np.array([statistics.family(n) == name for n in self.names])
+
+    def _deviations(
+        self, values: Floats, z: Floats, regime: int, members: npt.NDArray[np.bool_]
+    ) -> tuple[Deviation, ...]:
+        p = statistics.two_sided_p(np.nan_to_num(z))
+        order = [i for i in np.argsort(-np.abs(np.nan_to_num(z))) if members[i] and np.isfinite(z[i])]
+        return tuple(
+            Deviation(self.names[i], float(values[i]), float(self.centre[regime, i]), float(z[i]), float(p[i]))
+            for i in order
+        )
+
+    def _notes(self, indicators: Mapping[str, float]) -> tuple[str, ...]:
+        speed = indicators.get("context.speed_hz")
+        if speed is None or not np.isfinite(self.speeds_hz).any():
+            return ()
+        low, high = np.nanmin(self.speeds_hz), np.nanmax(self.speeds_hz)
+        if 0.97 * low <= speed <= 1.03 * high:
+            return ()
+        return (f"speed {speed:.2f} Hz was not calibrated ({low:.2f}-{high:.2f} Hz)",)
+
+
+def gates_of(indicators: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(name[5:] for name in indicators if name.startswith("gate."))
+
+
+def contiguous_folds(blocks: npt.NDArray[np.generic], folds: int) -> npt.NDArray[np.intp]:
+    """[windows] block ids in order of recording -> [windows] fold numbers; a block is never divided, unless there are
+    fewer blocks than two: then the windows are cut into `folds` runs."""
+    changes = np.concatenate([[0], np.cumsum(blocks[1:] != blocks[:-1])])
+    runs = int(changes[-1]) + 1
+    if runs < 2:
+        return np.asarray(np.arange(len(blocks)) * folds // len(blocks))
+    return np.asarray(changes * min(folds, runs) // runs)
+
+
+def family_p(z: Floats, names: Sequence[str]) -> dict[str, float]:
+    """[indicators] standard scores, NaN = not measured -> p per fused family."""
+    p = statistics.two_sided_p(np.nan_to_num(z))
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        if np.isfinite(z[i]) and statistics.family(name) not in APART:
+            members.setdefault(statistics.family(name), []).append(i)
+    return {name: statistics.cauchy(p[which]) for name, which in members.items()}
+
+
+def _raw(z: Floats, names: Sequence[str]) -> float:
+    return float(statistics.upper_z(statistics.cauchy(np.array(list(family_p(z, names).values())))))
+
+
+def _fit(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
+    """([regimes, indicators], [regimes, indicators]) centre and scale."""
+    labels = split(values, names)
+    parts = [statistics.centre_and_scale(values[labels == r], names) for r in np.unique(labels)]
+    return np.stack([c for c, _ in parts]), DRIFT * np.stack([s for _, s in parts])
+
+
+def _scores(values: Floats, centre: Floats, scale: Floats) -> Floats:
+    """[windows, indicators] -> [regimes, windows, indicators]."""
+    z = (values[None] - centre[:, None]) / scale[:, None]
+    return np.asarray(np.clip(z, -CLIP_Z, CLIP_Z))
+
+
+def _judge_fold(values: Floats, names: list[str], held: npt.NDArray[np.bool_]) -> Floats:
+    """Raw scores of the held-out windows by a baseline of the others."""
+    z = _scores(values[held], *_fit(values[~held], names))
+    return np.array([min(_raw(z[r, w], names) for r in range(len(z))) for w in range(z.shape[1])])
+
+
+def _speeds(values: Floats, names: list[str]) -> tuple[Floats]:
+    labels = split(values, names)
+    out = np.full((len(np.unique(labels)), 2), np.nan)
+    if "context.speed_hz" in names:
+        column = values[:, names.index("context.speed_hz")]
+        for r in range(len(out)):
+            seen = column[(labels == r) & np.isfinite(column)]
+            if len(seen):
+                out[r] = seen.min(), seen.max()
+    return (out,)
+
+
+def _common_names(windows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Indicators present in at least half of the windows, in the order of the first window that has them."""
+    counts: dict[str, int] = {}
+    for window in windows:
+        for name in window:
+            counts[name] = counts.get(name, 0) + 1
+    return [name for name, count in counts.items() if count >= max(FEWEST, 0.5 * len(windows))]
+
+
+def _matrix(windows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Floats:
+    return np.array([[window.get(name, np.nan) for name in names] for window in windows], float)
+
+
+def _fused(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.array([statistics.family(name) not in APART for name in names])

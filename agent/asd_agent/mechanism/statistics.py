@@ -1,0 +1,85 @@
+"""Robust standard scores with floors, and the combination of dependent p-values."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from asd_agent.types import Floats
+
+SMALLEST_P = 1e-300
+_FLAT_P = 0.5  # larger ones say "normal" and no more: near 1 they would outweigh a small p in the Cauchy sum
+
+# The least scale of an indicator, by the last part of its name: below it a difference is not heard, only measured.
+# Levels and lines in dB, the rest natural logarithms of ratios.
+FLOORS: dict[str, float] = {
+    "level": 0.5,
+    "energy": 0.5,
+    "flatness": 0.03,
+    "burst": 0.05,
+    "spectral": 0.02,
+    "negentropy": 0.05,
+    "rms_db": 1.0,
+    "peak_db": 1.0,
+    "line": 0.1,
+    "tile_line": 0.1,
+    "peak": 0.1,
+    "full": 0.3,
+    "tiles": 0.3,
+}
+FAMILY_FLOORS: dict[str, float] = {"orders": 1.0, "shape": 0.02, "bands": 0.05}
+_FLOOR = 0.02
+_GROUP_FLOOR = 0.25  # of the median scale of the indicators of the same kind
+
+
+def family(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def kind(name: str) -> tuple[str, str]:
+    """Indicators of one kind share a unit: (family, last part of the name), all spectral lines being one kind."""
+    first = family(name)
+    return (first, "") if first == "orders" else (first, name.rpartition(".")[2])
+
+
+def floors(names: list[str]) -> Floats:
+    return np.array([FLOORS.get(kind(n)[1], FAMILY_FLOORS.get(family(n), _FLOOR)) for n in names])
+
+
+def centre_and_scale(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
+    """values [windows, indicators], NaN = not measured -> (median, scale), each [indicators].
+
+    The scale is the largest of 1.4826 MAD, 0.7 SD and the 90 % deviation as a Gaussian would have it, so that heavy tails
+    do not become false alarms; never below the floor of its kind.
+    """
+    centre = np.nanmedian(values, axis=0)
+    deviation = np.abs(values - centre)
+    mad = 1.4826 * np.nanmedian(deviation, axis=0)
+    tail = np.nanquantile(deviation, 0.9, axis=0) / 1.6449
+    spread = np.maximum(np.maximum(mad, 0.7 * np.nanstd(values, axis=0)), tail)
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for i, name in enumerate(names):
+        kinds.setdefault(kind(name), []).append(i)
+    for members in kinds.values():
+        spread[members] = np.maximum(spread[members], _GROUP_FLOOR * np.median(spread[members]))
+    return centre, np.maximum(spread, floors(names))
+
+
+def two_sided_p(z: Floats) -> Floats:
+    """Loss counts as growth does."""
+    return np.asarray(np.maximum(2 * ndtr(-np.abs(z)), SMALLEST_P))
+
+
+def upper_z(p: npt.ArrayLike) -> Floats:
+    """The standard score with upper tail probability p."""
+    return np.asarray(-ndtri(np.clip(p, SMALLEST_P, 1 - 1e-12)))
+
+
+def cauchy(p: Floats) -> float:
+    """One p-value from several dependent ones: T = mean tan((1/2 - p) pi), p = 1/2 - atan(T)/pi (Liu & Xie 2020)."""
+    p = np.minimum(p, _FLAT_P)
+    tiny = p < 1e-12
+    with np.errstate(divide="ignore"):
+        t = float(np.mean(np.where(tiny, 1 / (np.maximum(p, SMALLEST_P) * np.pi), np.tan((0.5 - p) * np.pi))))
+    return float(np.clip(1 / (t * np.pi) if t > 1e6 else 0.5 - np.arctan(t) / np.pi, SMALLEST_P, 1.0))

@@ -1,0 +1,62 @@
+"""Wavelet packets: energy of each leaf, its entropy over time (a burst makes it fall) and the entropy over the leaves.
+
+Natural order of the filter bank is not the order of frequency: every high-pass reverses the band below it, so leaf i of
+the tree holds the band gray(i). All nodes of one level are split by one call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pywt
+
+from asd_agent.mechanism.bands import band_name
+from asd_agent.mechanism.spectrum import Spectrum
+from asd_agent.types import Samples
+
+WAVELET = "db4"
+LEAF_HZ = 500.0  # not narrower: an impact must fit
+MAX_LEVEL = 4
+FRAME_S = 0.05
+
+
+def leaves(spectrum: Spectrum) -> Samples:
+    """[leaves, samples / leaves] in the order of frequency, each leaf rate / 2 / leaves wide."""
+    level = _level(spectrum.rate_hz)
+    length = len(spectrum.samples) // 2**level * 2**level
+    nodes = spectrum.samples[None, :length]
+    for _ in range(level):
+        low, high = pywt.dwt(nodes, WAVELET, mode="periodization", axis=-1)
+        nodes = np.stack((low, high), axis=1).reshape(-1, low.shape[1])
+    order = np.arange(len(nodes))
+    return np.asarray(nodes[order ^ (order >> 1)])
+
+
+def wavelet(spectrum: Spectrum) -> dict[str, float]:
+    nodes = leaves(spectrum)
+    width = spectrum.rate_hz / 2 / len(nodes)
+    per_frame = max(4, round(FRAME_S * 2 * width))
+    frames = max(1, nodes.shape[1] // per_frame)
+    cut = nodes[:, : frames * per_frame].reshape(len(nodes), frames, -1)
+    energy = np.einsum("lfs,lfs->lf", cut, cut).astype(np.float64) + 1e-12
+    total = energy.sum(axis=1)
+    level = 10 * np.log10(total + 1e-9 * total.max())
+    level -= np.median(level)
+    spread = 1 - _entropy(energy / total[:, None])  # 0 = even over time, 1 = all in one frame
+    out: dict[str, float] = {"wavelet.entropy": float(np.log(1.0001 - _entropy(total / total.sum())))}
+    for i, (lev, burst) in enumerate(zip(level, spread, strict=True)):
+        name = band_name(i * width, (i + 1) * width)
+        out[f"wavelet.{name}.energy"] = float(lev)
+        out[f"wavelet.{name}.burst"] = float(np.log(burst + 1e-4))
+    return out
+
+
+def _level(rate_hz: int) -> int:
+    return int(np.clip(np.floor(np.log2(rate_hz / 2 / LEAF_HZ)), 1, MAX_LEVEL))
+
+
+def _entropy(share: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Of shares along the last axis, 1 = even."""
+    count = share.shape[-1]
+    if count < 2:
+        return np.ones(share.shape[:-1])
+    return np.asarray(-(share * np.log(share)).sum(axis=-1) / np.log(count))
