@@ -8,7 +8,7 @@ Kinds of faults:
     bearing     decaying resonances at 3.58 per revolution (outer race of a 6205), with 1 % slip
     imbalance   the rotation itself (1x) and a little of its second harmonic
     squeal      a belt: a modulated tone near 1.8 kHz with harmonics
-    hiss        a leak: noise between 0.2 and 0.44 of the sampling rate
+    hiss        a leak: noise from 2 kHz up to 20 kHz, or 0.44 of the sampling rate where that is less
     knocks      single hard impacts, about 1.4 a second at random
 """
 
@@ -118,7 +118,7 @@ class _Fault:
         self._kind, self._rate_hz, self._shaft_hz, self._rng = kind, rate_hz, shaft_hz, rng
         self._noise = self._hits = None
         if kind == "hiss":
-            self._noise = _FilteredNoise(_band_response(rate_hz, 0.2, 0.44), rng)
+            self._noise = _FilteredNoise(_band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng)
         elif kind in ("bearing", "knocks"):
             response = _bearing_response(rate_hz) if kind == "bearing" else _knock_response(rate_hz)
             self._hits = _Convolver(response)
