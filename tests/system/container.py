@@ -49,9 +49,7 @@ def run(*command: str, timeout: float = 120, check: bool = True) -> str:
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
-    assert done.returncode == 0 or not check, (
-        f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    )
+    assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
 
@@ -109,9 +107,7 @@ class Container:
 
     def _init(self) -> int | None:
         assert self._nspawn is not None
-        found = subprocess.run(
-            ["pgrep", "-P", str(self._nspawn.pid)], capture_output=True, text=True
-        ).stdout.split()
+        found = subprocess.run(["pgrep", "-P", str(self._nspawn.pid)], capture_output=True, text=True).stdout.split()
         return int(found[0]) if found else None
 
     def _wait(self) -> None:

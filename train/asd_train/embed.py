@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from asd_agent.capture.files import recordings
-from asd_agent.errors import AsdError, SourceError, UsageError
+from asd_agent.errors import SourceError, UsageError
+from asd_agent.npz import save_arrays
 from asd_train.backbones import Backbone, Tokens, load_backbone
 from asd_train.data.audio import read_audio
 from asd_train.pooling import parse_layers, pool, pooled_dim
@@ -84,17 +84,6 @@ def _joined(layers: Sequence[Tokens]) -> Tensor:
     if len(grids) > 1:
         raise UsageError("these layers differ in time or frequency: ask for --pool none one layer at a time")
     return torch.cat([tokens.features[0] for tokens in layers], 2)
-
-
-def save_arrays(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """An .npz; np.savez itself takes no array of the name `file`."""
-    try:
-        with zipfile.ZipFile(output, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, array, allow_pickle=False)
-    except OSError as error:
-        raise AsdError(f"{output}: cannot be written ({error.strerror})") from error
 
 
 def pick_device(name: str) -> torch.device:

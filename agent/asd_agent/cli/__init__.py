@@ -56,25 +56,17 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "calibrate", "calibrate", "learn what normal sounds like and write a candidate baseline", machine=True
     )
-    sub.add_argument(
-        "--from", dest="paths", nargs="+", metavar="PATH", help="recordings instead of the live source"
-    )
-    sub.add_argument(
-        "--duration", type=duration, default=None, metavar="10m", help="how long to listen (default 10m)"
-    )
+    sub.add_argument("--from", dest="paths", nargs="+", metavar="PATH", help="recordings instead of the live source")
+    sub.add_argument("--duration", type=duration, default=None, metavar="10m", help="how long to listen (default 10m)")
     sub.add_argument("--promote", action="store_true", help="make the new baseline the active one")
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
-    sub = command(
-        "score", "score", "score recordings against the active baseline, on the live path", machine=True
-    )
+    sub = command("score", "score", "score recordings against the active baseline, on the live path", machine=True)
     sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders (WAV, FLAC, OGG, MP3)")
     sub.add_argument("-o", "--output", metavar="scores.csv", help="write CSV here (default: standard output)")
     sub.add_argument("--baseline", metavar="VERSION", help="another baseline than the active one")
 
-    sub = command(
-        "demo", "demo", "everything on one machine with an embedded broker; a fault appears", config=False
-    )
+    sub = command("demo", "demo", "everything on one machine with an embedded broker; a fault appears", config=False)
     sub.add_argument("--fast", action="store_true", help="the short version (about half the time)")
     sub.add_argument("--minutes", type=float, metavar="N", help="listen this long after the calibration")
     sub.add_argument(
@@ -91,9 +83,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("devices", "devices", "list sound cards by stable name, with native rates", config=False)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    command(
-        "doctor", "doctor", "check configuration, bundle, baseline, sound devices, broker, clock and disk"
-    )
+    command("doctor", "doctor", "check configuration, bundle, baseline, sound devices, broker, clock and disk")
 
     sub = command("bench", "bench", "ms per window, memory, and how many machines this box can serve")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -132,18 +122,14 @@ def parser() -> argparse.ArgumentParser:
         act.add_argument("--by", default=os.environ.get("USER", ""), help="who (default: $USER)")
         act.add_argument("--reason", default="", help="a comment that is stored with it")
         if name == "shelve":
-            act.add_argument(
-                "--for", dest="duration", type=duration, default=3600.0, metavar="1h", help="default 1h"
-            )
+            act.add_argument("--for", dest="duration", type=duration, default=3600.0, metavar="1h", help="default 1h")
         if name == "out-of-service":
             act.add_argument("--off", action="store_true", help="back in service")
 
     sub = command("embed", "embed", "embeddings of recordings, by a bundle", config=False)
     sub.add_argument("--bundle", required=True, metavar="DIR", help="a bundle's folder, or a shipped name")
     sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
-    sub.add_argument(
-        "-o", "--output", required=True, metavar="out.npz", help="`file` and one array per embedding"
-    )
+    sub.add_argument("-o", "--output", required=True, metavar="out.npz", help="`file` and one array per embedding")
 
     return top
 

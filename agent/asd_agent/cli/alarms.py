@@ -49,9 +49,7 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
     if not events:
         print("no alarm events yet")
         return 0
-    table = Table(
-        "time (UTC)", "machine", "event", "level", "score", "reason", "by", box=None, header_style="bold"
-    )
+    table = Table("time (UTC)", "machine", "event", "level", "score", "reason", "by", box=None, header_style="bold")
     for event in events:
         score = "" if event.score is None else f"{event.score:.1f}"
         words = "; ".join(part for part in (event.reason, event.comment) if part)

@@ -17,9 +17,7 @@ def run(args: argparse.Namespace) -> int:
     if args.machine is not None:
         machine(settings, args.config, args.machine)
     if args.action == "list":
-        for item in (
-            settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]
-        ):
+        for item in settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]:
             _list(settings, item.id)
         return 0
     store = BaselineStore(settings.state_dir, args.machine)
@@ -60,9 +58,7 @@ def _list(settings: config.Config, machine_id: str) -> None:
     if not versions:
         print(f"{machine_id}: no baseline yet; run `asd-agent calibrate`")
         return
-    table = Table(
-        "machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold"
-    )
+    table = Table("machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold")
     for version in versions:
         try:
             report = store.load(version).manifest.report

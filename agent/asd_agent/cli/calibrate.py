@@ -36,10 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(msgspec.json.encode({"version": version, "report": report}).decode() + "\n")
         return 0
-    print(
-        f"{target.id}: baseline {version} written"
-        + (" and promoted: it is active now" if args.promote else "")
-    )
+    print(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
     print_report(report)
     if not args.promote:
         print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")

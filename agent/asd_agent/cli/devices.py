@@ -17,15 +17,11 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
         return 0
     if not found:
-        print(
-            "no sound device with an input was found: plug one in, and check that you are in the group `audio`"
-        )
+        print("no sound device with an input was found: plug one in, and check that you are in the group `audio`")
         return 1
     from rich.table import Table
 
-    table = Table(
-        "device: (any of)", "name", "channels", "native rate", "in use by", box=None, header_style="bold"
-    )
+    table = Table("device: (any of)", "name", "channels", "native rate", "in use by", box=None, header_style="bold")
     for device in found:
         table.add_row(
             "\n".join(device.names),

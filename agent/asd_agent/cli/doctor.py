@@ -50,9 +50,7 @@ def _line(finding: Finding) -> str:
     return f"{MARK[finding.grade]} {finding.what}: {escape(finding.words)}"
 
 
-def _guarded(
-    check: Callable[[config.Config], Iterator[Finding]], settings: config.Config
-) -> Iterator[Finding]:
+def _guarded(check: Callable[[config.Config], Iterator[Finding]], settings: config.Config) -> Iterator[Finding]:
     try:
         yield from check(settings)
     except AsdError as exc:
@@ -63,7 +61,9 @@ def _state_directory(settings: config.Config) -> Iterator[Finding]:
     path = settings.state_dir
     existing = next(p for p in (path, *path.parents) if p.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        yield Finding("fail", "state directory", f"{path}: you may not write here; run as the service's user, or mend its rights")
+        yield Finding(
+            "fail", "state directory", f"{path}: you may not write here; run as the service's user, or mend its rights"
+        )
     elif not path.is_dir():
         yield Finding("warn", "state directory", f"{path} does not exist yet; the daemon makes it")
     else:
@@ -90,7 +90,9 @@ def _clock(settings: config.Config) -> Iterator[Finding]:
     if time.time() < OLDEST_CLOCK_UTC_S:
         yield Finding("fail", "clock", f"says {time.strftime('%Y-%m-%d')}: set it, and enable time synchronisation")
     elif not clock.synchronized():
-        yield Finding("warn", "clock", "not synchronised: enable systemd-timesyncd or chrony; times carry time_synced: false")
+        yield Finding(
+            "warn", "clock", "not synchronised: enable systemd-timesyncd or chrony; times carry time_synced: false"
+        )
     else:
         yield Finding("ok", "clock", "synchronised")
 
@@ -121,12 +123,16 @@ def _baselines(settings: config.Config) -> Iterator[Finding]:
             yield Finding("fail", what, str(exc))
             continue
         except PermissionError as exc:
-            yield Finding("fail", what, f"{exc.filename}: permission denied; run doctor as root or as the service's user")
+            yield Finding(
+                "fail", what, f"{exc.filename}: permission denied; run doctor as root or as the service's user"
+            )
             continue
         report = baseline.manifest.report
         age_days = (time.time() - baseline.manifest.created_utc_s) / 86400
         words = f"{baseline.manifest.version}, {report.windows} windows, {age_days:.0f} days old"
-        yield Finding("ok" if report.good else "warn", what, words if report.good else f"{words}; {'; '.join(report.concerns)}")
+        yield Finding(
+            "ok" if report.good else "warn", what, words if report.good else f"{words}; {'; '.join(report.concerns)}"
+        )
 
 
 def _sources(settings: config.Config) -> Iterator[Finding]:
@@ -139,7 +145,9 @@ def _sources(settings: config.Config) -> Iterator[Finding]:
         except AsdError:
             known = None
         if known is not None:
-            yield Finding("ok" if known["available"] else "fail", what, f"held by the daemon: {known['source']['detail']}")
+            yield Finding(
+                "ok" if known["available"] else "fail", what, f"held by the daemon: {known['source']['detail']}"
+            )
             continue
         yield _listen(machine, what)
 
@@ -149,14 +157,19 @@ def _listen(machine: config.Machine, what: str) -> Finding:
 
     if isinstance(machine.source, config.StdinSource):
         return Finding("ok", what, "standard input of the daemon")
-    if isinstance(machine.source, config.FileSource | config.DirectorySource) and not Path(machine.source.path).exists():
+    if (
+        isinstance(machine.source, config.FileSource | config.DirectorySource)
+        and not Path(machine.source.path).exists()
+    ):
         return Finding("fail", what, f"{machine.source.path}: no such file or folder")
     with open_source(machine.source, [machine.source.channel]) as source:
         deadline = time.monotonic() + LISTEN_S
         while time.monotonic() < deadline:
             block = source.read(0.5)
             if block is not None and block.samples.shape[1] <= machine.source.channel:
-                return Finding("fail", what, f"has {block.samples.shape[1]} channel(s), channel {machine.source.channel} is wanted")
+                return Finding(
+                    "fail", what, f"has {block.samples.shape[1]} channel(s), channel {machine.source.channel} is wanted"
+                )
             if block is not None:
                 return Finding("ok", what, f"delivers at {block.rate_hz} Hz")
         return Finding("fail", what, f"{source.status().detail}; names and holders: asd-agent devices")
@@ -166,9 +179,8 @@ def _broker(settings: config.Config) -> Iterator[Finding]:
     if settings.mqtt is None:
         yield Finding("warn", "broker", "none configured: alarms stay on this machine")
         return
-    from asd_agent.publish.mqtt import V5, VERSIONS
-
     from asd_agent.publish.connection import Connection, VersionRefused
+    from asd_agent.publish.mqtt import V5, VERSIONS
 
     what, where = "broker", settings.mqtt.url
     versions = VERSIONS[settings.mqtt.protocol]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from asd_agent.capture import recordings
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder
 from asd_agent.errors import AsdError
+from asd_agent.npz import save_arrays
 from asd_agent.recordings import whole_recording
 
 
@@ -33,8 +35,5 @@ def run(args: argparse.Namespace) -> int:
         raise AsdError("none of the recordings could be embedded")
     names = {next(iter(rows)): "embedding"} if len(rows) == 1 else {}
     arrays = {names.get(name, name): np.stack(values) for name, values in rows.items()}
-    try:
-        np.savez(args.output, file=np.array(done), **arrays)
-    except OSError as exc:
-        raise AsdError(f"{args.output}: cannot be written ({exc.strerror or exc})") from exc
+    save_arrays(Path(args.output), {"file": np.array(done), **arrays})
     return 0 if len(done) == len(files) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import sys
 from pathlib import Path
@@ -73,11 +74,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _output(path: str | None) -> TextIO:
+def _output(path: str | None) -> contextlib.AbstractContextManager[TextIO]:
     if path is None:
-        return sys.stdout
+        return contextlib.nullcontext(sys.stdout)
     try:
-        return open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - the caller's `with` closes it
+        return open(path, "w", encoding="utf-8", newline="")
     except OSError as exc:
         raise AsdError(f"{path}: cannot be written ({exc.strerror})") from exc
 

@@ -59,9 +59,7 @@ class Broker:
         hint = "; install it with: pip install 'asd-agent[demo]'" if "No module named" in said[-1] else ""
         raise AsdError(f"the embedded broker ({self.name}) did not start: {said[-1]}{hint}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._process.terminate()
         try:
             self._process.wait(5)

@@ -28,9 +28,7 @@ class Screen:
         self._events: list[Text] = []
         self._told = -1
         self._live: Live | None = None
-        self._console.print(
-            f"[bold]asd-agent demo[/bold]: source {source}, broker {broker} on 127.0.0.1:{port}"
-        )
+        self._console.print(f"[bold]asd-agent demo[/bold]: source {source}, broker {broker} on 127.0.0.1:{port}")
         self._console.print("the daemon runs; learning what normal sounds like ...")
 
     def calibrating(self, done: float, windows: int) -> None:
@@ -42,9 +40,7 @@ class Screen:
     def calibrated(self, verdict: list[str]) -> None:
         for line in verdict:
             self._console.print(f"  [green]{line}[/green]")
-        self._console.print(
-            "listening; this is what a subscriber to [bold]asd/demo/machine-1/#[/bold] receives:"
-        )
+        self._console.print("listening; this is what a subscriber to [bold]asd/demo/machine-1/#[/bold] receives:")
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -52,9 +48,7 @@ class Screen:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -99,9 +99,7 @@ def _subscriber(port: int) -> Iterator[queue.Queue[tuple[str, dict[str, Any]]]]:
         client.loop_stop()
 
 
-def _calibrate(
-    settings: config.Config, plan: plans.Plan, screen: Screen, process: subprocess.Popen[bytes]
-) -> None:
+def _calibrate(settings: config.Config, plan: plans.Plan, screen: Screen, process: subprocess.Popen[bytes]) -> None:
     ask(settings, "calibrate", machine=MACHINE, duration_s=plan.calibrate_s, promote=True)
     while process.poll() is None:
         state = ask(settings, "calibration", machine=MACHINE)

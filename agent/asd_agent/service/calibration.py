@@ -70,11 +70,7 @@ class CalibrationJob:
     def tick(self) -> None:
         """Give up on a source that does not deliver."""
         with self._lock:
-            if (
-                self._phase == "listening"
-                and self._duration_s is not None
-                and time.monotonic() > self._deadline
-            ):
+            if self._phase == "listening" and self._duration_s is not None and time.monotonic() > self._deadline:
                 self._phase, self._error = "failed", "the source did not deliver enough sound in time"
 
     def cancel(self) -> None:
@@ -111,7 +107,7 @@ class CalibrationJob:
                 work()
             except AsdError as exc:
                 self._fail(str(exc))
-            except Exception as exc:  # noqa: BLE001 - a defect here must not take the listening down with it
+            except Exception as exc:
                 log.exception("calibration broke")
                 self._fail(f"internal error: {exc!r}; see the log")
 

@@ -42,9 +42,7 @@ class Acknowledge(_ForMachine, kw_only=True):
 
 class Shelve(_ForMachine, kw_only=True):
     until_utc_s: float | None = None
-    minutes: Annotated[float, Meta(gt=0, le=60 * 24 * 365)] | None = (
-        None  # from now, where no clock is at hand
-    )
+    minutes: Annotated[float, Meta(gt=0, le=60 * 24 * 365)] | None = None  # from now, where no clock is at hand
     by: str = ""
     reason: str = ""
 

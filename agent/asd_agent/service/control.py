@@ -91,7 +91,7 @@ def _answer(handler: Handler, line: bytes) -> dict[str, Any]:
         return {"status": "error", "error": f"not a request: {exc}"}
     except AsdError as exc:
         return {"status": "error", "error": str(exc)}
-    except Exception as exc:  # noqa: BLE001 - a defect in one request must not end the daemon
+    except Exception as exc:
         log.exception("request broke")
         return {"status": "error", "error": f"internal error: {exc!r}; see the log"}
 
@@ -108,9 +108,7 @@ def ask(config: Config, verb: str, timeout_s: float = 60.0, **args: Any) -> Any:
         try:
             sock.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as exc:
-            raise DaemonAbsent(
-                f"{path}: the daemon is not running (start it, or check agent.state_dir)"
-            ) from exc
+            raise DaemonAbsent(f"{path}: the daemon is not running (start it, or check agent.state_dir)") from exc
         except PermissionError as exc:
             raise AsdError(
                 f"{path}: permission denied; run as root or as a member of the group in agent.socket_group"

@@ -11,14 +11,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-from asd_agent import __version__, config, log
+from asd_agent import __version__, clock, config, log
 from asd_agent.baseline import Baseline
-from asd_agent import clock
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, lean_malloc, shared_encoder
 from asd_agent.errors import AsdError, UsageError
@@ -68,9 +66,7 @@ class Daemon:
                 worker = threading.Thread(target=self._score, name="worker", daemon=True)
                 worker.start()
                 notify("READY=1")
-                log_.info(
-                    "running", agent=self.settings.agent.id, machines=len(self._monitors), pid=os.getpid()
-                )
+                log_.info("running", agent=self.settings.agent.id, machines=len(self._monitors), pid=os.getpid())
                 self._watch()
                 notify("STOPPING=1")
             finally:
@@ -131,9 +127,7 @@ class Daemon:
         try:
             settings = config.load(self._path)
             if settings.state_dir != self.settings.state_dir or settings.agent.id != self.settings.agent.id:
-                raise UsageError(
-                    f"{self._path}: agent.id and agent.state_dir cannot change while running; restart"
-                )
+                raise UsageError(f"{self._path}: agent.id and agent.state_dir cannot change while running; restart")
             monitors = self._make_monitors(settings)
             self._outlet.reload(settings)
         except AsdError as exc:

@@ -77,9 +77,7 @@ class Monitor:
         try:
             if self._windower is None:
                 machine = self.machine
-                self._windower = Windower(
-                    block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates
-                )
+                self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates)
             windows = self._windower.push(block, self.channel)
         except AsdError as exc:
             self.source_error = str(exc)
@@ -230,9 +228,7 @@ class Monitor:
 
     def _new_job(self, promote: bool, duration_s: float | None = None) -> CalibrationJob:
         if self._calibration is not None and self._calibration.running:
-            raise CalibrationError(
-                f"{self.machine.id}: a calibration is already running; wait for it, or cancel it"
-            )
+            raise CalibrationError(f"{self.machine.id}: a calibration is already running; wait for it, or cancel it")
 
         def finish(descriptions: Sequence[Description]) -> Baseline:
             baseline = build(self.machine, descriptions, self._pipeline, self.baselines.new_version())
@@ -257,9 +253,7 @@ class Monitor:
         if self._calibration is not None and self._calibration.running:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
         if self.dropped:
-            findings.append(
-                (Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow")
-            )
+            findings.append((Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow"))
         return findings
 
     def status(self, source: SourceStatus) -> dict[str, Any]:
