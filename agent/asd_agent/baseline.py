@@ -156,11 +156,8 @@ class BaselineStore:
             raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
         try:
             files = {name: (folder / name).read_bytes() for name in ("baseline.json", "arrays.npz")}
-            sums = dict(
-                reversed(line.split("  ", 1))
-                for line in (folder / "SHA256SUMS").read_text().splitlines()
-                if line
-            )
+            lines = (folder / "SHA256SUMS").read_text().splitlines()
+            sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
         except (OSError, ValueError) as exc:
             raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
         for name, content in files.items():
@@ -171,13 +168,9 @@ class BaselineStore:
             with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
                 arrays = {k: stored[k] for k in stored.files}
         except (msgspec.DecodeError, ValueError, OSError) as exc:
-            raise BaselineError(
-                f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}"
-            ) from exc
+            raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
         if manifest.format != FORMAT:
-            raise BaselineError(
-                f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}"
-            )
+            raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
         return Baseline(manifest=manifest, arrays=arrays)
 
     def active(self) -> Baseline | None:
@@ -189,9 +182,7 @@ class BaselineStore:
         pointers = self.pointers()
         version = version or pointers.candidate
         if version is None:
-            raise BaselineError(
-                f"{self.machine}: there is no candidate baseline; run calibrate, or name a version"
-            )
+            raise BaselineError(f"{self.machine}: there is no candidate baseline; run calibrate, or name a version")
         self.load(version)
         if version == pointers.active:
             return pointers

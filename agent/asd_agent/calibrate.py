@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,7 @@ def describe_live(
                 break
             if block is None:
                 if time.monotonic() - last_frame > PATIENCE_S:
-                    raise SourceError(
-                        f"{machine.id}: no sound for {PATIENCE_S:g} s: {source.status().detail}"
-                    )
+                    raise SourceError(f"{machine.id}: no sound for {PATIENCE_S:g} s: {source.status().detail}")
                 continue
             last_frame = time.monotonic()
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
@@ -77,9 +76,7 @@ def describe_live(
     return found
 
 
-def build(
-    machine: config.Machine, descriptions: Sequence[Description], pipeline: Pipeline, version: str
-) -> Baseline:
+def build(machine: config.Machine, descriptions: Sequence[Description], pipeline: Pipeline, version: str) -> Baseline:
     """Fit banks, calibrations and fusion on the usable windows. Raises CalibrationError with what is missing."""
     usable, excluded, parts = _select(machine, descriptions)
     if len(usable) < FEWEST_WINDOWS:
@@ -147,9 +144,7 @@ def _fit_detectors(
     columns = []
     for name, output in pipeline.outputs.items():
         x = np.stack([d.embeddings[name] for d in usable])
-        held_out = leave_block_out(
-            lambda rows, kind=output.distance: bank.fit(kind, rows), x, block, session, guard
-        )
+        held_out = leave_block_out(partial(bank.fit, output.distance), x, block, session, guard)
         log_score = LogScore.fit(held_out)
         columns.append([log_score.z(distance) for distance in held_out])
         detectors[name] = DetectorCalibration(kind=output.distance, log_score=log_score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.config}: there is no machine {args.machine!r} (there are: {known})")
     if args.action == "list":
         return _list(settings, args)
-    request: dict[str, object] = {"machine": args.machine, "by": args.by, "reason": args.reason}
+    request: dict[str, Any] = {"machine": args.machine, "by": args.by, "reason": args.reason}
     if args.action == "shelve":
         request["until_utc_s"] = time.time() + args.duration
     if args.action == "out-of-service":

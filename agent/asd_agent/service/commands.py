@@ -23,60 +23,60 @@ log = structlog.get_logger()
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-class _Verb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Verb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class _ForMachine(_Verb, kw_only=True):
+class _ForMachine(_Verb, frozen=True, kw_only=True):
     machine: str
 
 
-class Status(_Verb, kw_only=True):
+class Status(_Verb, frozen=True, kw_only=True):
     pass
 
 
-class Acknowledge(_ForMachine, kw_only=True):
+class Acknowledge(_ForMachine, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
 
 
-class Shelve(_ForMachine, kw_only=True):
+class Shelve(_ForMachine, frozen=True, kw_only=True):
     until_utc_s: float | None = None
     minutes: Annotated[float, Meta(gt=0, le=60 * 24 * 365)] | None = None  # from now, where no clock is at hand
     by: str = ""
     reason: str = ""
 
 
-class Unshelve(_ForMachine, kw_only=True):
+class Unshelve(_ForMachine, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
 
 
-class OutOfService(_ForMachine, kw_only=True):
+class OutOfService(_ForMachine, frozen=True, kw_only=True):
     on: bool = True
     by: str = ""
     reason: str = ""
 
 
-class Promote(_ForMachine, kw_only=True):
+class Promote(_ForMachine, frozen=True, kw_only=True):
     version: str | None = None
 
 
-class Rollback(_ForMachine, kw_only=True):
+class Rollback(_ForMachine, frozen=True, kw_only=True):
     pass
 
 
-class Calibrate(_ForMachine, kw_only=True):
+class Calibrate(_ForMachine, frozen=True, kw_only=True):
     duration_s: Annotated[float, Meta(gt=0, le=7 * 86400)] | None = None
     paths: list[str] | None = None  # recordings that the daemon can read, instead of the live source
     promote: bool = False
 
 
-class Calibration(_ForMachine, kw_only=True):
+class Calibration(_ForMachine, frozen=True, kw_only=True):
     """Its progress."""
 
 
-class CancelCalibration(_ForMachine, kw_only=True):
+class CancelCalibration(_ForMachine, frozen=True, kw_only=True):
     pass
 
 

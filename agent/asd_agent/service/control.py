@@ -96,7 +96,7 @@ def _answer(handler: Handler, line: bytes) -> dict[str, Any]:
         return {"status": "error", "error": f"internal error: {exc!r}; see the log"}
 
 
-class DaemonAbsent(AsdError):
+class DaemonAbsent(AsdError):  # noqa: N818 - a state, not a mistake
     """Nobody listens on the control socket."""
 
 
