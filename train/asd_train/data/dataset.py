@@ -7,7 +7,7 @@ was drawn before, so that a resumed run sees what an unbroken one would have see
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -164,7 +164,7 @@ class Batches(Sampler[list[Key]]):
         return batches
 
 
-def loader(dataset: ClipDataset, batches: Sampler[list[Key]], workers: int = 0) -> DataLoader[Batch]:
+def loader(dataset: ClipDataset, batches: Iterable[list[Key]], workers: int = 0) -> DataLoader[Batch]:
     """A DataLoader with workers that stay alive between epochs, and pinned memory where there is a GPU.
 
     Its seeds come from a generator of its own: the global one is the model's, and must not depend on loaders.

@@ -1,0 +1,146 @@
+"""The challenge's baseline (DCASE 2023 Task 2 and later): an autoencoder of five joined log-mel frames, one a
+machine.
+
+128 bands x 5 frames = 640 values -> four layers of 128 -> 8 -> four layers of 128 -> 640, batch norm and ReLU
+between. Scores of a clip, means over its frames of the reconstruction error e = x - y:
+    mse           mean e^2
+    mahalanobis   sqrt(e^T C^-1 e), with C of the source's or of the target's training errors, the smaller of
+    both means
+C gets a millionth of its mean variance on the diagonal: a target of few clips would leave it singular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from asd_agent.errors import UsageError
+from asd_train.data import DataSource
+from asd_train.data.audio import read_audio
+from asd_train.data.clip import Clip
+from asd_train.evaluate import Section, sections_of
+from asd_train.logmel import BANDS, log_mel
+
+RATE_HZ = 16_000
+FRAMES = 5
+DIM = BANDS * FRAMES
+RIDGE = 1e-6
+
+Progress = Callable[[str, int, int], None]  # (machine, epochs done, epochs in all)
+
+
+class Autoencoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    score: Literal["mse", "mahalanobis"] = "mse"
+    epochs: Annotated[int, Meta(ge=1)] = 100
+    batch_size: Annotated[int, Meta(ge=2)] = 256  # of joined frames
+    lr: Annotated[float, Meta(gt=0)] = 1e-3
+    seed: int = 0
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A configuration file of this baseline; `asd-train evaluate` trains and scores it in one go."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    data: list[DataSource]
+    autoencoder: Autoencoder
+
+
+def network() -> nn.Sequential:
+    """[frames, 640] -> [frames, 640]"""
+    widths = [DIM, 128, 128, 128, 128, 8, 128, 128, 128, 128]
+    layers: list[nn.Module] = []
+    for inner, outer in pairwise(widths):
+        layers += [nn.Linear(inner, outer), nn.BatchNorm1d(outer, eps=1e-3, momentum=0.01), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], DIM))
+
+
+def joined_frames(path: str) -> Tensor:
+    """A clip's log-mel, five frames side by side: [frames - 4, 640]; raises SourceError, UsageError."""
+    mel = log_mel(read_audio(path, RATE_HZ), RATE_HZ)
+    if len(mel) < FRAMES:
+        raise UsageError(f"{path}: shorter than the {FRAMES} frames that the autoencoder joins")
+    windows = np.lib.stride_tricks.sliding_window_view(mel, FRAMES, axis=0)  # [n, band, frame]
+    return torch.from_numpy(windows.transpose(0, 2, 1).reshape(-1, DIM).astype(np.float32))
+
+
+def evaluate_autoencoder(
+    clips: Sequence[Clip], options: Autoencoder, device: torch.device, progress: Progress | None = None
+) -> list[Section]:
+    """Train one network a machine and section on its normal clips, and score its test clips.
+
+    The threshold's scores are those of the training clips, as in the baseline. Raises UsageError.
+    """
+    found = []
+    for (year, machine, section), rows in sections_of(clips).items():
+        normal = [clips[r] for r in rows if clips[r].split == "train" and clips[r].label == "normal"]
+        test = sorted((clips[r] for r in rows if clips[r].split == "test"), key=lambda clip: clip.file)
+        frames = [joined_frames(clip.path).to(device) for clip in normal]
+
+        def tell(done: int, name: str = machine) -> None:
+            if progress is not None:
+                progress(name, done, options.epochs)
+
+        model = train(torch.cat(frames), options, tell)
+        scorer = _scorer(model, frames, [clip.domain for clip in normal], options.score)
+        scores = np.array([scorer(joined_frames(clip.path).to(device)) for clip in test])
+        usual = np.array([scorer(x) for x in frames])
+        found.append(Section(year, machine, section, tuple(test), scores, tuple(normal), usual))
+    return found
+
+
+def train(frames: Tensor, options: Autoencoder, tell: Callable[[int], None]) -> nn.Module:
+    """Fit [n, 640] by Adam on the mean squared error; in eval mode afterwards."""
+    torch.manual_seed(options.seed)
+    model = network().to(frames.device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=options.lr)
+    generator = torch.Generator().manual_seed(options.seed)
+    for epoch in range(options.epochs):
+        order = torch.randperm(len(frames), generator=generator).to(frames.device)
+        for batch in torch.split(order, options.batch_size):
+            if len(batch) < 2:  # batch norm has no variance of one
+                continue
+            optimiser.zero_grad()
+            nn.functional.mse_loss(model(frames[batch]), frames[batch]).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        tell(epoch + 1)
+    return model.eval()
+
+
+def _scorer(model: nn.Module, frames: Sequence[Tensor], domains: Sequence[str], how: str) -> Callable[[Tensor], float]:
+    """The score of a clip's joined frames [n, 640]."""
+
+    @torch.inference_mode()
+    def error(x: Tensor) -> Tensor:
+        out: Tensor = x - model(x)
+        return out
+
+    if how == "mse":
+        return lambda x: float(error(x).square().mean())
+    inverses = [
+        inverse_covariance(torch.cat([error(x) for x, d in zip(frames, domains, strict=True) if d == domain]))
+        for domain in sorted(set(domains))
+    ]
+    return lambda x: min(float(mahalanobis(error(x), inverse).mean()) for inverse in inverses)
+
+
+def inverse_covariance(errors: Tensor) -> Tensor:
+    """[n, dim] -> [dim, dim], float64, on the CPU (a GPU without float64 would lose it)."""
+    e = errors.double().cpu()
+    centred = e - e.mean(0)
+    covariance = centred.T @ centred / max(len(e) - 1, 1)
+    ridge = RIDGE * covariance.diagonal().mean() + 1e-12
+    inverse: Tensor = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+    return inverse
+
+
+def mahalanobis(errors: Tensor, inverse: Tensor) -> Tensor:
+    """[n, dim] -> [n]"""
+    e = errors.double().cpu()
+    return ((e @ inverse) * e).sum(1).clamp_min(0).sqrt()
