@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 from asd_agent.publish import payloads
 from asd_agent.publish.payloads import encode, rfc3339
 from asd_agent.publish.topics import Topics
@@ -29,9 +28,7 @@ class Messages:
         return _retained(self.topics.availability, payloads.ONLINE if online else payloads.OFFLINE)
 
     def machine_availability(self, machine: str, online: bool) -> Message:
-        return _retained(
-            self.topics.machine_availability(machine), payloads.ONLINE if online else payloads.OFFLINE
-        )
+        return _retained(self.topics.machine_availability(machine), payloads.ONLINE if online else payloads.OFFLINE)
 
     def score(
         self,
@@ -73,9 +70,7 @@ class Messages:
             windows=sum(states.values()) if states else 1,
             states=dict(states or {}),
         )
-        return Message(
-            topic=self.topics.score(machine), payload=encode(payload), qos=0, expiry_s=SCORE_EXPIRY_S
-        )
+        return Message(topic=self.topics.score(machine), payload=encode(payload), qos=0, expiry_s=SCORE_EXPIRY_S)
 
     def event(self, event: AlarmEvent) -> Message:
         payload = payloads.Event(
@@ -118,7 +113,7 @@ class Messages:
         return _retained(self.topics.alarm(machine), encode(payload))
 
     def of_event(self, event: AlarmEvent, state: AlarmState) -> list[Message]:
-        """What goes to the outbox with an event: the event, unless it is only to be recorded, and the new state."""
+        """For the outbox with an event: the event, unless it is only to be recorded, and the new state."""
         state_message = self.alarm(event.machine, state, event.utc_s)
         return [self.event(event), state_message] if event.notify else [state_message]
 

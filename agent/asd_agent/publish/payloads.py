@@ -1,6 +1,6 @@
 """What is published, as JSON. `schema` comes first and names the struct and its version.
 
-`id` is unique and stays the same when a message is delivered again; `time` is UTC, RFC 3339 with milliseconds.
+`id` is unique and stays the same over re-delivery; `time` is UTC, RFC 3339 with milliseconds.
 Fields may be added within a schema version; a field that changes its meaning makes a new one.
 Availability is not JSON: the plain words `online` and `offline`, as Home Assistant and others expect them.
 """
@@ -129,7 +129,8 @@ def encode(payload: Payload) -> bytes:
 
 def decode(data: bytes) -> Payload:
     """For subscribers. Raises msgspec.ValidationError for another schema, msgspec.DecodeError for no JSON."""
-    return msgspec.json.decode(data, type=Payload)
+    payload: Payload = msgspec.json.decode(data, type=Payload)
+    return payload
 
 
 def rfc3339(utc_s: float) -> str:

@@ -24,6 +24,10 @@ class Topics:
         """The subscription for all verbs."""
         return f"{self.root}/request/+"
 
+    def is_own(self, topic: str) -> bool:
+        """Whether a message there would pass for one of the agent's own (responses aside)."""
+        return topic.startswith(f"{self.root}/") and not topic.startswith(f"{self.root}/response/")
+
     def response(self, verb: str) -> str:
         return f"{self.root}/response/{verb}"
 
