@@ -113,12 +113,18 @@ def _open(path: Path) -> tuple[Any, int]:
     """An open SoundFile and the number of frames that the file promises."""
     import soundfile
 
+    class ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]
+        """soundfile seeks after every read; in an MP3 that loses the bits it keeps in earlier frames."""
+
+        def seekable(self) -> bool:
+            return False
+
     try:
         with path.open("rb") as raw:
             if not raw.read(1):
                 raise SourceError(f"{path}: the file is empty (0 bytes)")
             cut = _wav_cut(raw)
-        sound = soundfile.SoundFile(path)
+        sound = ForwardOnly(path)
     except OSError as exc:
         raise SourceError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
     except soundfile.LibsndfileError as exc:

@@ -118,7 +118,9 @@ class _Fault:
         self._kind, self._rate_hz, self._shaft_hz, self._rng = kind, rate_hz, shaft_hz, rng
         self._noise = self._hits = None
         if kind == "hiss":
-            self._noise = _FilteredNoise(_band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng)
+            self._noise = _FilteredNoise(
+                _band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng
+            )
         elif kind in ("bearing", "knocks"):
             response = _bearing_response(rate_hz) if kind == "bearing" else _knock_response(rate_hz)
             self._hits = _Convolver(response)

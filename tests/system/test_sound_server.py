@@ -1,0 +1,191 @@
+"""Real capture without hardware: PulseAudio as a user's daemon of its own, a null sink as the sound card.
+
+What `paplay` plays into the sink comes back through ALSA and PortAudio as a microphone. Unloading the sink is
+unplugging the card; stopping the daemon is a driver that hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asd_agent import config
+from asd_agent.capture import list_devices, open_source
+from asd_agent.capture.live import LiveSource, Patience
+from asd_agent.types import Block
+
+pytestmark = pytest.mark.system
+
+RATE = 48_000
+LIMIT_S = 60.0
+WATCHDOG_S = 2.0
+PATIENCE = Patience(start_s=20, stall_s=WATCHDOG_S, healthy_s=2, backoff_s=0.2, backoff_max_s=1.0)
+ASOUNDRC = "pcm.machine {\n type pulse\n device mach.monitor\n}\n"
+
+
+class SoundServer:
+    def __init__(self, home: Path, environ: dict[str, str]) -> None:
+        self._home, self._environ = home, environ
+        self._sink = ""
+        self.process = subprocess.Popen(
+            ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--load=module-native-protocol-unix"],
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + LIMIT_S
+        while subprocess.run(["pactl", "info"], env=environ, capture_output=True, check=False).returncode:
+            assert self.process.poll() is None, "pulseaudio ended"
+            assert time.monotonic() < deadline, "pulseaudio does not answer"
+            time.sleep(0.1)
+
+    def plug_in(self) -> None:
+        done = subprocess.run(
+            ["pactl", "load-module", "module-null-sink", "sink_name=mach", f"rate={RATE}", "channels=2"],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self._sink = done.stdout.strip()
+
+    def unplug(self) -> None:
+        subprocess.run(["pactl", "unload-module", self._sink], env=self._environ, check=True)
+
+    def play(self, samples: np.ndarray) -> subprocess.Popen[bytes]:
+        path = self._home / "played.wav"
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        return subprocess.Popen(["paplay", "-d", "mach", str(path)], env=self._environ)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SoundServer]:
+    missing = [tool for tool in ("pulseaudio", "pactl", "paplay") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (Debian: pulseaudio, pulseaudio-utils, libasound2-plugins)")
+    with tempfile.TemporaryDirectory(prefix="asd-pulse-") as folder:  # short: a socket's path is limited
+        home = Path(folder)
+        (home / "run").mkdir(mode=0o700)
+        (home / ".asoundrc").write_text(ASOUNDRC)
+        for name in ("PULSE_SERVER", "PULSE_RUNTIME_PATH", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", folder)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+        sound_server = SoundServer(home, dict(os.environ))
+        try:
+            sound_server.plug_in()
+            yield sound_server
+        finally:
+            sound_server.stop()
+
+
+@pytest.fixture
+def microphone(server: SoundServer) -> Iterator[LiveSource]:
+    source = open_source(config.MicrophoneSource(device="machine"), [0, 1], patience=PATIENCE)
+    assert isinstance(source, LiveSource)
+    with source:
+        until(source, lambda: source.status().available)
+        yield source
+
+
+def until(source: LiveSource, wanted: Callable[[], bool]) -> list[Block]:
+    blocks = []
+    deadline = time.monotonic() + LIMIT_S
+    while not wanted():
+        assert time.monotonic() < deadline, source.status()
+        block = source.read(0.1)
+        if block is not None:
+            blocks.append(block)
+    return blocks
+
+
+def seconds(source: LiveSource, duration_s: float) -> np.ndarray:
+    """Sound without a gap, at least so long. [frames, channels]"""
+    blocks: list[Block] = []
+    deadline = time.monotonic() + LIMIT_S
+    while sum(len(b.samples) for b in blocks) < duration_s * RATE:
+        assert time.monotonic() < deadline, source.status()
+        block = source.read(0.1)
+        if block is not None:
+            assert not block.gap
+            blocks.append(block)
+    return np.concatenate([b.samples for b in blocks])
+
+
+def tones() -> np.ndarray:
+    """A minute of 1 kHz left and 3 kHz right, amplitude 0.25."""
+    t = np.arange(60 * RATE) / RATE
+    return 0.25 * np.stack([np.sin(2 * np.pi * f * t) for f in (1000, 3000)], axis=1)
+
+
+def test_what_is_played_is_captured_on_every_channel(server: SoundServer, microphone: LiveSource) -> None:
+    player = server.play(tones())
+    try:
+        while not seconds(microphone, 0.1).any():
+            assert player.poll() is None
+        seconds(microphone, 1.0)  # let it settle
+        started = time.monotonic()
+        x = seconds(microphone, 4.0)[: 4 * RATE]
+        assert time.monotonic() - started > 3  # paced by the card
+    finally:
+        player.terminate()
+        player.wait()
+    assert microphone.rate_hz == RATE
+    assert x.shape == (4 * RATE, 2)
+    assert x.dtype == np.float32
+    for channel, f in zip(x.T, (1000, 3000), strict=True):
+        spectrum = np.abs(np.fft.rfft(channel))
+        assert np.argmax(spectrum) == f * 4
+        assert np.std(channel) == pytest.approx(0.25 / np.sqrt(2), rel=0.02)
+    assert microphone.status().restarts == 0
+
+
+def test_unplugged_it_is_unavailable_and_plugged_in_again_it_goes_on(
+    server: SoundServer, microphone: LiveSource
+) -> None:
+    server.unplug()
+    started = time.monotonic()
+    until(microphone, lambda: not microphone.status().available)
+    assert time.monotonic() - started < WATCHDOG_S + 3
+    until(microphone, lambda: microphone.status().restarts >= 3)
+    status = microphone.status()
+    assert not status.available
+    assert "machine" in status.detail
+    server.plug_in()
+    blocks = until(microphone, lambda: microphone.status().available and microphone.status().gaps == 1)
+    assert blocks[-1].gap
+    assert blocks[-1].start_frame == 0
+    assert seconds(microphone, 0.5).shape[1] == 2  # and no second gap
+
+
+def test_a_driver_that_hangs_is_left_behind_by_its_child(server: SoundServer, microphone: LiveSource) -> None:
+    child = microphone.child_pid
+    assert child is not None
+    server.process.send_signal(signal.SIGSTOP)
+    until(microphone, lambda: microphone.status().restarts == 1)
+    assert "no frames for 2 s" in microphone.status().detail
+    assert not Path(f"/proc/{child}").exists()
+    server.process.send_signal(signal.SIGCONT)
+    until(microphone, lambda: microphone.status().available and microphone.status().gaps == 1)
+
+
+def test_the_card_is_listed_by_its_name(server: SoundServer) -> None:
+    (machine,) = [device for device in list_devices() if device.name == "machine"]
+    assert machine.rate_hz == RATE
+    assert machine.channels >= 2
+    assert machine.busy_by == ""
