@@ -150,10 +150,13 @@ class EventKind(enum.StrEnum):
     ASSESSABLE = "assessable"
 
 
+Vote = tuple[int, float]  # index of an assessable window, its fused p-value
+
+
 class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     """The alarm of one machine as it stands; survives a restart. ISA-18.2 words."""
 
-    level: Level = Level.NORMAL
+    level: Level = Level.NORMAL  # of the alarm, also while it is latched
     condition: State = State.LEARNING  # what the windows say just now
     event_id: str = ""  # of the alarm episode that is active or latched
     since_utc_s: float = 0.0
@@ -165,6 +168,23 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     shelve_reason: str = ""
     out_of_service: bool = False
     reason: str = ""
+    mode: State = State.LEARNING  # the condition without flicker; normal stands for all that can be judged
+    mode_windows: int = 0  # in a row that say otherwise
+    rising: tuple[Vote, ...] = ()  # the last windows since the level last fell
+    falling: tuple[Vote, ...] = ()  # the last windows since the level last rose
+    alert_p: float = 0.0  # the threshold that the votes were cast under
+    heard_id: str = ""  # of the alarm that those outside were told of, and not that it has gone
+    sequence: int = 0  # events so far
+
+    @property
+    def active(self) -> bool:
+        """The condition is present."""
+        return self.level is not Level.NORMAL and not self.latched
+
+    @property
+    def suppressed(self) -> bool:
+        """Recorded, but not published as an alarm."""
+        return self.out_of_service or self.shelved_until_utc_s > 0
 
 
 class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,9 +54,7 @@ def queries(q: npt.ArrayLike, dim: int) -> Floats:
     """Embeddings to score as float64 [m, dim]; BaselineError for a wrong width, BundleError for NaN."""
     out = np.asarray(q, dtype=np.float64)
     if out.ndim != 2 or out.shape[1] != dim:
-        raise BaselineError(
-            f"embeddings of shape {out.shape} do not fit a bank of [windows, {dim}]: calibrate anew"
-        )
+        raise BaselineError(f"embeddings of shape {out.shape} do not fit a bank of [windows, {dim}]: calibrate anew")
     if not np.isfinite(out).all():
         raise BundleError("the embedding holds NaN or infinity: the encoder or its input is damaged")
     return out

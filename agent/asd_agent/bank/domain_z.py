@@ -30,9 +30,7 @@ class DomainZ:
     sd: Floats  # [2]
 
     @classmethod
-    def fit(
-        cls, x: npt.ArrayLike, *, target: npt.ArrayLike, metric: Metric = "euclidean", mixup: int = 0
-    ) -> Self:
+    def fit(cls, x: npt.ArrayLike, *, target: npt.ArrayLike, metric: Metric = "euclidean", mixup: int = 0) -> Self:
         """x [n >= 3, dim] of the source, target [t >= 3, dim]; `mixup` neighbours widen the target bank, see
         memmixup. Raises CalibrationError.
         """

@@ -52,9 +52,7 @@ class LocalDensity:
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m], relative to the spacing of the normals around."""
         q = queries(q, self.memory.dim)
-        near, index = self.memory.nearest(
-            q, len(self.memory)
-        )  # the best quotient may be far from the nearest row
+        near, index = self.memory.nearest(q, len(self.memory))  # the best quotient may be far from the nearest row
         return np.asarray((near / self.spacing[index]).min(axis=1), dtype=np.float64)
 
     def deviation(self, q: npt.ArrayLike) -> Floats:

@@ -34,11 +34,7 @@ class Memory:
     _norms: npt.NDArray[np.float32] = field(init=False, repr=False)  # [n] squared lengths
 
     def __post_init__(self) -> None:
-        if (
-            self.rows.shape[1:] != self.centre.shape
-            or self.rows.shape[1:] != self.scale.shape
-            or not len(self.rows)
-        ):
+        if self.rows.shape[1:] != self.centre.shape or self.rows.shape[1:] != self.scale.shape or not len(self.rows):
             raise BaselineError("bank: rows, centre and scale do not fit together; calibrate anew")
         object.__setattr__(self, "_norms", np.einsum("ij,ij->i", self.rows, self.rows))
 
@@ -70,9 +66,7 @@ class Memory:
         distances, indices = np.empty((len(q), k)), np.empty((len(q), k), dtype=np.intp)
         for start in range(0, len(q), CHUNK):
             part = queries[start : start + CHUNK]
-            rough = self._norms - 2.0 * (
-                part @ self.rows.T
-            )  # squared distance, short of the query's own length
+            rough = self._norms - 2.0 * (part @ self.rows.T)  # squared distance, short of the query's own length
             if exclude is not None:
                 rough[exclude[start : start + CHUNK]] = np.inf
             for i, row in enumerate(rough, start):
@@ -104,9 +98,7 @@ class Memory:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> Self:
         """Raises BaselineError."""
         rows = np.asarray(take(arrays, f"{prefix}rows", 2), dtype=np.float32)
-        centre, scale = (
-            np.asarray(take(arrays, prefix + name, 1), np.float64) for name in ("centre", "scale")
-        )
+        centre, scale = (np.asarray(take(arrays, prefix + name, 1), np.float64) for name in ("centre", "scale"))
         return cls(centre, rows, scale, bool(take(arrays, f"{prefix}cosine", 0)))
 
 

@@ -28,9 +28,7 @@ def smote(
     """
     x = rows(target, 1, "target embeddings")
     if len(x) <= neighbours:
-        raise CalibrationError(
-            f"SMOTE with {neighbours} neighbours needs {neighbours + 1} target clips, not {len(x)}"
-        )
+        raise CalibrationError(f"SMOTE with {neighbours} neighbours needs {neighbours + 1} target clips, not {len(x)}")
     x = in_order(unit(x) if metric == "cosine" else x)
     count = max(0, int(ratio * n_source) - len(x))
     rng = np.random.default_rng(seed)

@@ -60,9 +60,7 @@ class Whitened:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        mean, scale, weights = (
-            np.asarray(take(arrays, n, 1), np.float64) for n in ("mean", "scale", "weights")
-        )
+        mean, scale, weights = (np.asarray(take(arrays, n, 1), np.float64) for n in ("mean", "scale", "weights"))
         return cls(mean, scale, weights, Whitening.from_arrays(arrays), Memory.from_arrays(arrays, "near_"))
 
 
@@ -71,7 +69,5 @@ def _block_weights(dim: int, blocks: Sequence[int] | None) -> Floats:
     if blocks is None:
         return np.ones(dim)
     if sum(blocks) != dim or min(blocks, default=0) < 1:
-        raise CalibrationError(
-            f"the blocks {list(blocks)} do not add up to the {dim} values of the embedding"
-        )
+        raise CalibrationError(f"the blocks {list(blocks)} do not add up to the {dim} values of the embedding")
     return 1 / np.sqrt(np.repeat(blocks, blocks) * float(len(blocks)))

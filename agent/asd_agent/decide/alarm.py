@@ -1,0 +1,254 @@
+"""The alarm of one machine: a pure state machine over window results and operators' commands.
+
+                 k of n windows below alert_p or danger_p                k' of n' windows above the deadband
+    normal ---------------- raised ----------------> alert / danger -------------- cleared -------------> normal
+                                                     escalated, deescalated          | with latch, if not acknowledged
+                                                                                     v
+                                                                                  latched --- acknowledged --> normal
+
+Only windows that can be judged vote. `learning`, `not_assessable` and `off` neither vote nor clear: a microphone that
+dies during an alarm leaves it standing. They are reported when they last for several windows.
+
+Shelved or out of service, everything goes on and is recorded with notify=False; afterwards an alarm that is still
+present is raised again, and the end of one that was announced before is announced too.
+
+No clock, no I/O: times come in. Replaying the same inputs from the same state gives the same events, ids included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, NamedTuple
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.decide.budget import Thresholds
+from asd_agent.errors import UsageError
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, Vote, WindowResult
+
+STEADY_WINDOWS = 3  # in a row, until a change between judged and not judged is reported
+_RANK = {Level.NORMAL: 0, Level.ALERT: 1, Level.DANGER: 2}
+_JUDGED = (State.NORMAL, State.ANOMALOUS)
+_OF_PEOPLE = (
+    EventKind.ACKNOWLEDGED,
+    EventKind.SHELVED,
+    EventKind.UNSHELVED,
+    EventKind.OUT_OF_SERVICE,
+    EventKind.IN_SERVICE,
+)
+Events = tuple[AlarmEvent, ...]
+
+
+class _Stamp(NamedTuple):
+    utc_s: float
+    synced: bool
+
+
+class Alarm:
+    """Not thread-safe. `state` is all there is to keep; build another one from it after a restart."""
+
+    def __init__(self, machine: config.Machine, thresholds: Thresholds | None, state: AlarmState) -> None:
+        """`thresholds` are None while there is no baseline."""
+        self.state = state
+        self._machine = machine.id
+        self._latch = machine.alarm.latch
+        self._thresholds = thresholds
+        self._raise_votes = config.votes(machine.alarm.window_votes, "window_votes")
+        self._clear_votes = config.votes(machine.alarm.clear_votes, "clear_votes")
+        if thresholds is not None and thresholds.alert_p != state.alert_p:  # votes under another limit are void
+            self._set(rising=(), falling=(), alert_p=thresholds.alert_p)
+
+    def update(self, result: WindowResult, time_synced: bool) -> Events:
+        """One window's result -> the transitions that it causes, at the end of the window."""
+        stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
+        self._set(condition=result.state)
+        events = self._follow_mode(result, stamp)
+        if result.state in _JUDGED and result.p_value is not None and self._thresholds is not None:
+            events += self._vote((result.index, result.p_value), self._thresholds, result, stamp)
+        return events
+
+    def tick(self, now_utc_s: float, time_synced: bool) -> Events:
+        """Shelving that has run out ends."""
+        if not 0 < self.state.shelved_until_utc_s <= now_utc_s:
+            return ()
+        return self._unshelve("", "shelving has run out", _Stamp(now_utc_s, time_synced))
+
+    def acknowledge(self, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
+        """Somebody has seen it; a latched alarm ends. Raises UsageError when there is none, or it was done before."""
+        state = self.state
+        if state.level is Level.NORMAL:
+            raise UsageError(f"{self._machine}: there is no active or latched alarm to acknowledge")
+        if state.acknowledged:
+            raise UsageError(f"{self._machine}: the alarm was already acknowledged by {state.acknowledged_by}")
+        level = Level.NORMAL if state.latched else state.level
+        stamp = _Stamp(now_utc_s, time_synced)
+        words = "the condition has gone" if state.latched else "the condition is still present"
+        event = self._event(EventKind.ACKNOWLEDGED, stamp, words, level=level, by=by, comment=comment)
+        if state.latched:
+            self._end_episode()
+        else:
+            self._set(acknowledged=True, acknowledged_by=by, comment=comment)
+        return (event,)
+
+    def shelve(self, until_utc_s: float, reason: str, by: str, now_utc_s: float, time_synced: bool) -> Events:
+        """No notifications until then; shelving again moves the end. Raises UsageError for a time that has passed."""
+        if not math.isfinite(until_utc_s) or until_utc_s <= now_utc_s:
+            raise UsageError(f"{self._machine}: shelve until a time that lies in the future")
+        self._set(shelved_until_utc_s=until_utc_s, shelve_reason=reason)
+        stamp = _Stamp(now_utc_s, time_synced)
+        return (self._event(EventKind.SHELVED, stamp, reason, by=by, until_utc_s=until_utc_s),)
+
+    def unshelve(self, by: str, reason: str, now_utc_s: float, time_synced: bool) -> Events:
+        """Raises UsageError when the alarm is not shelved."""
+        if self.state.shelved_until_utc_s == 0:
+            raise UsageError(f"{self._machine}: the alarm is not shelved")
+        return self._unshelve(by, reason, _Stamp(now_utc_s, time_synced))
+
+    def out_of_service(self, on: bool, by: str, reason: str, now_utc_s: float, time_synced: bool) -> Events:
+        """Out of service until told otherwise; nothing happens when it is so already."""
+        if on == self.state.out_of_service:
+            return ()
+        self._set(out_of_service=on)
+        stamp = _Stamp(now_utc_s, time_synced)
+        event = self._event(EventKind.OUT_OF_SERVICE if on else EventKind.IN_SERVICE, stamp, reason, by=by)
+        return (event,) if on else (event, *self._catch_up(stamp))
+
+    # -- votes
+
+    def _vote(self, vote: Vote, limits: Thresholds, result: WindowResult, stamp: _Stamp) -> Events:
+        k, n = self._raise_votes
+        self._set(
+            rising=(*self.state.rising, vote)[-n:],
+            falling=(*self.state.falling, vote)[-self._clear_votes[1] :],
+        )
+        level = self.state.level if self.state.active else Level.NORMAL
+        for target, limit in ((Level.DANGER, limits.danger_p), (Level.ALERT, limits.alert_p)):
+            voters = [v for v in self.state.rising if v[1] <= limit]
+            if len(voters) >= k and _RANK[target] > _RANK[level]:
+                return (self._rise(target, voters, limit, result, stamp),)
+        return self._calm(level, limits, result, stamp)
+
+    def _rise(self, target: Level, voters: list[Vote], limit: float, result: WindowResult, stamp: _Stamp) -> AlarmEvent:
+        kind = EventKind.ESCALATED if self.state.active else EventKind.RAISED
+        fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
+        reason = f"{len(voters)} of {len(self.state.rising)} windows at score {_score(limit):.1f} or more"
+        reason += f"; {result.reason}" if result.reason else ""
+        self._set(level=target, latched=False, acknowledged=False, acknowledged_by="", comment="")
+        event = self._event(kind, stamp, reason, windows=_indices(voters), score=result.score)
+        if fresh:
+            self._set(event_id=event.id, since_utc_s=stamp.utc_s)
+        self._set(falling=(), reason=reason)
+        return event
+
+    def _calm(self, level: Level, limits: Thresholds, result: WindowResult, stamp: _Stamp) -> Events:
+        """De-escalate or clear when enough windows are beyond the deadband."""
+        if level is Level.NORMAL:
+            return ()
+        for kind, limit in (
+            (EventKind.CLEARED, limits.alert_clear_p),
+            (EventKind.DEESCALATED, limits.danger_clear_p),
+        ):
+            voters = [v for v in self.state.falling if v[1] > limit]
+            if len(voters) >= self._clear_votes[0] and (kind is EventKind.CLEARED or level is Level.DANGER):
+                return (self._fall(kind, voters, limit, result, stamp),)
+        return ()
+
+    def _fall(
+        self, kind: EventKind, voters: list[Vote], limit: float, result: WindowResult, stamp: _Stamp
+    ) -> AlarmEvent:
+        reason = f"{len(voters)} of {len(self.state.falling)} windows below score {_score(limit):.1f}"
+        level = Level.NORMAL if kind is EventKind.CLEARED else Level.ALERT
+        event = self._event(kind, stamp, reason, level=level, windows=_indices(voters), score=result.score)
+        self._set(rising=())
+        if kind is EventKind.DEESCALATED:
+            self._set(level=Level.ALERT, reason=reason)
+        elif self._latch and not self.state.acknowledged:
+            self._set(latched=True, falling=())
+        else:
+            self._end_episode()
+        return event
+
+    def _end_episode(self) -> None:
+        self._set(
+            level=Level.NORMAL,
+            event_id="",
+            since_utc_s=0.0,
+            latched=False,
+            acknowledged=False,
+            acknowledged_by="",
+            comment="",
+            reason="",
+            falling=(),
+        )
+
+    # -- judged or not
+
+    def _follow_mode(self, result: WindowResult, stamp: _Stamp) -> Events:
+        """Report a change between judged, not assessable, off and learning once it has lasted."""
+        mode = State.NORMAL if result.state in _JUDGED else result.state
+        if mode is self.state.mode:
+            self._set(mode_windows=0)
+            return ()
+        self._set(mode_windows=self.state.mode_windows + 1)
+        if self.state.mode_windows < STEADY_WINDOWS:
+            return ()
+        self._set(mode=mode, mode_windows=0)
+        kinds = {State.NORMAL: EventKind.ASSESSABLE, State.LEARNING: EventKind.LEARNING}
+        kind = kinds.get(mode, EventKind.NOT_ASSESSABLE)
+        words = {State.NORMAL: "windows can be judged", State.OFF: result.reason or "the machine is not running"}
+        return (self._event(kind, stamp, words.get(mode, result.reason or mode), score=result.score),)
+
+    # -- shelving
+
+    def _unshelve(self, by: str, reason: str, stamp: _Stamp) -> Events:
+        self._set(shelved_until_utc_s=0.0, shelve_reason="")
+        return (self._event(EventKind.UNSHELVED, stamp, reason, by=by), *self._catch_up(stamp))
+
+    def _catch_up(self, stamp: _Stamp) -> Events:
+        """Tell those outside how things stand after a time in which they were told nothing."""
+        state = self.state
+        events: Events = ()
+        if state.suppressed:
+            return events
+        if state.heard_id and not (state.active and state.heard_id == state.event_id):
+            words, gone = "the condition went while notifications were off", state.heard_id
+            events += (self._event(EventKind.CLEARED, stamp, words, level=Level.NORMAL, alarm_id=gone),)
+        if state.active:
+            events += (self._event(EventKind.RAISED, stamp, f"still present: {state.reason}"),)
+        return events
+
+    # -- bookkeeping
+
+    def _event(self, kind: EventKind, stamp: _Stamp, reason: str, **more: Any) -> AlarmEvent:
+        state = self.state
+        key = f"{self._machine}\0{state.sequence}\0{kind}\0{stamp.utc_s!r}"
+        event_id = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        more.setdefault("level", state.level)
+        more.setdefault("alarm_id", state.event_id or (event_id if kind is EventKind.RAISED else ""))
+        event = AlarmEvent(
+            id=event_id,
+            machine=self._machine,
+            kind=kind,
+            utc_s=stamp.utc_s,
+            time_synced=stamp.synced,
+            reason=reason,
+            notify=kind in _OF_PEOPLE or not state.suppressed,
+            **more,
+        )
+        self._set(sequence=state.sequence + 1)
+        if event.notify and kind in (EventKind.RAISED, EventKind.CLEARED):
+            self._set(heard_id=event.alarm_id if kind is EventKind.RAISED else "")
+        return event
+
+    def _set(self, **changes: Any) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+
+
+def _indices(voters: list[Vote]) -> tuple[int, ...]:
+    return tuple(index for index, _ in voters)
+
+
+def _score(p_value: float) -> float:
+    return -math.log10(p_value)

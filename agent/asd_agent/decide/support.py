@@ -1,0 +1,156 @@
+"""How far a calibration can be believed: the false-alarm rate that its threshold will have, with an interval.
+
+The threshold follows from estimates, and few blocks estimate little. Here every quantity is drawn from what the
+calibration leaves open, and each draw gives a rate by the model of `budget`:
+
+    within, between   their estimate x dof / chi-square, with windows - blocks and blocks - 1 degrees of freedom
+    drift             DRIFT / sessions x a log-normal factor, 3.3 up or down in nine of ten cases: between the two cases
+                      that DRIFT lies between (see `fusion`)
+
+Beside these, single windows may stray beyond any limit whatever the machine does: a door, a voice. No threshold keeps
+them out, only votes do. Their share is what the held-out windows show, with the 90 % interval of Clopper and Pearson:
+minutes without a stray do not show that there are none, and with few minutes this makes most of the upper end.
+
+A budget is called supported when the upper end of the interval is at most ten times the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from asd_agent import config
+from asd_agent.decide.budget import Thresholds, Votes, false_alarms_per_month, limit_of
+from asd_agent.decide.fusion import DRIFT, Spread
+from asd_agent.types import Floats
+
+TOLERANCE = 10.0
+DRAWS = 300
+_DRIFT_SIGMA = math.log(10 / DRIFT) / 1.645
+_LEAST_PER_DAY_H = 1 / 12
+_MORE_DAYS = (0, 1, 2, 4, 9, 19)
+_MORE_HOURS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    per_month: float  # days with a false alarm: the median
+    low: float  # 5 % and
+    high: float  # 95 % of what the calibration leaves open
+    strays: int  # calibration windows that exceed the limit themselves
+    supported: bool  # high <= 10 x budget
+    more_hours: float | None  # of normal sound that would support the budget, recorded on
+    more_days: int | None  # that many other days; both None when more sound alone will not do
+
+    @classmethod
+    def of(
+        cls,
+        thresholds: Thresholds,
+        spread: Spread,
+        held_out: npt.ArrayLike,
+        alarm: config.Alarm,
+        window_s: float,
+        hop_s: float,
+    ) -> Self:
+        """held_out [n]: fused scores of the held-out normals (`Fusion.score`)."""
+        score = limit_of(thresholds, spread)
+        case = _Case(
+            score=score,
+            spread=spread,
+            strays=int(np.count_nonzero(np.asarray(held_out) > score)),
+            votes=Votes.of(alarm.window_votes, window_s, hop_s),
+            separate=min(hop_s / window_s, 1.0),
+        )
+        low, middle, high = case.interval()
+        highest = TOLERANCE * alarm.false_alarms_per_month
+        hours, days = _more(case, highest, hop_s)
+        return cls(
+            per_month=middle,
+            low=low,
+            high=high,
+            strays=round(case.strays),
+            supported=high <= highest,
+            more_hours=hours,
+            more_days=days,
+        )
+
+
+@dataclass(frozen=True)
+class _Case:
+    score: float
+    spread: Spread
+    strays: float
+    votes: Votes
+    separate: float  # share of the windows that count as separate ones
+
+    def interval(self) -> tuple[float, float, float]:
+        """5 %, median and 95 % of the days with a false alarm per month."""
+        rng = np.random.default_rng(0)
+        spread = self.spread
+        windows = max(round(spread.windows * self.separate), 1)
+        strays = math.ceil(self.strays * self.separate)
+        within = spread.within * _chi_square_factor(rng, max(windows - spread.blocks, 1))
+        noise = math.pi / 2 * spread.within * spread.blocks / windows  # of a block's median
+        medians = (spread.between + noise) * _chi_square_factor(rng, max(spread.blocks - 1, 1))
+        between = np.maximum(medians - noise, 0.0)
+        drift = DRIFT / spread.sessions * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
+        fast, slow = np.sqrt(within), np.sqrt(between * (1 + 1 / spread.blocks) + drift)
+        least, most = clopper_pearson(strays, windows)
+        low, middle, high = (
+            float(np.quantile(false_alarms_per_month(self.score, fast, slow, self.votes, share), quantile))
+            for quantile, share in ((0.05, least), (0.5, strays / windows), (0.95, most))
+        )
+        return low, middle, high
+
+    def longer(self, windows: float, days: int) -> _Case:
+        """The same with more sound of the same kind."""
+        spread = self.spread
+        grown = msgspec.structs.replace(
+            spread,
+            windows=round(spread.windows + windows),
+            sessions=spread.sessions + days,
+            blocks=max(spread.blocks, spread.sessions + days),
+        )
+        return replace(self, spread=grown, strays=self.strays * grown.windows / spread.windows)
+
+
+def _chi_square_factor(rng: np.random.Generator, dof: float) -> Floats:
+    """What a variance estimated with `dof` degrees of freedom may really be, relative to the estimate. [draws]"""
+    return np.asarray(dof / rng.chisquare(dof, DRAWS), dtype=np.float64)
+
+
+def _more(case: _Case, highest: float, hop_s: float) -> tuple[float | None, int | None]:
+    """The fewest further days, and hours on them, after which the upper end would be at most `highest`."""
+
+    def enough(hours: float, days: int) -> bool:
+        return case.longer(hours * 3600 / hop_s, days).interval()[2] <= highest
+
+    if not enough(_MORE_HOURS[-1], _MORE_DAYS[-1]):
+        return None, None
+    least = [(hours, days) for days in _MORE_DAYS for hours in _MORE_HOURS if hours >= days * _LEAST_PER_DAY_H]
+    return next((hours, days) for hours, days in least if enough(hours, days))
+
+
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """Exact 90 % interval of a share, `successes` of `trials` seen (Clopper and Pearson, 1934)."""
+
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+
+    def at_most(p: float, count: int) -> float:
+        j = np.arange(count + 1)
+        ways = log_factorial[trials] - log_factorial[j] - log_factorial[trials - j]
+        return float(np.exp(ways + j * math.log(p) + (trials - j) * math.log1p(-p)).sum())
+
+    def solve(count: int, chance: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_most(middle, count) > chance else (low, middle)
+        return high
+
+    least = 0.0 if successes == 0 else solve(successes - 1, 0.95)
+    return least, 1.0 if successes >= trials else solve(successes, 0.05)
