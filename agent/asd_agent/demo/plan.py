@@ -37,7 +37,7 @@ def source(text: str, plan: Plan) -> config.Source:
     """ "simulated", "microphone", "microphone:DEVICE", or a path to a recording or a folder of them."""
     if text == "simulated":
         fault = config.Fault(
-            kind="bearing", level_db=-5.0, at_s=plan.fault_at_s, until_s=plan.fault_at_s + plan.fault_s
+            kind="bearing", level_db=-20.0, at_s=plan.fault_at_s, until_s=plan.fault_at_s + plan.fault_s
         )
         return config.SimulatedSource(faults=[fault])
     kind, _, device = text.partition(":")

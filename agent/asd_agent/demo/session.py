@@ -122,6 +122,9 @@ def _listen(
     expect_alarm: bool,
 ) -> int:
     kinds: list[str] = []
+    with contextlib.suppress(queue.Empty):
+        while True:  # what arrived while it was learning
+            arrivals.get_nowait()
     with screen:
         while time.monotonic() < until:
             if process.poll() is not None:

@@ -106,6 +106,8 @@ class Daemon:
 
     def _start_captures(self) -> None:
         """One thread per distinct device; those whose listeners are unchanged go on."""
+        for monitor in self._monitors.values():
+            self._outlet.introduce(monitor)
         by_device: dict[str, list[Monitor]] = {}
         for monitor in self._monitors.values():
             by_device.setdefault(monitor.machine.source.device_key(), []).append(monitor)

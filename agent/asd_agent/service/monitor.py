@@ -16,7 +16,7 @@ from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
 from asd_agent.calibrate import build, describe_recordings
 from asd_agent.capture import SourceStatus
-from asd_agent.decide import Alarm
+from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
@@ -34,7 +34,6 @@ class Sink(Protocol):
 
     def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
-    def state_changed(self, monitor: Monitor, state: AlarmState) -> None: ...
     def heard(self, monitor: Monitor, block: Block) -> None: ...
 
 

@@ -79,8 +79,9 @@ class Outlet:
             event = msgspec.structs.replace(self._evidence.attach(event), baseline=monitor.baseline_version)
             self._store.commit_event(event, state, self._outgoing(self._messages.of_event(event, state)))
 
-    def state_changed(self, monitor: Monitor, state: AlarmState) -> None:
-        """A change that is no event: the condition of the windows."""
+    def introduce(self, monitor: Monitor) -> None:
+        """A machine begins: the broker shall hold its alarm state from the first moment."""
+        state = monitor.alarm_state
         self._store.set_state(
             monitor.machine.id, state, self._outgoing([self._messages.alarm(monitor.machine.id, state)])
         )
