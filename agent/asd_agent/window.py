@@ -7,7 +7,7 @@ without a hole: a gap, lost blocks or another file end it, and no window reaches
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,17 @@ ROUNDING = 2  # samples that a resampled stretch may lack at its end
 
 
 class Windower:
-    """The windows of one channel. `window_s` and `hop_s` as configured, `rates` those of the bundles in Hz.
+    """The windows of one channel. `window_s` and `hop_s` as configured, `rates` those of the bundles in Hz; as a
+    mapping, with the lowest rate of a source that each may be made from.
 
     Raises SourceError when a bundle wants a higher rate than the source has (here, or in `push` when the
     source turns out to deliver another rate): the missing band would look like a fault, or hide one.
     """
 
-    def __init__(self, rate_hz: int, window_s: float, hop_s: float, rates: Iterable[int]) -> None:
+    def __init__(self, rate_hz: int, window_s: float, hop_s: float, rates: Iterable[int] | Mapping[int, int]) -> None:
         self._window_s, self._hop_s = window_s, hop_s
         self._rates = sorted(set(rates))
+        self._lowest = dict(rates) if isinstance(rates, Mapping) else {rate: rate for rate in self._rates}
         self._index = 0
         self._stretch: _Stretch | None = None
         self._check(rate_hz)
@@ -74,10 +76,10 @@ class Windower:
         return windows
 
     def _check(self, rate_hz: int) -> None:
-        too_high = [rate for rate in self._rates if rate > rate_hz]
+        too_high = [lowest for lowest in self._lowest.values() if lowest > rate_hz]
         if too_high:
             raise SourceError(
-                f"the sound comes at {rate_hz} Hz, but a bundle wants {too_high[-1]} Hz: "
+                f"the sound comes at {rate_hz} Hz, but a bundle wants {max(too_high)} Hz: "
                 "use a source with a higher rate or a bundle with a lower one"
             )
 
@@ -85,9 +87,7 @@ class Windower:
 class _Stretch:
     """Sound without a hole, from its first frame on. Positions are samples since then."""
 
-    def __init__(
-        self, block: Block, window_s: float, hop_s: float, rates: Iterable[int], first_index: int
-    ) -> None:
+    def __init__(self, block: Block, window_s: float, hop_s: float, rates: Iterable[int], first_index: int) -> None:
         self.origin, self._rate_hz, self._start_frame = block.origin, block.rate_hz, block.start_frame
         self.first_index, self.emitted = first_index, 0
         self._window_s, self._hop_s = window_s, hop_s
@@ -145,8 +145,7 @@ class _Stretch:
         start, n = self._position(self._rate_hz), round(duration_s * self._rate_hz)
         samples = self._native.cut(start, n)
         resampled = {
-            rate: tape.cut(self._position(rate), round(duration_s * rate))
-            for rate, tape in self._resampled.items()
+            rate: tape.cut(self._position(rate), round(duration_s * rate)) for rate, tape in self._resampled.items()
         }
         if self._same_rate:
             resampled[self._rate_hz] = samples
@@ -168,9 +167,7 @@ class _Stretch:
 
     def _times(self, first: int, last: int) -> tuple[float, float]:
         """Wall clock of position `first`, and when `last` was at hand."""
-        utc_s = next(
-            utc + (first - at) / self._rate_hz for at, utc, _ in reversed(self._blocks) if at <= first
-        )
+        utc_s = next(utc + (first - at) / self._rate_hz for at, utc, _ in reversed(self._blocks) if at <= first)
         monotonic_s = next(monotonic for at, _, monotonic in reversed(self._blocks) if at <= last)
         return utc_s, monotonic_s
 

@@ -20,9 +20,7 @@ RATE = 16_000
 
 def tones(seconds: float = 1.3, channels: int = 2) -> Samples:
     t = np.arange(round(seconds * RATE)) / RATE
-    return np.stack([0.4 * np.sin(2 * np.pi * 300 * (c + 1) * t) for c in range(channels)], 1).astype(
-        np.float32
-    )
+    return np.stack([0.4 * np.sin(2 * np.pi * 300 * (c + 1) * t) for c in range(channels)], 1).astype(np.float32)
 
 
 def joined(blocks: list[Block]) -> Samples:
@@ -86,9 +84,7 @@ def test_nan_in_a_float_file_reaches_the_quality_check(tmp_path: Path) -> None:
         ("a.flac", "PCM_16"),
     ],
 )
-def test_what_is_left_of_a_truncated_file_is_read_with_one_warning(
-    tmp_path: Path, name: str, subtype: str
-) -> None:
+def test_what_is_left_of_a_truncated_file_is_read_with_one_warning(tmp_path: Path, name: str, subtype: str) -> None:
     path = tmp_path / name
     soundfile.write(path, tones(4.0, 1), RATE, subtype=subtype)
     whole = joined(list(read_file(path)))
@@ -137,9 +133,7 @@ def empty_wav(path: Path) -> None:
         ("a.wav", lambda p: p.mkdir(), r"a\.wav: cannot be read \(Is a directory\)"),
     ],
 )
-def test_a_file_without_sound_is_one_clear_line(
-    tmp_path: Path, name: str, make: object, message: str
-) -> None:
+def test_a_file_without_sound_is_one_clear_line(tmp_path: Path, name: str, make: object, message: str) -> None:
     make(tmp_path / name)  # type: ignore[operator]
     with pytest.raises(SourceError, match=message) as caught:
         list(read_file(tmp_path / name))

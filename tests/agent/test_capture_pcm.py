@@ -109,6 +109,7 @@ class FakeSound:
 
     def __init__(self, fails: str = "") -> None:
         self.fails, self.opened, self.reads = fails, {}, 0  # type: ignore[var-annotated]
+        self.ends_after = 3
 
     def query_hostapis(self) -> list[dict[str, str]]:
         return [{"name": "ALSA"}, {"name": "OSS"}]
@@ -149,7 +150,7 @@ class FakeSound:
 
     def read(self, frames: int) -> tuple[bytes, bool]:
         self.reads += 1
-        if self.reads > 3:
+        if self.reads > self.ends_after:
             raise BrokenPipeError
         return np.full((frames, self.opened["channels"]), self.reads, "<f4").tobytes(), self.reads == 2
 
@@ -177,12 +178,17 @@ def test_the_native_rate_unless_another_is_asked_for(fails: str, asked: int | No
 
 
 def test_what_the_child_cannot_open_is_one_line() -> None:
-    with pytest.raises(
-        SourceError, match=r"^machine at 48000 Hz, 2 channel\(s\): Device unavailable \[PaErr"
-    ):
+    with pytest.raises(SourceError, match=r"^machine at 48000 Hz, 2 channel\(s\): Device unavailable \[PaErr"):
         child.capture(FakeSound("open"), io.BytesIO(), "machine", None, 2)
     with pytest.raises(SourceError, match="3 channels wanted, it has 2"):
         child.capture(FakeSound(), io.BytesIO(), "machine", None, 3)
+
+
+def test_a_device_without_a_clock_is_no_microphone() -> None:
+    sound = FakeSound()
+    sound.ends_after = 1000
+    with pytest.raises(SourceError, match="faster than time passes"):
+        child.capture(sound, io.BytesIO(), "machine", None, 2)
 
 
 def test_the_child_lists_alsa_inputs_only() -> None:

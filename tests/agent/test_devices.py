@@ -64,9 +64,7 @@ def found(tmp_path: Path) -> list[Card]:
     tree.card(10, "Device_1")
     tree.usb(10, "1-1.2", "0d8c:0014")
     tree.write("asound/card10/pcm0c/sub0/status", "state: RUNNING\nowner_pid   : 812\nhw_ptr: 5")
-    tree.write(
-        "asound/card10/pcm0c/sub0/hw_params", "access: RW\nformat: S16_LE\nchannels: 2\nrate: 32000 (32000/1)"
-    )
+    tree.write("asound/card10/pcm0c/sub0/hw_params", "access: RW\nformat: S16_LE\nchannels: 2\nrate: 32000 (32000/1)")
     tree.write("812/comm", "arecord")
     return cards(tree.proc, tree.sys)
 

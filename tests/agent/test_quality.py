@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +97,7 @@ def test_one_sided_clipping_is_found() -> None:
     bits=st.sampled_from([8, 16, 24, 32]),
     rate_hz=st.sampled_from([16_000, 48_000]),
 )
-def test_a_pure_tone_is_not_clipping(
-    f: float, amplitude: float, phase: float, bits: int, rate_hz: int
-) -> None:
+def test_a_pure_tone_is_not_clipping(f: float, amplitude: float, phase: float, bits: int, rate_hz: int) -> None:
     x = tone(f, amplitude, rate_hz, phase)
     assert clipped_share(x if bits == 32 else quantised(x, bits)) == 0
 
@@ -136,14 +133,3 @@ def test_the_real_clipped_compressor_and_the_normal_recordings(shared_dir: Path)
     assert set(reasons("compressor/run_clipped")) == {("clipping",)}
     for folder in ("compressor/rest", "compressor/run", "compressor/off", "bldc_m1/healthy", "eight_channel"):
         assert set(reasons(folder)) == {()}, folder
-
-
-def test_it_is_cheap() -> None:
-    x = noise(n=480_000)
-    judged(x, 48_000)
-    spent = []
-    for _ in range(5):
-        start = time.process_time()
-        judged(x, 48_000)
-        spent.append(time.process_time() - start)
-    assert min(spent) < 0.015  # measured 1.6 ms; generous, to be no test of the machine's load

@@ -151,6 +151,7 @@ def test_what_is_played_is_captured_on_every_channel(server: SoundServer, microp
     for channel, f in zip(x.T, (1000, 3000), strict=True):
         spectrum = np.abs(np.fft.rfft(channel))
         assert np.argmax(spectrum) == f * 4
+        assert spectrum[f * 4] ** 2 > 0.9999 * np.sum(spectrum**2)  # no sample is missing
         assert np.std(channel) == pytest.approx(0.25 / np.sqrt(2), rel=0.02)
     assert microphone.status().restarts == 0
 

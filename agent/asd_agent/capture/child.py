@@ -22,6 +22,7 @@ from asd_agent.errors import SourceError
 LATENCY_S = 0.5  # the card's ring buffer: what a busy processor may sleep through without loss
 
 PORTAUDIO_FIRST_RATE_HZ = 44_100
+PACE_BLOCKS = 100  # ALSA's null device and a sound server without a source hand out zeros at any speed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,19 +88,24 @@ def capture(sounddevice: Any, out: BinaryIO, name: str, rate_hz: int | None, cha
             device=device.index, samplerate=rate_hz, channels=channels, dtype="float32", latency=LATENCY_S
         ) as stream:
             out.write(hello(rate_hz, channels, device.name))
-            _copy(stream, out, round(BLOCK_S * rate_hz), channels)
+            while True:
+                started = time.monotonic()
+                for _ in range(PACE_BLOCKS):
+                    _copy(stream, out, round(BLOCK_S * rate_hz), channels)
+                if time.monotonic() - started < PACE_BLOCKS * BLOCK_S / 2:
+                    raise SourceError(f"{name} delivers faster than time passes: there is no sound card behind it")
     except sounddevice.PortAudioError as exc:
         raise SourceError(f"{name} at {rate_hz} Hz, {channels} channel(s): {_one_line(exc)}") from exc
 
 
 def _copy(stream: Any, out: BinaryIO, frames: int, channels: int) -> None:
-    while True:
-        data, lost = stream.read(frames)
-        if len(data) != frames * channels * SAMPLE_BYTES:
-            raise SourceError("the sound card delivered an incomplete block")
-        out.write(PACKET.pack(LOST if lost else 0, frames, time.monotonic()))
-        out.write(data)
-        out.flush()
+    """One packet."""
+    data, lost = stream.read(frames)
+    if len(data) != frames * channels * SAMPLE_BYTES:
+        raise SourceError("the sound card delivered an incomplete block")
+    out.write(PACKET.pack(LOST if lost else 0, frames, time.monotonic()))
+    out.write(data)
+    out.flush()
 
 
 def _private_stdout() -> BinaryIO:
@@ -110,12 +116,11 @@ def _private_stdout() -> BinaryIO:
 
 
 def _sounddevice() -> Any:
+    os.environ.setdefault("JACK_NO_START_SERVER", "1")  # else PortAudio's look at JACK can start one, with the card
     try:
         import sounddevice
     except (ImportError, OSError) as exc:
-        raise SourceError(
-            f"sound cards cannot be used: {_one_line(exc)} (apt install libportaudio2)"
-        ) from exc
+        raise SourceError(f"sound cards cannot be used: {_one_line(exc)} (apt install libportaudio2)") from exc
     return sounddevice
 
 

@@ -128,9 +128,7 @@ def _open(path: Path) -> tuple[Any, int]:
     except OSError as exc:
         raise SourceError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
     except soundfile.LibsndfileError as exc:
-        raise SourceError(
-            f"{path}: not a recording that can be read ({exc.error_string.rstrip('.')})"
-        ) from exc
+        raise SourceError(f"{path}: not a recording that can be read ({exc.error_string.rstrip('.')})") from exc
     certain = MP3_CERTAIN if sound.format == "MP3" else 1.0
     return sound, int(sound.frames * cut * certain)
 

@@ -39,9 +39,7 @@ class Patience:
 class LiveSource(Source):
     """`argv` writes PCM that `decoder()` understands; a fresh decoder for every child."""
 
-    def __init__(
-        self, argv: Sequence[str], decoder: Callable[[], Decoder], patience: Patience | None = None
-    ) -> None:
+    def __init__(self, argv: Sequence[str], decoder: Callable[[], Decoder], patience: Patience | None = None) -> None:
         self._argv, self._new_decoder = list(argv), decoder
         self._patience = patience or Patience()
         self._child: Child | None = None

@@ -98,8 +98,11 @@ class Child:
     def _exited_within(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         while True:
-            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                return True
+            try:
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    return True
+            except ChildProcessError:
+                return True  # somebody else has reaped it
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)

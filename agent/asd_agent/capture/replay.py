@@ -38,9 +38,7 @@ class ReplaySource(Source):
                 return None
         self._played_s = played_s
         now = time.monotonic()
-        return self._deliver(
-            replace(block, monotonic_s=now, utc_s=time.time() - len(block.samples) / block.rate_hz)
-        )
+        return self._deliver(replace(block, monotonic_s=now, utc_s=time.time() - len(block.samples) / block.rate_hz))
 
     def status(self) -> SourceStatus:
         age_s = None if self._last_s is None else time.monotonic() - self._last_s

@@ -31,9 +31,7 @@ TABLE = 16_384  # points of one revolution
 FADE_S = 0.1  # a fault comes and goes without a click
 
 
-def fault_signal(
-    kind: str, n: int, rate_hz: int, rng: np.random.Generator, shaft_hz: float = 24.9
-) -> Samples:
+def fault_signal(kind: str, n: int, rate_hz: int, rng: np.random.Generator, shaft_hz: float = 24.9) -> Samples:
     """`n` samples of a fault at constant speed, RMS 1. Raises ValueError for an unknown kind."""
     signal = _Fault(kind, rate_hz, shaft_hz, rng).take(np.arange(1.0, n + 1) * (shaft_hz / rate_hz))
     return np.asarray(signal / max(_rms(signal), 1e-12), np.float32)
@@ -118,9 +116,7 @@ class _Fault:
         self._kind, self._rate_hz, self._shaft_hz, self._rng = kind, rate_hz, shaft_hz, rng
         self._noise = self._hits = None
         if kind == "hiss":
-            self._noise = _FilteredNoise(
-                _band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng
-            )
+            self._noise = _FilteredNoise(_band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng)
         elif kind in ("bearing", "knocks"):
             response = _bearing_response(rate_hz) if kind == "bearing" else _knock_response(rate_hz)
             self._hits = _Convolver(response)

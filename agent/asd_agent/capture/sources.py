@@ -18,9 +18,7 @@ from asd_agent.capture.stdin import StdinSource
 from asd_agent.errors import SourceError
 
 
-def open_source(
-    source: config.Source, channels_used: Sequence[int] = (), patience: Patience | None = None
-) -> Source:
+def open_source(source: config.Source, channels_used: Sequence[int] = (), patience: Patience | None = None) -> Source:
     """A source that delivers all channels; `channels_used` are those that machines listen to.
 
     Returns at once: a device that is absent is a matter of `status`. Raises SourceError for what can never
@@ -54,7 +52,5 @@ def _microphone(source: config.MicrophoneSource, channels: int) -> list[str]:
 
 def _enough(channels: int, wanted: int) -> int:
     if channels < wanted:
-        raise SourceError(
-            f"channel {wanted - 1} wanted (counted from 0), but the source has {channels} channel(s)"
-        )
+        raise SourceError(f"channel {wanted - 1} wanted (counted from 0), but the source has {channels} channel(s)")
     return channels
