@@ -22,7 +22,8 @@ from asd_train import cli, state
 from asd_train import config as cfg
 from asd_train.data import DataSource
 from asd_train.data.dataset import Batches
-from asd_train.fit import Endless, fit
+from asd_train.feed import Endless
+from asd_train.fit import fit
 from asd_train.model import load_system
 from asd_train.pooling import pool
 
@@ -52,9 +53,7 @@ def small(challenge: Path, **changes: Any) -> cfg.System:
         data=[DataSource(path=str(challenge))],
         model=cfg.Model(branches=branches),
         clip_s=1.0,
-        objective=cfg.Classify(
-            loss=cfg.AdaCos(centres=2, dynamic=True), mixup=0.5, exchange=0.5, noise=cfg.NoiseMix()
-        ),
+        objective=cfg.Classify(loss=cfg.AdaCos(centres=2, dynamic=True), mixup=0.5, exchange=0.5, noise=cfg.NoiseMix()),
         train=train,
     )
     return msgspec.structs.replace(system, **changes)
@@ -193,12 +192,7 @@ def test_processes_share_an_epoch_without_overlap(count: int) -> None:
     whole = [[next(stream) for stream in streams] for _ in range(20)]
     per_epoch = len(batches()) // count
     for epoch in range(20 // per_epoch):
-        keys = [
-            key
-            for row in whole[epoch * per_epoch : (epoch + 1) * per_epoch]
-            for batch in row
-            for key in batch
-        ]
+        keys = [key for row in whole[epoch * per_epoch : (epoch + 1) * per_epoch] for batch in row for key in batch]
         assert {e for _, e in keys} == {epoch}
         assert len({c for c, _ in keys}) == len(keys)
     for start in (1, per_epoch - 1, per_epoch, per_epoch + 1):

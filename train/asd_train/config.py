@@ -44,9 +44,7 @@ class SpecAugment(_Section, frozen=True):
 class EncoderBranch(_Section, frozen=True, tag_field="kind", tag="encoder"):
     """A pre-trained audio encoder, pooled to one vector per clip."""
 
-    checkpoint: str | None = (
-        None  # a public checkpoint, a run of ours, or None = random weights of `encoder`, `size`
-    )
+    checkpoint: str | None = None  # a public checkpoint, a run of ours, or None = random weights of `encoder`, `size`
     encoder: Literal["beats", "eat", "efficientat"] | None = None  # only without a checkpoint
     size: str = "base"
     tuning: Literal["full", "lora", "frozen"] = "full"
@@ -66,9 +64,7 @@ class SpectrumBranch(_Section, frozen=True, tag_field="kind", tag="fft"):
 
     dim: Count = 128
     width: Count = 128
-    normalise: Literal["none", "clip"] = (
-        "none"  # clip: each spectrum to mean 0 and deviation 1, level is not heard
-    )
+    normalise: Literal["none", "clip"] = "none"  # clip: each spectrum to mean 0 and deviation 1, level is not heard
 
 
 Branch = EncoderBranch | SpectrumBranch
@@ -186,9 +182,7 @@ class System(_Section, frozen=True):
     data: Annotated[list[DataSource], Meta(min_length=1)]
     model: Model
     classes: ClassOptions = ClassOptions()
-    clip_s: Positive | None = (
-        10.0  # clips are cut or filled to this length; None = any length, padded and masked
-    )
+    clip_s: Positive | None = 10.0  # clips are cut or filled to this length; None = any length, padded and masked
     fill: Literal["tile", "pad"] = "tile"
     objective: Objective | None = None
     train: Train | None = None
@@ -246,12 +240,10 @@ def _tiny_branch(branch: Branch) -> Branch:
 
 def _tiny_output(output: Output) -> Output:
     layers = output.layers
-    return (
-        output if layers is None or isinstance(layers, str) else msgspec.structs.replace(output, layers=[1])
-    )
+    return output if layers is None or isinstance(layers, str) else msgspec.structs.replace(output, layers=[1])
 
 
 def family(checkpoint: str) -> Literal["beats", "eat", "efficientat"]:
     """What encoder a checkpoint's name promises."""
-    name = Path(checkpoint).name.lower()
+    name = "/".join(Path(checkpoint).parts[-2:]).lower()  # runs/b_lbeats/system
     return "beats" if "beats" in name else "eat" if "eat" in name else "efficientat"

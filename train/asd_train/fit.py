@@ -10,18 +10,12 @@ run/
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
-from torch.utils.data import Sampler
 
 from asd_agent.errors import UsageError
 from asd_train import config as cfg
@@ -29,40 +23,12 @@ from asd_train import objectives, state
 from asd_train.config import System as SystemConfig
 from asd_train.data import ClassMap, Clip, load_clips, training_clips
 from asd_train.data.audio import AudioCache, Progress
-from asd_train.data.dataset import Batch, Batches, ClipDataset, Key, loader
-from asd_train.loop import Feed, Job, make_accelerator, train
+from asd_train.data.dataset import Batches, ClipDataset
+from asd_train.feed import Places, feed_of, steps_of
+from asd_train.loop import Job, make_accelerator, train
 from asd_train.model import System, build_system, describe, save_system
 from asd_train.noise import NoisePool
-
-
-class Endless(Sampler[list[Key]]):
-    """Epoch after epoch of batches without an end, from batch `start` on, every `processes`-th."""
-
-    def __init__(
-        self, batches: Batches, start: int, rank: int, processes: int, places: np.ndarray[Any, Any]
-    ) -> None:
-        """`places` [entries]: the clip that each entry of `batches` stands for."""
-        self.batches, self.start, self.rank, self.processes, self.places = (
-            batches,
-            start,
-            rank,
-            processes,
-            places,
-        )
-        self.per_epoch = len(batches) // processes
-        if self.per_epoch == 0:
-            raise UsageError(
-                f"{len(batches)} batches of data for {processes} processes: use a smaller batch_size"
-            )
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, skip = divmod(self.start, self.per_epoch)
-        while True:
-            self.batches.set_epoch(epoch, skip * self.processes + self.rank)
-            for number, batch in enumerate(self.batches):
-                if number % self.processes == 0 and skip + number // self.processes < self.per_epoch:
-                    yield [(int(self.places[entry]), epoch) for entry, epoch in batch]
-            epoch, skip = epoch + 1, 0
+from asd_train.origin import origin_of
 
 
 @dataclass(frozen=True)
@@ -74,18 +40,14 @@ class Material:
     classes: ClassMap | None
     noise: list[Clip]
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of names, sizes and classes; folders may move."""
-        digest = hashlib.sha256()
-        for clip in [*self.clips, *self.noise]:
-            size = Path(clip.path).stat().st_size
-            label = self.classes.label(clip) if self.classes else ""
-            digest.update(f"{clip.group} {clip.split} {clip.file} {size} {label}\n".encode())
-        return digest.hexdigest()[:32]
+    @property
+    def used(self) -> list[tuple[Clip, int]]:
+        """Everything that training sees, with its class."""
+        rows = self.classes.labels(self.clips).tolist() if self.classes else [-1] * len(self.clips)
+        return [*zip(self.clips, rows, strict=True), *((clip, -1) for clip in self.noise)]
 
     @cached_property
-    def places(self) -> np.ndarray[Any, Any]:
+    def places(self) -> Places:
         """Clip of each entry of an epoch: separation meets supplemental clips 1 + `variants` times."""
         objective = self.config.objective
         copies = 1 + objective.variants if isinstance(objective, cfg.Separate) else 1
@@ -104,9 +66,7 @@ def gather(config: SystemConfig) -> Material:
     return Material(config, classes.keep(found), classes, noise if config.objective.noise else [])
 
 
-def audio_of(
-    material: Material, rate_hz: int, limit_gb: float = 0.0, progress: Progress | None = None
-) -> AudioCache:
+def audio_of(material: Material, rate_hz: int, limit_gb: float = 0.0, progress: Progress | None = None) -> AudioCache:
     return AudioCache([clip.path for clip in material.clips], rate_hz, limit_gb=limit_gb, progress=progress)
 
 
@@ -116,20 +76,6 @@ def batches_of(material: Material, audio: AudioCache) -> tuple[ClipDataset, Batc
     dataset = ClipDataset(material.clips, audio, labels, config.clip_s, fill=config.fill, seed=settings.seed)
     lengths = dataset.lengths[material.places]
     return dataset, Batches(lengths, settings.batch_size, seed=settings.seed, drop_last=True)
-
-
-def feed_of(dataset: ClipDataset, batches: Batches, places: np.ndarray[Any, Any], workers: int) -> Feed:
-    def feed(done: int, rank: int, processes: int) -> Iterator[Batch]:
-        return iter(loader(dataset, Endless(batches, done, rank, processes, places), workers))
-
-    return feed
-
-
-def steps_of(settings: cfg.Train, batches: int, processes: int) -> int:
-    """Updates of the weights in the whole run."""
-    if settings.steps is not None:
-        return settings.steps
-    return max(1, (settings.epochs or 1) * (batches // processes) // settings.accumulate)
 
 
 def learner_of(material: Material, system: System) -> objectives.SystemLearner:
@@ -164,12 +110,7 @@ def fit(
     material = gather(config)
     system = build_system(config)
     names = list(material.classes.names) if material.classes else []
-    origin = state.Origin(
-        config=msgspec.json.decode(msgspec.json.encode(config)),
-        data=material.fingerprint,
-        processes=accelerator.num_processes,
-        revision=revision(),
-    )
+    origin = origin_of(config, material.used, accelerator.num_processes)
 
     def save(at: Path, step: int) -> None:
         if accelerator.is_main_process:
@@ -186,10 +127,7 @@ def fit(
     learner = learner_of(material, system)
     job = Job(folder, settings, steps, origin, tensorboard)
     if accelerator.is_main_process:
-        state.claim(folder, resume)
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump(origin.config, sort_keys=False, allow_unicode=True)
-        )
+        state.claim(folder, origin, resume, "system")
     train(
         learner,
         feed_of(dataset, batches, material.places, settings.workers),
@@ -199,18 +137,6 @@ def fit(
     )
     save(folder / "system", steps)
     return folder / "system"
-
-
-def revision() -> str:
-    """Git revision of the code, "+" when files have been changed since; "" outside a repository."""
-    here = Path(__file__).parent
-    try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        return subprocess.run(
-            command, cwd=here, capture_output=True, text=True, timeout=20, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _settings(config: SystemConfig) -> cfg.Train:

@@ -22,6 +22,8 @@ from asd_agent.errors import AsdError, UsageError
 from asd_train import state
 from asd_train.config import Schedule, Train
 from asd_train.data.dataset import Batch
+from asd_train.feed import Feed
+from asd_train.origin import Origin, difference
 from asd_train.parts import schedule
 from asd_train.parts.ema import Ema
 from asd_train.progress import Reporter
@@ -44,9 +46,6 @@ class Learner(nn.Module):
         """Weights have changed for the step-th time (teachers follow here)."""
 
 
-Feed = Callable[[int, int, int], Iterator[Batch]]  # (batches done, rank, processes) -> batches without an end
-
-
 @dataclass(frozen=True)
 class Job:
     """One run: what to train with, for how long, and where it is written."""
@@ -54,7 +53,7 @@ class Job:
     folder: Path
     settings: Train
     steps: int
-    origin: state.Origin
+    origin: Origin
     tensorboard: bool = False
 
 
@@ -122,9 +121,7 @@ def _gradients(
         batch = Batch(*(x.to(accelerator.device, non_blocking=True) for x in batch))
         last = number == settings.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            with torch.autocast(
-                accelerator.device.type, torch.bfloat16, enabled=in_bf16(settings, accelerator)
-            ):
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=in_bf16(settings, accelerator)):
                 losses = model(batch)
             accelerator.backward(losses["loss"] / settings.accumulate)
         for name, value in losses.items():
@@ -174,7 +171,7 @@ def _resume(job: Job, learner: Learner, optimiser: torch.optim.Optimizer, ema: E
     folder = state.newest(job.folder)
     if folder is None:
         return 0
-    differs = state.difference(state.read_manifest(folder).origin, job.origin)
+    differs = difference(state.read_manifest(folder).origin, job.origin)
     if differs:
         raise UsageError(f"{folder}: cannot be resumed, {differs}; name another folder to start anew")
     return state.load(folder, rank, learner, optimiser, ema)

@@ -38,7 +38,7 @@ class SystemLearner(Learner):
         """The batch's waveforms, some with noise of their machine."""
         if options is None or self.pool is None:
             return batch.waveform
-        return self.pool.add_to(batch.waveform, places(batch), options.probability, options.snr_db)
+        return self.pool.add_to(batch.waveform, batch.row, options.probability, options.snr_db)
 
 
 class Classify(SystemLearner):
@@ -59,9 +59,7 @@ class Classify(SystemLearner):
         self.exchange_head: nn.Module | None = None
         if config.exchange:
             if branches < 2:
-                raise UsageError(
-                    "objective.exchange needs at least two branches to exchange features between"
-                )
+                raise UsageError("objective.exchange needs at least two branches to exchange features between")
             # The classes of exchanged features stand for mixtures of clips: no centre count of their own.
             self.exchange_head = class_loss(config.loss, dim, [""] * (branches + 1) * len(classes))
 
@@ -161,24 +159,19 @@ class Separate(SystemLearner):
         x = batch.waveform
         noise = torch.randn_like(x)
         if self.pool is not None:
-            has = self.pool.has(places(batch)).to(x.device)[:, None]
-            noise = torch.where(has, self.pool.draw(places(batch), x.shape[1]), noise)
+            has = self.pool.has(batch.row).to(x.device)[:, None]
+            noise = torch.where(has, self.pool.draw(batch.row, x.shape[1]), noise)
         if padding is not None:
             noise = noise.masked_fill(padding, 0.0)
         noisy = augment.add_noise(x, noise, augment.uniform(len(x), *self.config.snr_db, like=x))
         quiet = torch.rand(len(x)) < 1 / (1 + self.config.variants)
-        quiet &= self.supplemental[places(batch).cpu()]
+        quiet &= self.supplemental[batch.row.cpu()]
         return torch.where(quiet.to(x.device)[:, None], x, noisy)
 
     def before_update(self, progress: float) -> None:
         if progress >= self.config.decoder_share:  # the encoder goes on alone, through the decoder as it is
             for parameter in self.decoder.parameters():
                 parameter.grad = None
-
-
-def places(batch: Batch) -> Tensor:
-    """`batch.index`, which mypy takes for the method of tuples: [batch] places in the training set."""
-    return batch[3]
 
 
 def patches(mel: Tensor, times: int, size: int) -> Tensor:

@@ -13,12 +13,12 @@ The position in the data is no state: it follows from the step.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -26,18 +26,10 @@ from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
 from asd_train.folders import PART, written_whole
+from asd_train.origin import Origin
 from asd_train.parts.ema import Ema
 
 KEPT = 2
-
-
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run was started with; a run only resumes where all but the revision agree."""
-
-    config: dict[str, Any]
-    data: str  # fingerprint of the training clips
-    processes: int
-    revision: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +39,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
 
 
-def claim(run: Path, resume: bool) -> None:
-    """Make the run's folder; raises UsageError when it holds another run and going on was not asked for."""
-    if not resume and (newest(run) or (run / "system").exists()):
+def claim(run: Path, origin: Origin, resume: bool, result: str) -> None:
+    """Make the run's folder and note the configuration there.
+
+    Raises UsageError when it holds a run (or its `result`) and going on was not asked for.
+    """
+    if not resume and (newest(run) or (run / result).exists()):
         raise UsageError(f"{run}: holds a run already; add --resume to go on with it, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(origin.config, sort_keys=False, allow_unicode=True)
+    (run / "config.yaml").write_text(text, encoding="utf-8")
 
 
 def newest(run: Path) -> Path | None:
@@ -74,9 +71,7 @@ def save(
     with written_whole(folder) as part:
         save_model(learner, str(part / "model.safetensors"))
         state = optimiser.state_dict()
-        tensors = {
-            f"{n}.{key}": _plain(value) for n, entry in state["state"].items() for key, value in entry.items()
-        }
+        tensors = {f"{n}.{key}": _plain(value) for n, entry in state["state"].items() for key, value in entry.items()}
         save_file(tensors, part / "optimiser.safetensors")
         if ema is not None:
             save_file({name: _plain(value) for name, value in ema.average.items()}, part / "ema.safetensors")
@@ -90,37 +85,15 @@ def save(
     return folder
 
 
-def difference(then: Origin, now: Origin) -> str:
-    """In words, what forbids to go on with a run; "" when nothing does. Another git revision is fine."""
-    if then.data != now.data:
-        return "the training data has changed"
-    if then.processes != now.processes:
-        return f"it ran on {then.processes} processes, this would be {now.processes}"
-    keys = sorted(_changed(then.config, msgspec.to_builtins(now.config)))
-    return f"the configuration has changed ({', '.join(keys)})" if keys else ""
-
-
-def _changed(then: Any, now: Any, key: str = "") -> Iterator[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        for name in then.keys() | now.keys():
-            yield from _changed(then.get(name), now.get(name), f"{key}.{name}".lstrip("."))
-    elif then != now:
-        yield key
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Raises UsageError when it is damaged."""
     try:
         return msgspec.json.decode((folder / "checkpoint.json").read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError) as exc:
-        raise UsageError(
-            f"{folder}: not a training checkpoint ({exc}); delete it to use an older one"
-        ) from exc
+        raise UsageError(f"{folder}: not a training checkpoint ({exc}); delete it to use an older one") from exc
 
 
-def load(
-    folder: Path, rank: int, learner: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None
-) -> int:
+def load(folder: Path, rank: int, learner: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None) -> int:
     """Restore everything in place; returns the steps done. Raises UsageError when it does not fit."""
     manifest = read_manifest(folder)
     try:

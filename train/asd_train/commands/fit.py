@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, command="fit")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +58,23 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def changes(args: argparse.Namespace) -> list[str]:
     """The command line's changes as `config.load.read` takes them."""
-    import json
-
     data = [{"path": path} for path in args.data or ()]
     return [*([f"data={json.dumps(data)}"] if data else []), *args.set]
+
+
+def folder_of(args: argparse.Namespace, name: str) -> Path:
+    return Path(args.output or Path("runs") / name)
+
+
+@contextmanager
+def resumable(args: argparse.Namespace, folder: Path) -> Iterator[None]:
+    """A stopped run says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = " ".join(["asd-train", args.command, args.config, "-o", str(folder), "--resume"])
+        print(f"asd-train: stopped; go on with: {command} (and the same --data, --set)", file=sys.stderr)
+        raise
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,14 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
         print_plan(system)
         return 0
-    folder = Path(args.output or Path("runs") / system.name)
-    try:
-        result = fit(system, folder, resume=args.resume, tensorboard=args.tensorboard)
-    except KeyboardInterrupt:
-        print(
-            f"asd-train: stopped; go on with: asd-train fit {args.config} -o {folder} --resume",
-            file=sys.stderr,
-        )
-        raise
-    print(result)
+    folder = folder_of(args, system.name)
+    with resumable(args, folder):
+        print(fit(system, folder, resume=args.resume, tensorboard=args.tensorboard))
     return 0

@@ -1,0 +1,46 @@
+"""`asd-train pretrain`: EAT's self-supervised pre-training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from asd_train.commands.fit import add_config_arguments, changes, folder_of, resumable
+
+EPILOG = """\
+No labels are needed: any hours of normal sound do. The result is RUN/encoder, a checkpoint that configurations for
+asd-train fit, asd-train embed and asd-export bundle take.
+
+  asd-train pretrain configs/train/own_pretrain.yaml --data /srv/recordings -o runs/ours
+  asd-train pretrain configs/train/b_eat_large_pretrain.yaml --dry-run
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="pre-train an EAT encoder without labels",
+        description="Self-supervised pre-training of EAT, from scratch or from a checkpoint; resumes exactly.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_arguments(parser)
+    parser.set_defaults(run=run, command="pretrain")
+
+
+def run(args: argparse.Namespace) -> int:
+    from asd_agent.config.load import read
+    from asd_train import pretrain
+
+    config = read(args.config, pretrain.Pretrain, changes(args))
+    if args.tiny:
+        config = pretrain.tiny(config)
+    if args.dry_run:
+        from asd_train.plan import print_pretrain_plan
+
+        print_pretrain_plan(config)
+        return 0
+    folder = folder_of(args, config.name)
+    with resumable(args, folder):
+        print(pretrain.pretrain(config, folder, resume=args.resume, tensorboard=args.tensorboard))
+    return 0
