@@ -20,33 +20,28 @@ def plot_section(section: Section, limit: float, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise UsageError('a plot needs matplotlib: pip install "asd-agent[plot]"') from exc
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    _histograms(left, section, limit)
-    _roc(right, section)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+    upper = figure.add_subplot(grid[0, 0])
+    _histogram(upper, section, limit, "source")
+    _histogram(figure.add_subplot(grid[1, 0], sharex=upper), section, limit, "target")
+    _roc(figure.add_subplot(grid[:, 1]), section)
     figure.suptitle(section.name)
     figure.savefig(path, dpi=110)
 
 
-def _histograms(axes: Any, section: Section, limit: float) -> None:
+def _histogram(axes: Any, section: Section, limit: float, domain: str) -> None:
     scored = section.scored()
+    inside = scored.target if domain == "target" else ~scored.target
     edges = np.histogram_bin_edges(scored.scores, bins=30)
-    for domain, inside, style in (("source", ~scored.target, "-"), ("target", scored.target, "--")):
-        for label, rows in (("normal", inside & ~scored.anomalous), ("anomaly", inside & scored.anomalous)):
-            if rows.any():
-                axes.hist(
-                    scored.scores[rows],
-                    edges,
-                    histtype="step",
-                    linewidth=1.5,
-                    linestyle=style,
-                    color=_COLOURS[label],
-                    label=f"{domain} {label} ({np.count_nonzero(rows)})",
-                )
+    for label, rows in (("normal", inside & ~scored.anomalous), ("anomaly", inside & scored.anomalous)):
+        name = f"{label} ({np.count_nonzero(rows)})"
+        axes.hist(scored.scores[rows], edges, alpha=0.55, color=_COLOURS[label], label=name)
     if np.isfinite(limit):
-        axes.axvline(limit, color="0.4", linewidth=1, label="threshold")
-    axes.set_xlabel("anomaly score")
-    axes.set_ylabel("test clips")
+        axes.axvline(limit, color="0.3", linewidth=1, label="threshold")
+    axes.set_ylabel(f"{domain} clips")
+    if domain == "target":
+        axes.set_xlabel("anomaly score")
     axes.legend(fontsize=8, frameon=False)
 
 
