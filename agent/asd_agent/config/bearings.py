@@ -1,8 +1,8 @@
 """Fault frequencies of rolling bearings, and the geometry of some common ones.
 
-With r = ball_d / pitch_d * cos(angle), in turns of the shaft per turn (Harris, Rolling Bearing Analysis; Randall & Antoni,
-Mech. Syst. Signal Process. 25, 2011): cage FTF = (1 - r)/2, outer race BPFO = n FTF, inner race BPFI = n (1 - FTF),
-ball spin BSF = (1 - r^2) pitch_d / (2 ball_d). A ball defect strikes both races: the line is 2 BSF.
+With r = ball_d / pitch_d * cos(angle), in turns of the shaft per turn (Harris, Rolling Bearing Analysis; Randall &
+Antoni, Mech. Syst. Signal Process. 25, 2011): cage FTF = (1 - r)/2, outer race BPFO = n FTF, inner race BPFI = n (1 -
+FTF), ball spin BSF = (1 - r^2) pitch_d / (2 ball_d). A ball defect strikes both races: the line is 2 BSF.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def geometry_orders(
 
 
 # (balls, ball_d, pitch_d, angle_deg). 6203 and 6205 as in the CWRU data, ER-12K and ER-16K SpectraQuest, UER204
-# XJTU-SY, ZA-2115 IMS; the others by the usual pitch = (bore + outside) / 2. Makers differ by about 1 %: a data sheet wins.
+# XJTU-SY, ZA-2115 IMS; the others by the usual pitch = (bore + outside) / 2. Makers differ by about 1 %: a data sheet
+# wins.
 BEARINGS: dict[str, tuple[int, float, float, float]] = {
     "6203": (8, 6.746, 28.499, 0.0),
     "6204": (8, 7.938, 33.5, 0.0),

@@ -24,14 +24,14 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Shaft(_Part, kw_only=True):
+class Shaft(_Part, frozen=True, kw_only=True):
     """Another shaft: turns `ratio` times for each turn of the reference shaft."""
 
     name: Name
     ratio: Positive
 
 
-class BearingOrders(_Part, kw_only=True):
+class BearingOrders(_Part, frozen=True, kw_only=True):
     """Fault frequencies from a data sheet, as multiples of the speed of the bearing's shaft.
 
     `bsf` is the ball spin frequency; a ball defect strikes both races, so the line looked for is twice that.
@@ -50,7 +50,7 @@ class BearingOrders(_Part, kw_only=True):
             raise ValueError("bpfi is larger than bpfo when the inner ring turns: are they swapped?")
 
 
-class Bearing(_Part, kw_only=True):
+class Bearing(_Part, frozen=True, kw_only=True):
     """By geometry (balls, ball_d, pitch_d, angle_deg), by `orders`, or by a `type` of the built-in table."""
 
     name: Name
@@ -72,14 +72,17 @@ class Bearing(_Part, kw_only=True):
             self._check_geometry()
         if self.type is not None and self.type.upper() not in BEARINGS:
             known = ", ".join(sorted(BEARINGS))
-            raise ValueError(f"bearing {self.name!r}: type {self.type!r} is not in the table ({known}); give its geometry")
+            raise ValueError(
+                f"bearing {self.name!r}: type {self.type!r} is not in the table ({known}); give its geometry"
+            )
 
     def _check_geometry(self) -> None:
         if self.balls is None or self.ball_d is None or self.pitch_d is None:
             raise ValueError(f"bearing {self.name!r}: balls, ball_d and pitch_d are needed together")
         if self.balls * self.ball_d > math.pi * self.pitch_d:
             raise ValueError(
-                f"bearing {self.name!r}: {self.balls} balls of {self.ball_d:g} mm do not fit on a circle of {self.pitch_d:g} mm"
+                f"bearing {self.name!r}: {self.balls} balls of {self.ball_d:g} mm do not fit on a circle of "
+                f"{self.pitch_d:g} mm"
             )
 
     def fault_orders(self) -> Orders:
@@ -96,7 +99,7 @@ class Bearing(_Part, kw_only=True):
         return geometry_orders(self.balls, self.ball_d, self.pitch_d, self.angle_deg, rotating=self.rotating)
 
 
-class Gear(_Part, kw_only=True):
+class Gear(_Part, frozen=True, kw_only=True):
     """A mesh: the pinion with `teeth` sits on `shaft`; the wheel's speed follows from `wheel_teeth`."""
 
     name: Name
@@ -105,7 +108,7 @@ class Gear(_Part, kw_only=True):
     wheel_teeth: Annotated[int, Meta(ge=3, le=5000)] | None = None
 
 
-class Belt(_Part, kw_only=True):
+class Belt(_Part, frozen=True, kw_only=True):
     name: Name
     shaft: Name = REFERENCE_SHAFT
     pulley_d: Positive
@@ -113,10 +116,12 @@ class Belt(_Part, kw_only=True):
 
     def __post_init__(self) -> None:
         if math.pi * self.pulley_d >= self.length:
-            raise ValueError(f"belt {self.name!r}: length {self.length:g} mm is shorter than the pulley's circumference")
+            raise ValueError(
+                f"belt {self.name!r}: length {self.length:g} mm is shorter than the pulley's circumference"
+            )
 
 
-class Blades(_Part, kw_only=True):
+class Blades(_Part, frozen=True, kw_only=True):
     """A fan, pump or propeller."""
 
     name: Name
@@ -124,7 +129,7 @@ class Blades(_Part, kw_only=True):
     count: Annotated[int, Meta(ge=2, le=500)]
 
 
-class Mechanism(_Part, kw_only=True):
+class Mechanism(_Part, frozen=True, kw_only=True):
     """`mode`: the mechanism score joins the encoder's, replaces it, or stays beside it (reasons only)."""
 
     mode: Literal["join", "replace", "beside"] = "join"
@@ -155,7 +160,7 @@ class Mechanism(_Part, kw_only=True):
     def _check_names(self) -> None:
         shafts = [REFERENCE_SHAFT, *(s.name for s in self.shafts)]
         _unique("shafts", shafts)
-        parts = [*self.bearings, *self.gears, *self.belts, *self.blades]
+        parts: list[Bearing | Gear | Belt | Blades] = [*self.bearings, *self.gears, *self.belts, *self.blades]
         _unique("bearings, gears, belts, blades", [p.name for p in parts])
         for part in parts:
             if part.shaft not in shafts:

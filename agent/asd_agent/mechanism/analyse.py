@@ -16,8 +16,8 @@ from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.kurtosis import kurtosis
 from asd_agent.mechanism.orders import orders
 from asd_agent.mechanism.shape import level, shape
-from asd_agent.mechanism.speed import DEFAULT_RANGE_HZ, Speed, find, refine
 from asd_agent.mechanism.spectrum import Spectrum, transform
+from asd_agent.mechanism.speed import DEFAULT_RANGE_HZ, Speed, find, refine
 from asd_agent.mechanism.wavelet import wavelet
 from asd_agent.types import Floats, Samples
 
@@ -42,7 +42,7 @@ class Analysis:
     speed: Speed | None
     angular: Spectrum  # at equal shaft angles when the speed drifts, else the same object
     envelope: Envelope  # of `angular`
-    track: tracking.Track | None = None
+    drifting: bool = False  # `angular` differs from `spectrum`
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,22 @@ class Analyser:
         if reasons:
             known = level(samples) if not set(reasons) & {"nan", "short"} else {}
             return Indicators(known | {f"gate.{r}": 1.0 for r in reasons}, speed, reasons)
-        whole = self.analyse(samples, speed)
+        return self.describe(samples, self.analyse(samples, speed))
+
+    def describe(self, samples: Samples, whole: Analysis) -> Indicators:
+        """The indicators of a window that has been taken apart already."""
         return Indicators(level(samples) | self._families(whole), whole.speed)
 
     def analyse(self, samples: Samples, speed: Speed | None = None) -> Analysis:
         """samples [n] that pass the gates."""
         spectrum = transform(samples, self.rate_hz)
         found = self.find_speed(spectrum, speed)
-        path = tracking.track(spectrum, found.hz) if found is not None and not found.steady else None
-        angular = spectrum
-        if found is not None and path is not None and path.credible:
-            angular = transform(tracking.resample_to_angle(spectrum.samples, self.rate_hz, path), self.rate_hz)
-            found = Speed(float(path.hz.mean()), found.source, found.confidence, tolerance=0.002)
-        return Analysis(spectrum, found, angular, envelope(angular, self.envelope_top_hz(found)), path)
+        straight = tracking.straighten(spectrum, found.hz) if found is not None else None
+        if found is None or straight is None:
+            return Analysis(spectrum, found, spectrum, envelope(spectrum, self.envelope_top_hz(found)))
+        angular, mean_hz = straight
+        found = Speed(mean_hz, found.source, found.confidence, tolerance=0.002)
+        return Analysis(spectrum, found, angular, envelope(angular, self.envelope_top_hz(found)), drifting=True)
 
     def find_speed(self, spectrum: Spectrum, given: Speed | None) -> Speed | None:
         """Given by a topic or configured, then sharpened by the sound; else estimated, or None when unsure."""
@@ -122,11 +125,12 @@ class Analyser:
             out[f"envelope.{train.name}.tiles"] = float(best.mean())
         return out
 
-    def known_lines_hz(self, shaft_hz: float, top_hz: float) -> Floats:
+    def known_lines_hz(self, shaft_hz: float | None, top_hz: float) -> Floats:
         """Harmonics of every shaft and of the mains: in the envelope they are no evidence of a bearing."""
-        ratios = [1.0, *(s.ratio for s in self.config.shafts)]
-        bases = [ratio * shaft_hz for ratio in ratios] + ([self.config.mains_hz] if self.config.mains_hz else [])
-        return np.concatenate([np.arange(1, int(top_hz / base) + 1) * base for base in bases])
+        ratios = [1.0, *(s.ratio for s in self.config.shafts)] if shaft_hz is not None else []
+        bases = [ratio * (shaft_hz or 0.0) for ratio in ratios]
+        bases += [self.config.mains_hz] if self.config.mains_hz is not None else []
+        return np.concatenate([np.zeros(0), *(np.arange(1, int(top_hz / base) + 1) * base for base in bases)])
 
 
 def train_bases_hz(train: lines.Train, speed: Speed, df_hz: float) -> Floats:

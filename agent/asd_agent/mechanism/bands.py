@@ -1,4 +1,4 @@
-"""24 log bands of the spectrum: level against the median band, flatness (how tonal), centroid, roll-off, tonal share."""
+"""24 log bands of the spectrum: level against the median band, flatness (how tonal); centroid, roll-off, tonality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from asd_agent.mechanism.spectrum import Spectrum, block_medians, log_edges
 
 COUNT = 24
-LOWEST_HZ = 40.0
+LOWEST_HZ = 20.0
 HIGHEST = 0.95  # of the Nyquist frequency: above it lives the anti-alias filter
 LINE_NEIGHBOURHOOD_HZ = 8.0
 _FAR_BELOW = 1e-9  # of the loudest band: a digitally empty band reads -90 dB, not minus infinity

@@ -1,8 +1,8 @@
 """What normal indicators look like, and how far a window is from it: one calibrated p-value and where it comes from.
 
-Per indicator a robust two-sided standard score; per family a Cauchy combination; over the families another; the result is
-recalibrated on windows held out by contiguous blocks, because neighbouring windows resemble each other. Beyond the ranks of
-a few dozen windows a Student tail is used: rank p-values would stop at 1 / (n + 1).
+Per indicator a robust two-sided standard score; per family a Cauchy combination; over the families another; the
+result is recalibrated on windows held out by contiguous blocks, because neighbouring windows resemble each other.
+Beyond the ranks of a few dozen windows a Student tail is used: rank p-values would stop at 1 / (n + 1).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ FEWEST = 8
 FOLDS = 5
 FORMAT = 1
 APART = ("level", "context", "gate")  # not fused: a gain change must not alarm
-DRIFT = 1.2  # allowance on every scale: later days differ more than the windows of one calibration
-CLIP_Z = 30.0
+DRIFT = 1.25  # later days stray further than the held-out blocks of one calibration did
+CLIP_Z = 200.0
+SMALLEST_SPREAD = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class MechanismBaseline:
     names: tuple[str, ...]  # [indicators] fused and apart
     centre: Floats  # [regimes, indicators]
     scale: Floats  # [regimes, indicators]
-    held_out: Floats  # [windows] raw scores of the calibration windows, each judged by the others
+    held_out: Floats  # [windows] raw score of every calibration window, judged by the others; NaN where gated
     speeds_hz: Floats  # [regimes, 2] lowest and highest speed seen; NaN = unknown
 
     @classmethod
@@ -78,13 +79,23 @@ class MechanismBaseline:
         usable = [i for i, w in enumerate(windows) if not gates_of(w)]
         if len(usable) < FEWEST:
             raise CalibrationError(
-                f"mechanism: {len(usable)} usable windows of {len(windows)}; at least {FEWEST} are needed: record longer"
+                f"mechanism: {len(usable)} usable windows of {len(windows)}; at least {FEWEST} needed: record longer"
             )
         names = _common_names([windows[i] for i in usable])
         values = _matrix([windows[i] for i in usable], names)
         folds = contiguous_folds(ids[usable], FOLDS)
-        held_out = np.concatenate([_judge_fold(values, names, folds == f) for f in np.unique(folds)])
-        return cls(tuple(names), *_fit(values, names), held_out[np.isfinite(held_out)], *_speeds(values, names))
+        held_out = np.full(len(windows), np.nan)
+        for fold in np.unique(folds):
+            held = folds == fold
+            held_out[np.array(usable)[held]] = _judge_fold(values, names, held)
+        return cls(tuple(names), *_fit(values, names), held_out, _speeds(values, names))
+
+    def held_out_z(self) -> Floats:
+        """[windows] of the calibration, in their order: the z that `judge` would have given each had it not been
+        learnt from. For calibrating a fusion with other detectors; NaN where gated."""
+        return np.array(
+            [statistics.upper_z(self._calibrated_p(r)) if np.isfinite(r) else np.nan for r in self.held_out]
+        )
 
     def judge(self, indicators: Mapping[str, float]) -> Verdict:
         """A pure function of the indicators and the baseline. Raises BaselineError when they have little in common."""
@@ -105,7 +116,7 @@ class MechanismBaseline:
         return Verdict(
             p_value=p,
             z=float(statistics.upper_z(p)),
-            families=family_p(z[regime], self.names),
+            families={k: float(np.exp(v)) for k, v in family_log_p(z[regime], self.names).items()},
             deviations=self._deviations(values, z[regime], regime, fused),
             level=self._deviations(values, z[regime], regime, ~fused & self._of_family("level")),
             regime=regime,
@@ -127,7 +138,7 @@ class MechanismBaseline:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> MechanismBaseline:
         """Raises BaselineError when something is missing or of another format."""
         try:
-            if int(arrays["format"]) != FORMAT:  # type: ignore[call-overload]
+            if int(arrays["format"]) != FORMAT:
                 raise BaselineError(f"mechanism: baseline format {arrays['format']} is not {FORMAT}; calibrate again")
             floats = {k: np.asarray(arrays[k], float) for k in ("centre", "scale", "held_out", "speeds_hz")}
             return cls(names=tuple(str(n) for n in arrays["names"]), **floats)
@@ -135,11 +146,14 @@ class MechanismBaseline:
             raise BaselineError(f"mechanism: the baseline lacks {exc}; calibrate again") from exc
 
     def _calibrated_p(self, raw: float) -> float:
-        """Upper tail of the held-out scores: robust location and scale, Student tail for their number."""
-        centre = float(np.median(self.held_out))
-        spread = max(1.4826 * float(np.median(np.abs(self.held_out - centre))), 0.7 * float(self.held_out.std()), 0.5)
-        t = float(np.clip((raw - centre) / spread, -8.0, CLIP_Z))
-        return float(max(stdtr(len(self.held_out) - 1, -t), statistics.SMALLEST_P))
+        """Upper tail of the held-out scores: a location, a scale that covers their heavy tail, and a Student tail for
+        their number."""
+        known = self.held_out[np.isfinite(self.held_out)]
+        centre = float(np.median(known))
+        mad = 1.4826 * float(np.median(np.abs(known - centre)))
+        tail = (float(np.quantile(known, 0.9)) - centre) / 1.2816
+        spread = DRIFT * max(mad, 0.7 * float(known.std()), tail, SMALLEST_SPREAD)
+        return float(max(stdtr(len(known) - 1, (centre - raw) / spread), statistics.SMALLEST_P))
 
     def _fused(self) -> npt.NDArray[np.bool_]:
         return _fused(self.names)
@@ -150,7 +164,7 @@ class MechanismBaseline:
     def _deviations(
         self, values: Floats, z: Floats, regime: int, members: npt.NDArray[np.bool_]
     ) -> tuple[Deviation, ...]:
-        p = statistics.two_sided_p(np.nan_to_num(z))
+        p = np.exp(statistics.log_two_sided_p(np.nan_to_num(z)))
         order = [i for i in np.argsort(-np.abs(np.nan_to_num(z))) if members[i] and np.isfinite(z[i])]
         return tuple(
             Deviation(self.names[i], float(values[i]), float(self.centre[regime, i]), float(z[i]), float(p[i]))
@@ -181,25 +195,26 @@ def contiguous_folds(blocks: npt.NDArray[np.generic], folds: int) -> npt.NDArray
     return np.asarray(changes * min(folds, runs) // runs)
 
 
-def family_p(z: Floats, names: Sequence[str]) -> dict[str, float]:
-    """[indicators] standard scores, NaN = not measured -> p per fused family."""
-    p = statistics.two_sided_p(np.nan_to_num(z))
+def family_log_p(z: Floats, names: Sequence[str]) -> dict[str, float]:
+    """[indicators] standard scores, NaN = not measured -> ln p per fused family."""
+    log_p = statistics.log_two_sided_p(np.nan_to_num(z))
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         if np.isfinite(z[i]) and statistics.family(name) not in APART:
             members.setdefault(statistics.family(name), []).append(i)
-    return {name: statistics.cauchy(p[which]) for name, which in members.items()}
+    return {name: statistics.log_cauchy(log_p[which]) for name, which in members.items()}
 
 
 def _raw(z: Floats, names: Sequence[str]) -> float:
-    return float(statistics.upper_z(statistics.cauchy(np.array(list(family_p(z, names).values())))))
+    """ln(-ln p) of the families together: near-Gaussian for normal windows, as the log of a distance is."""
+    return float(np.log(-statistics.log_cauchy(np.array(list(family_log_p(z, names).values())))))
 
 
 def _fit(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
     """([regimes, indicators], [regimes, indicators]) centre and scale."""
     labels = split(values, names)
     parts = [statistics.centre_and_scale(values[labels == r], names) for r in np.unique(labels)]
-    return np.stack([c for c, _ in parts]), DRIFT * np.stack([s for _, s in parts])
+    return np.stack([c for c, _ in parts]), np.stack([s for _, s in parts])
 
 
 def _scores(values: Floats, centre: Floats, scale: Floats) -> Floats:
@@ -214,7 +229,7 @@ def _judge_fold(values: Floats, names: list[str], held: npt.NDArray[np.bool_]) -
     return np.array([min(_raw(z[r, w], names) for r in range(len(z))) for w in range(z.shape[1])])
 
 
-def _speeds(values: Floats, names: list[str]) -> tuple[Floats]:
+def _speeds(values: Floats, names: list[str]) -> Floats:
     labels = split(values, names)
     out = np.full((len(np.unique(labels)), 2), np.nan)
     if "context.speed_hz" in names:
@@ -223,7 +238,7 @@ def _speeds(values: Floats, names: list[str]) -> tuple[Floats]:
             seen = column[(labels == r) & np.isfinite(column)]
             if len(seen):
                 out[r] = seen.min(), seen.max()
-    return (out,)
+    return out
 
 
 def _common_names(windows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -29,7 +31,7 @@ def cepstrum(spectrum: Spectrum, shaft_hz: float | None = None) -> dict[str, flo
     """The tallest rahmonic in each octave of quefrency, and the one of the shaft where its speed is known."""
     values, step_s = real_cepstrum(spectrum)
     out: dict[str, float] = {}
-    for low, high in zip(OCTAVES_MS[:-1], OCTAVES_MS[1:], strict=True):
+    for low, high in pairwise(OCTAVES_MS):
         part = values[round(low / 1000 / step_s) : round(high / 1000 / step_s)]
         if len(part):
             out[f"cepstrum.{low:g}-{high:g}ms.peak"] = float(np.log(1 + max(float(part.max()), 0.0)))

@@ -1,13 +1,14 @@
 """Squared envelope spectrum after cepstral pre-whitening, on the full band and on fixed tiles.
 
 Pre-whitening keeps only the phase of every bin (Borghesani et al., Mech. Syst. Signal Process. 36, 2013): lines and
-resonances lose their weight, repeated impacts keep theirs. Bins far below the loudest part are faded out, or empty bands
-would be lifted into noise. Tiles use the logarithm of the envelope, which a single knock cannot rule.
+resonances lose their weight, repeated impacts keep theirs. Bins far below the loudest part are faded out, or empty
+bands would be lifted into noise. Tiles use the logarithm of the envelope, which a single knock cannot rule.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class Envelope:
 
     @property
     def top_hz(self) -> float:
-        return (self.tiles.shape[1] - 1) * self.df_hz
+        return float((self.tiles.shape[1] - 1) * self.df_hz)
 
     def tile_band(self, tile: int) -> tuple[float, float]:
         return tile * self.tile_hz, (tile + 1) * self.tile_hz
@@ -86,8 +87,8 @@ def _tiles(rate_hz: int, top_hz: float) -> tuple[float, int]:
 def _tile_spectra(
     white: npt.NDArray[np.complex64], df_hz: float, tile_hz: float, tiles: int, keep: int
 ) -> npt.NDArray[np.complex64]:
-    """[tiles, keep]. A crop of the spectrum moved to 0 Hz is the band's decimated analytic signal; the padding keeps the
-    products of its far edges from folding onto the lines."""
+    """[tiles, keep]. A crop of the spectrum moved to 0 Hz is the band's decimated analytic signal; the padding keeps
+    the products of its far edges from folding onto the lines."""
     width = min(int(tile_hz / df_hz), (len(white) - 1) // tiles)
     length = 2 * fast_length(max(width // 2 + 1, int((width + keep) * 0.55)))
     crops = white[1 : 1 + tiles * width].reshape(tiles, width)
@@ -158,7 +159,7 @@ def _look_up(gains: Samples, df_hz: float, hz: npt.NDArray[np.float64]) -> Sampl
 def periods(env: Envelope) -> dict[str, float]:
     """The strongest line in every octave of the envelope spectrum: periodic impacts without any kinematics."""
     out: dict[str, float] = {}
-    for low, high in zip(OCTAVES[:-1], OCTAVES[1:], strict=True):
+    for low, high in pairwise(OCTAVES):
         first, last = int(low / env.df_hz), int(min(high, env.top_hz) / env.df_hz)
         if last - first >= 4:
             out[f"envelope.{low:g}-{high:g}.line"] = float(np.log(env.full[first:last].max() + 0.1))

@@ -72,7 +72,9 @@ def _bearing_trains(bearing: Bearing, ratio: float) -> Iterator[Train]:
     yield Train(f"{bearing.name}.bpfo", bearing.name, "bpfo", orders.bpfo * ratio, None, outer)
     yield Train(f"{bearing.name}.bpfi", bearing.name, "bpfi", orders.bpfi * ratio, ratio, inner)
     if orders.bsf2 is not None:
-        yield Train(f"{bearing.name}.bsf2", bearing.name, "bsf2", orders.bsf2 * ratio, orders.ftf * ratio, (-0.012, 0.012))
+        yield Train(
+            f"{bearing.name}.bsf2", bearing.name, "bsf2", orders.bsf2 * ratio, orders.ftf * ratio, (-0.012, 0.012)
+        )
     yield Train(f"{bearing.name}.ftf", bearing.name, "ftf", orders.ftf * ratio, None, (-high, -low))
 
 
@@ -127,7 +129,9 @@ def _belts(config: Mechanism) -> Iterator[LineGroup]:
     for belt in config.belts:
         base = 3.141592653589793 * belt.pulley_d / belt.length * config.ratio(belt.shaft)
         for h in (1, 2, 3):
-            yield LineGroup(f"{belt.name}.belt{h}", f"belt {belt.name}", "belt damage or wrong tension", (Line(h * base),))
+            yield LineGroup(
+                f"{belt.name}.belt{h}", f"belt {belt.name}", "belt damage or wrong tension", (Line(h * base),)
+            )
 
 
 def _mains(config: Mechanism) -> Iterator[LineGroup]:
@@ -139,7 +143,7 @@ def _mains(config: Mechanism) -> Iterator[LineGroup]:
 
 
 def _motor(config: Mechanism) -> Iterator[LineGroup]:
-    """Pole pass FP = poles * (synchronous - shaft speed) = 2 * mains - poles * shaft (two per pole pair and slip turn)."""
+    """Pole pass FP = poles * (synchronous speed - shaft speed) = 2 * mains - poles * shaft."""
     if config.mains_hz is None or config.poles is None:
         return
     mains, poles = config.mains_hz, config.poles

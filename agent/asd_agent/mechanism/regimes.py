@@ -1,7 +1,8 @@
 """Running states found in the calibration windows themselves: idle and loaded, or different speeds.
 
-Windows are split in two along the strongest direction of their band levels (and speed) only when the two groups are far
-apart for their width; so a machine with one state keeps one regime, and one with several is not judged by their mean.
+Windows are split in two along the strongest direction of their band levels (and speed) only when the two groups are
+far apart for their width; so a machine with one state keeps one regime, and one with several is not judged by their
+mean.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ def split(values: Floats, names: Sequence[str]) -> npt.NDArray[np.intp]:
             labels[members[second]] = labels.max() + 1
             queue += [label, int(labels.max())]
     return labels
-
-
 
 
 def _features(values: Floats, names: Sequence[str]) -> Floats:

@@ -16,8 +16,8 @@ from asd_agent.types import Samples
 
 Complex = npt.NDArray[np.complex64]
 
-# glibc hands freed blocks beyond a threshold back to the kernel, and getting them again costs a fifth of the analysis in
-# page faults. Freeing one large block (never touched, so it costs nothing) raises that threshold for good.
+# glibc hands freed blocks beyond a threshold back to the kernel, and getting them again costs a fifth of the analysis
+# in page faults. Freeing one large block (never touched, so it costs nothing) raises that threshold for good.
 np.empty(31 << 20, np.uint8)
 
 EDGE_S = 0.02  # faded in and out: else the jump from the last sample to the first fills the weak bands with one impulse
@@ -77,10 +77,10 @@ def fast_length(n: int) -> int:
 
 
 def block_medians(values: Samples, width: int) -> Samples:
-    """Medians of consecutive blocks on the last axis, [..., n] -> [..., n // width]; the rest at the end is left out."""
+    """Medians of consecutive blocks on the last axis, [..., n] -> [..., n // width]; a rest at the end is left out."""
     blocks = values.shape[-1] // width
     inside = values[..., : blocks * width].reshape(*values.shape[:-1], blocks, width)
-    return np.partition(inside, width // 2, axis=-1)[..., width // 2]
+    return np.asarray(np.partition(inside, width // 2, axis=-1)[..., width // 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Floor:
 
     def at(self, bins: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> Samples:
         centres = (np.arange(len(self.medians)) + 0.5) * self.width
-        return np.interp(bins, centres, self.medians).astype(np.float32)
+        return np.asarray(np.interp(bins, centres, self.medians), np.float32)
 
 
 def local_maximum(values: Samples, reach: int = 1) -> Samples:

@@ -1,7 +1,8 @@
 """The shaft's speed from the sound: a comb of harmonics over the whitened log spectrum, with a confidence.
 
-A comb at f is scored by its teeth minus half of what stands between them, which tells f from f/2 and 2f. The estimate is
-used only when the teeth are mostly present, stand out of the spectrum's own noise, and nothing else explains as much.
+A comb at f is scored by its teeth minus half of what stands between them, which tells f from f/2 and 2f. The estimate
+is used only when the teeth are mostly present, stand out of the spectrum's own noise, and nothing else explains as
+much.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class Speed:
     confidence: float = 1.0  # 0..1
     running: bool = True
     tolerance: float = 0.001  # relative uncertainty, one-sided
-    steady: bool = False  # high harmonics are sharp: no drift to follow
 
     @property
     def reliable(self) -> bool:
@@ -46,7 +46,6 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Comb:
-    teeth: int
     hz: float
     z: float  # standard scores above what noise gives a comb
     present: float  # share of the teeth that stand out; low when only every second one does
@@ -72,6 +71,12 @@ def estimate(spectrum: Spectrum, low_hz: float, high_hz: float) -> Comb:
     return max(combs, key=lambda comb: comb.confidence)
 
 
+def comb_near(spectrum: Spectrum, hz: float, margin: float, teeth: int) -> Comb:
+    """The best comb within a relative margin of a speed."""
+    prominence = _prominence(spectrum, (teeth + 1) * hz * (1 + margin))
+    return _best_comb(prominence, spectrum.df_hz, (hz * (1 - margin), hz * (1 + margin)), teeth)
+
+
 def refine(spectrum: Spectrum, known: Speed) -> Speed:
     """A known speed, sharpened by the nearest comb within its tolerance if there is one; else as it was."""
     margin = known.tolerance + 0.001
@@ -88,9 +93,7 @@ def find(spectrum: Spectrum, low_hz: float, high_hz: float) -> Speed | None:
 
 
 def _speed(spectrum: Spectrum, comb: Comb, source: Source, confidence: float) -> Speed:
-    tolerance = max(0.001, 0.25 * spectrum.df_hz / comb.hz)
-    steady = comb.teeth >= 10 and comb.present >= 0.6
-    return Speed(comb.hz, source, confidence, tolerance=tolerance, steady=steady)
+    return Speed(comb.hz, source, confidence, tolerance=max(0.001, 0.25 * spectrum.df_hz / comb.hz))
 
 
 def _best_comb(prominence: Samples, df: float, range_hz: tuple[float, float], teeth: int) -> Comb:
@@ -104,9 +107,8 @@ def _best_comb(prominence: Samples, df: float, range_hz: tuple[float, float], te
     explained = _without(prominence, df, best)
     rest = _scores(local_maximum(explained, 2), df, grid, teeth)
     second = int(np.argmax(rest))
-    stands = _look_up(loose, df, best * np.arange(1, teeth + 1)) > PRESENT
+    stands = _look_up(loose, df, best * np.arange(1.0, teeth + 1)) > PRESENT
     return Comb(
-        teeth=teeth,
         hz=float(best),
         z=float((scores.max() - 0.5 * centre) / unit),
         present=float(min(stands.mean(), stands[::2].mean() + 0.2)),
@@ -120,7 +122,7 @@ def _prominence(spectrum: Spectrum, top_hz: float) -> Samples:
     stop = min(len(spectrum.log_power), int(top_hz / spectrum.df_hz) + 2)
     log_power = spectrum.log_power[:stop]
     floor = Floor.of(log_power, round(FLOOR_HZ / spectrum.df_hz)).at(np.arange(stop))
-    return np.clip((log_power - floor) / np.float32(np.log(10)), -0.3, CEILING)
+    return np.asarray(np.clip((log_power - floor) / np.float32(np.log(10)), -0.3, CEILING), np.float32)
 
 
 def _scores(prominence: Samples, df_hz: float, grid: npt.NDArray[np.float64], teeth: int) -> Samples:
@@ -137,7 +139,7 @@ def _scores(prominence: Samples, df_hz: float, grid: npt.NDArray[np.float64], te
         inside = tooth < len(prominence) - 1
         total += (score * inside).sum(axis=0)
         counted += inside.sum(axis=0)
-    return total / np.maximum(counted, np.float32(0.6 * teeth))
+    return np.asarray(total / np.maximum(counted, np.float32(0.6 * teeth)), np.float32)
 
 
 def _look_up(prominence: Samples, df_hz: float, hz: npt.NDArray[np.float64]) -> Samples:

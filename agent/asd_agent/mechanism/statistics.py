@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import log_ndtr, logsumexp, ndtri
 
 from asd_agent.types import Floats
 
 SMALLEST_P = 1e-300
-_FLAT_P = 0.5  # larger ones say "normal" and no more: near 1 they would outweigh a small p in the Cauchy sum
 
 # The least scale of an indicator, by the last part of its name: below it a difference is not heard, only measured.
 # Levels and lines in dB, the rest natural logarithms of ratios.
@@ -50,8 +49,8 @@ def floors(names: list[str]) -> Floats:
 def centre_and_scale(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
     """values [windows, indicators], NaN = not measured -> (median, scale), each [indicators].
 
-    The scale is the largest of 1.4826 MAD, 0.7 SD and the 90 % deviation as a Gaussian would have it, so that heavy tails
-    do not become false alarms; never below the floor of its kind.
+    The scale is the largest of 1.4826 MAD, 0.7 SD and the 90 % deviation as a Gaussian would have it, so that heavy
+    tails do not become false alarms; never below the floor of its kind.
     """
     centre = np.nanmedian(values, axis=0)
     deviation = np.abs(values - centre)
@@ -66,20 +65,25 @@ def centre_and_scale(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
     return centre, np.maximum(spread, floors(names))
 
 
-def two_sided_p(z: Floats) -> Floats:
-    """Loss counts as growth does."""
-    return np.asarray(np.maximum(2 * ndtr(-np.abs(z)), SMALLEST_P))
+def log_two_sided_p(z: Floats) -> Floats:
+    """ln p: loss counts as growth does. Logarithms, because strong faults lie beyond the smallest float."""
+    return np.asarray(np.minimum(np.log(2.0) + log_ndtr(-np.abs(z)), 0.0))
+
+
+def log_cauchy(log_p: Floats) -> float:
+    """ln of one p-value from several dependent ones: T = mean cot(pi p), p = 1/2 - atan(T)/pi (Liu & Xie 2020).
+
+    A p above 1/2 counts as 1/2: in the plain sum one near 1 outweighs a small one.
+    """
+    p = np.exp(log_p)
+    with np.errstate(divide="ignore", over="ignore"):
+        log_cot = np.where(p < 1e-8, -np.log(np.pi) - log_p, np.log(1 / np.tan(np.pi * np.minimum(p, 0.5)) + 0.0))
+    log_t = float(logsumexp(np.maximum(log_cot, -30.0)) - np.log(len(log_p)))
+    if log_t > 18.0:
+        return -float(np.log(np.pi)) - log_t
+    return float(np.log(0.5 - np.arctan(np.exp(log_t)) / np.pi))
 
 
 def upper_z(p: npt.ArrayLike) -> Floats:
     """The standard score with upper tail probability p."""
     return np.asarray(-ndtri(np.clip(p, SMALLEST_P, 1 - 1e-12)))
-
-
-def cauchy(p: Floats) -> float:
-    """One p-value from several dependent ones: T = mean tan((1/2 - p) pi), p = 1/2 - atan(T)/pi (Liu & Xie 2020)."""
-    p = np.minimum(p, _FLAT_P)
-    tiny = p < 1e-12
-    with np.errstate(divide="ignore"):
-        t = float(np.mean(np.where(tiny, 1 / (np.maximum(p, SMALLEST_P) * np.pi), np.tan((0.5 - p) * np.pi))))
-    return float(np.clip(1 / (t * np.pi) if t > 1e6 else 0.5 - np.arctan(t) / np.pi, SMALLEST_P, 1.0))

@@ -1,7 +1,8 @@
 """Order tracking: follow a drifting speed through the window and resample at equal angles.
 
-A harmonic k smears over k * df: with three harmonics of a bearing line at 15 x shaft a drift of 0.2 % is already two bins
-of a 10 s window. The track is the best path (Viterbi) through comb scores of short frames, smoothed by a parabola.
+A harmonic k smears over k * df: with three harmonics of a bearing line at 15 x shaft a drift of 0.2 % is already two
+bins of a 10 s window. The track is the best path (Viterbi) through comb scores of short frames, smoothed by a
+parabola.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from asd_agent.mechanism.spectrum import Spectrum, block_medians, fast_length, local_maximum
+from asd_agent.mechanism.spectrum import Spectrum, block_medians, fast_length, local_maximum, transform
+from asd_agent.mechanism.speed import comb_near
 from asd_agent.types import Samples
 
 FRAME_S = 1.0
 TEETH = 12
 REACH = 0.06  # how far the speed may wander from its mean
 STEP = 0.001
-MAX_STEPS = 8  # per frame
+MAX_STEPS = 10  # per frame
 LIMIT = 0.0015  # a smaller drift is left alone
+PASSES = 2
+SHARPER = 1.0  # standard scores that the comb must gain by following the track
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ class Track:
         return float(np.ptp(self.hz) / self.hz.mean())
 
     @property
-    def credible(self) -> bool:
-        return self.gain > 3.0 and self.drift > LIMIT
+    def worth_trying(self) -> bool:
+        return self.gain > 0.15 and self.drift > LIMIT
 
 
 def track(spectrum: Spectrum, hz: float) -> Track | None:
@@ -51,17 +55,17 @@ def track(spectrum: Spectrum, hz: float) -> Track | None:
         scores += prominence.take(np.rint(grid * k / df).astype(int), axis=1, mode="clip")
         scores -= 0.5 * prominence.take(np.rint(grid * (k - 0.5) / df).astype(int), axis=1, mode="clip")
     path = _best_path(scores)
-    times = (np.arange(len(power)) + 1) * FRAME_S / 2
+    times = (np.arange(len(power)) + 0.5) * FRAME_S
     smooth = np.polyval(np.polyfit(times, np.log(grid[path]), 2), times)
     constant = scores.sum(axis=0).max()
     followed = np.rint((smooth - np.log(grid[0])) / STEP).clip(0, len(grid) - 1).astype(int)
     moved = scores[np.arange(len(power)), followed].sum()
     noise = float(np.std(scores)) * np.sqrt(len(power)) + 1e-9
-    return Track(times, np.exp(smooth), float((moved - constant) / noise))
+    return Track(times, np.asarray(np.exp(smooth), float), float((moved - constant) / noise))
 
 
 def _frames(spectrum: Spectrum, top_hz: float) -> tuple[Samples, float]:
-    """[frames, bins] of power with half overlap, of the signal below `top_hz` only: a crop of the spectrum, decimated."""
+    """[frames, bins] of power of the signal below `top_hz` only: a crop of the spectrum, decimated; no overlap."""
     keep = min(len(spectrum.bins) - 1, int(top_hz / spectrum.df_hz) + 1)
     keep = max(4, fast_length(keep))
     slow = scipy.fft.irfft(spectrum.bins[: keep + 1], n=2 * keep)
@@ -69,7 +73,7 @@ def _frames(spectrum: Spectrum, top_hz: float) -> tuple[Samples, float]:
     width = round(FRAME_S * rate)
     if len(slow) < width:
         return np.zeros((0, 1), np.float32), 1.0
-    views = np.lib.stride_tricks.sliding_window_view(slow, width)[:: max(1, width // 2)]
+    views = np.lib.stride_tricks.sliding_window_view(slow, width)[::width]
     bins = scipy.fft.rfft(views * np.hanning(width).astype(np.float32), n=2 * width, axis=1)
     return np.asarray(bins.real**2 + bins.imag**2), rate / (2 * width)
 
@@ -102,6 +106,24 @@ def _best_path(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     return path
 
 
+def straighten(spectrum: Spectrum, hz: float) -> tuple[Spectrum, float] | None:
+    """(the window at equal shaft angles, its mean speed), where the speed drifts and following it makes the comb
+    sharper; else None. A large drift is followed twice: the first track is drawn through smeared lines."""
+    best: tuple[Spectrum, float] | None = None
+    for _ in range(PASSES):
+        angular, mean = best if best is not None else (spectrum, hz)
+        path = track(angular, mean)
+        if path is None or not path.worth_trying:
+            break
+        straight = transform(resample_to_angle(angular.samples, angular.rate_hz, path), angular.rate_hz)
+        before = comb_near(angular, mean, path.drift + 0.002, TEETH)
+        after = comb_near(straight, float(path.hz.mean()), 0.004, TEETH)
+        if after.z < before.z + SHARPER:
+            break
+        best = straight, after.hz
+    return best
+
+
 def resample_to_angle(samples: Samples, rate_hz: int, found: Track) -> Samples:
     """[n] -> [n] at equal steps of shaft angle, so that the spectrum's axis is right for the window's mean speed.
 
@@ -114,4 +136,4 @@ def resample_to_angle(samples: Samples, rate_hz: int, found: Track) -> Samples:
     angle = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2) / rate_hz])
     even = np.linspace(0.0, angle[-1], n)
     when = np.interp(even, angle, t)
-    return np.interp(when * 4 * rate_hz, np.arange(4 * n, dtype=np.float64), fine).astype(np.float32)
+    return np.asarray(np.interp(when * 4 * rate_hz, np.arange(4 * n, dtype=np.float64), fine), np.float32)

@@ -1,7 +1,7 @@
 """Wavelet packets: energy of each leaf, its entropy over time (a burst makes it fall) and the entropy over the leaves.
 
-Natural order of the filter bank is not the order of frequency: every high-pass reverses the band below it, so leaf i of
-the tree holds the band gray(i). All nodes of one level are split by one call.
+Natural order of the filter bank is not the order of frequency: every high-pass reverses the band below it, so leaf i
+of the tree holds the band gray(i). All nodes of one level are split by one call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pywt
 
 from asd_agent.mechanism.bands import band_name
 from asd_agent.mechanism.spectrum import Spectrum
-from asd_agent.types import Samples
+from asd_agent.types import Floats, Samples
 
 WAVELET = "db4"
 LEAF_HZ = 500.0  # not narrower: an impact must fit
@@ -54,7 +54,7 @@ def _level(rate_hz: int) -> int:
     return int(np.clip(np.floor(np.log2(rate_hz / 2 / LEAF_HZ)), 1, MAX_LEVEL))
 
 
-def _entropy(share: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _entropy(share: Floats) -> Floats:
     """Of shares along the last axis, 1 = even."""
     count = share.shape[-1]
     if count < 2:

@@ -1,0 +1,279 @@
+"""Findings from growth against the baseline: lines of shafts, gears and motors; bands; single knocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asd_agent.mechanism import words
+from asd_agent.mechanism.analyse import Analyser, Analysis
+from asd_agent.mechanism.bands import LINE_NEIGHBOURHOOD_HZ, band_of
+from asd_agent.mechanism.baseline import Deviation, Verdict
+from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.mechanism.lines import LineGroup
+from asd_agent.mechanism.spectrum import Floor, Spectrum
+
+LIMIT = 0.01
+GREW_DB = 3.0
+ELECTRICAL = "electrical supply"
+SKIRT_DB = 10.0
+SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
+TONE_DB = 13.0
+KNOCK = 6.0  # the largest sub-frame's crest over the median one, in standard scores, for a single knock
+
+
+def line_findings(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[Finding]:
+    """Gears, blades, belts and rotors are components; shaft and mains are domains. Needs a reliable speed, except for
+    mains lines."""
+    speed = whole.speed
+    shaft_hz = speed.hz if speed is not None and speed.reliable else None
+    grown = []
+    for group in analyser.groups:
+        deviation = verdict.deviation(f"orders.{group.name}")
+        if deviation is None or not _significant(deviation, verdict) or deviation.value - deviation.normal < GREW_DB:
+            continue
+        if shaft_hz is None and any(line.order for line in group.lines):
+            continue
+        grown.append((group, deviation))
+    grown.sort(key=lambda pair: -pair[1].z)
+    shafts = [pair for pair in grown if _is_shaft(analyser, pair[0])]
+    others = [pair for pair in grown if not _is_shaft(analyser, pair[0])]
+    found = [_line_finding(group, d, verdict, shaft_hz, whole, others) for group, d in others[:3]]
+    if shafts:
+        found.append(_shaft_finding(shafts, verdict, shaft_hz or 0.0))
+    return found
+
+
+def _significant(deviation: Deviation, verdict: Verdict) -> bool:
+    return deviation.z > 0 and deviation.p_value * len(verdict.deviations) < LIMIT
+
+
+def _is_shaft(analyser: Analyser, group: LineGroup) -> bool:
+    return group.component in {"shaft", *(s.name for s in analyser.config.shafts)}
+
+
+def _line_finding(
+    group: LineGroup,
+    deviation: Deviation,
+    verdict: Verdict,
+    shaft_hz: float | None,
+    whole: Analysis,
+    grown: Sequence[tuple[LineGroup, Deviation]],
+) -> Finding:
+    line = group.lines[0]
+    hz = line.hz(shaft_hz or 0.0)
+    place = f"at {words.hz(hz)}"
+    if group.spacing is not None and shaft_hz is not None:
+        step = abs(group.spacing.hz(shaft_hz))
+        place = f"{words.hz(step)} apart around {words.hz(_carrier_hz(group, shaft_hz))}"
+    shared = _coincides(hz, shaft_hz, whole.spectrum.df_hz) if line.order == 0 else ""
+    rank = Rank.DOMAIN if group.component == ELECTRICAL or shared else Rank.COMPONENT
+    rise = deviation.value - deviation.normal
+    second = next((d for g, d in grown if g is not group), None)
+    what = "sidebands" if group.spacing is not None else "line"
+    return Finding(
+        rank,
+        f"{group.component}: {what} {place} {words.decibels(rise)}, {group.meaning}, z {deviation.z:+.1f}{shared}",
+        component=group.component if rank == Rank.COMPONENT else "",
+        domain="electrical" if group.component == ELECTRICAL else group.name.rpartition(".")[2].rstrip("0123456789"),
+        indicator=deviation.name,
+        hz=hz,
+        order=hz / shaft_hz if shaft_hz is not None else None,
+        z=deviation.z,
+        p_value=min(1.0, deviation.p_value * len(verdict.deviations)),
+        harmonics=len(group.lines),
+        change_db=rise,
+        runner_up=f"{second.name} z {second.z:+.1f}" if second is not None else "",
+    )
+
+
+def _carrier_hz(group: LineGroup, shaft_hz: float) -> float:
+    """Sidebands come in pairs: the carrier is the middle of the first half of them."""
+    values = sorted(line.hz(shaft_hz) for line in group.lines)
+    half = values[: len(values) // 2] if len(values) > 6 else values
+    return float(np.mean(half))
+
+
+def _coincides(hz: float, shaft_hz: float | None, df_hz: float) -> str:
+    """A mains line within three bins of a shaft harmonic cannot be told from it."""
+    if shaft_hz is None:
+        return ""
+    k = round(hz / shaft_hz)
+    return f" (not separable from {k} x shaft)" if k and abs(hz - k * shaft_hz) <= 3 * df_hz else ""
+
+
+def _shaft_finding(grown: list[tuple[LineGroup, Deviation]], verdict: Verdict, shaft_hz: float) -> Finding:
+    """One finding for the shaft: 1x alone is imbalance, 2x and 3x misalignment, many harmonics or halves looseness."""
+    group, top = grown[0]
+    orders = sorted(line.order for g, _ in grown for line in g.lines)
+    meaning = group.meaning
+    if len(grown) >= 4 or any(g.name.endswith("half") for g, _ in grown[:2]):
+        meaning = "looseness or rub"
+    names = ", ".join(g.name.rpartition(".")[2] for g, _ in grown[:4])
+    rise = top.value - top.normal
+    hz = group.lines[0].hz(shaft_hz)
+    return Finding(
+        Rank.DOMAIN,
+        f"{group.component} {names} {words.decibels(rise)} at {words.hz(hz)}: {meaning}, z {top.z:+.1f}",
+        domain="shaft",
+        indicator=top.name,
+        hz=hz,
+        order=group.lines[0].order,
+        z=top.z,
+        p_value=min(1.0, top.p_value * len(verdict.deviations)),
+        harmonics=len(orders),
+        change_db=rise,
+        runner_up=f"{grown[1][1].name} z {grown[1][1].z:+.1f}" if len(grown) > 1 else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring bands that changed in the same direction."""
+
+    band_hz: tuple[float, float]
+    change_db: float
+    top: Deviation
+
+
+def band_findings(whole: Analysis, verdict: Verdict) -> list[Finding]:
+    """The band that changed most, with its character: a tone, impacts, or broadband; a loss counts too."""
+    levels = [d for d in verdict.deviations if d.name.endswith(".level") and band_of(d.name) is not None]
+    found = [_band_finding(run, whole, verdict) for run in _runs(levels, verdict)]
+    impacts = _impacts_without_level(verdict)
+    if impacts is not None and not any(f.domain == "impacts" for f in found):
+        found.append(impacts)
+    found.sort(key=lambda f: -abs(f.z or 0.0))
+    return [f for f in found[:2] if abs(f.z or 0.0) >= SECOND * abs(found[0].z or 0.0)]
+
+
+def _runs(levels: list[Deviation], verdict: Verdict) -> list[_Run]:
+    ordered = sorted(levels, key=lambda d: (band_of(d.name) or (0.0, 0.0))[0])
+    runs: list[list[Deviation]] = []
+    for deviation in ordered:
+        if deviation.p_value * len(verdict.deviations) >= LIMIT or abs(deviation.value - deviation.normal) < GREW_DB:
+            continue
+        before = runs[-1][-1] if runs else None
+        joins = before is not None and np.sign(before.z) == np.sign(deviation.z) and _touch(before, deviation)
+        if joins:
+            runs[-1].append(deviation)
+        else:
+            runs.append([deviation])
+    return sorted((_run(members) for members in runs), key=lambda run: -abs(run.top.z))
+
+
+def _touch(a: Deviation, b: Deviation) -> bool:
+    first, second = band_of(a.name), band_of(b.name)
+    return first is not None and second is not None and abs(first[1] - second[0]) <= 1.0
+
+
+def _run(members: list[Deviation]) -> _Run:
+    """Bands far below the strongest change are its skirts and are not named."""
+    top = max(members, key=lambda d: abs(d.z))
+    most = max(abs(d.value - d.normal) for d in members)
+    core = [d for d in members if abs(d.value - d.normal) >= max(most - SKIRT_DB, 0.5 * most)]
+    lows, highs = zip(*(band_of(d.name) or (0.0, 0.0) for d in core), strict=True)
+    change = float(np.mean([d.value - d.normal for d in core]))
+    return _Run((min(lows), max(highs)), change, top)
+
+
+def _band_finding(run: _Run, whole: Analysis, verdict: Verdict) -> Finding:
+    low, high = run.band_hz
+    hz = None
+    if run.change_db < 0:
+        domain, character = (
+            "loss",
+            "less than normal: a blocked or missing source, or the microphone's position changed",
+        )
+    else:
+        hz = _tone_hz(whole.spectrum, low, high)
+        if hz is not None:
+            domain, character = "tone", f"a tone at {words.hz(hz)}"
+        elif _bursts_in(verdict, low, high) or _pulsates(verdict):
+            domain, character = "impacts", "impacts"
+        else:
+            domain, character = "broadband", "broadband: friction, flow or a leak"
+    return Finding(
+        Rank.BAND,
+        f"{words.band(low, high)} {words.decibels(run.change_db)}, {character}, z {run.top.z:+.1f}",
+        domain=domain,
+        indicator=run.top.name,
+        hz=hz,
+        order=hz / whole.speed.hz if hz is not None and whole.speed is not None else None,
+        band_hz=run.band_hz,
+        z=run.top.z,
+        p_value=min(1.0, run.top.p_value * len(verdict.deviations)),
+        change_db=run.change_db,
+    )
+
+
+def _tone_hz(spectrum: Spectrum, low_hz: float, high_hz: float) -> float | None:
+    """The strongest line of the band if it holds most of the band's power."""
+    first, last = int(low_hz / spectrum.df_hz), int(high_hz / spectrum.df_hz) + 1
+    power = spectrum.power[first:last]
+    if len(power) < 8:
+        return None
+    at = int(np.argmax(power))
+    width = max(3, round(LINE_NEIGHBOURHOOD_HZ / 2 / spectrum.df_hz))
+    floor = Floor.of(spectrum.log_power[first:last], max(8, 2 * width)).at(np.array([at]))[0]
+    share = power[max(0, at - width) : at + width + 1].sum() / power.sum()
+    stands = 10 * np.log10(power[at]) - 10 / np.log(10) * floor > TONE_DB
+    return float((first + at) * spectrum.df_hz) if share > 0.5 and stands else None
+
+
+def _bursts_in(verdict: Verdict, low_hz: float, high_hz: float) -> bool:
+    for deviation in verdict.deviations:
+        place = band_of(deviation.name)
+        impulsive = deviation.name.rpartition(".")[2] in ("burst", "spectral", "negentropy")
+        if (
+            impulsive
+            and place is not None
+            and place[0] < high_hz
+            and place[1] > low_hz
+            and _significant(deviation, verdict)
+        ):
+            return True
+    return False
+
+
+def _pulsates(verdict: Verdict) -> bool:
+    """A line of the envelope spectrum grew: what came is not steady noise."""
+    return any(d.name.endswith(("line", ".full", ".tiles")) and _significant(d, verdict) for d in verdict.deviations)
+
+
+def _impacts_without_level(verdict: Verdict) -> Finding | None:
+    """Impulsiveness that grew in a band whose level did not."""
+    for deviation in verdict.deviations:
+        place = band_of(deviation.name)
+        if place is None or deviation.name.rpartition(".")[2] not in ("burst", "spectral", "negentropy"):
+            continue
+        if _significant(deviation, verdict):
+            return Finding(
+                Rank.BAND,
+                f"impacts in {words.band(*place)}, z {deviation.z:+.1f}",
+                domain="impacts",
+                indicator=deviation.name,
+                band_hz=place,
+                z=deviation.z,
+                p_value=min(1.0, deviation.p_value * len(verdict.deviations)),
+            )
+    return None
+
+
+def knock_finding(whole: Analysis, verdict: Verdict) -> Finding | None:
+    """One burst, not a train: the largest sub-frame stands out, the median one does not."""
+    most, usual = verdict.deviation("shape.crest_max"), verdict.deviation("shape.crest")
+    if most is None or usual is None or most.z < KNOCK or usual.z > 0.5 * most.z or not _significant(most, verdict):
+        return None
+    at_s = int(np.argmax(np.abs(whole.spectrum.samples))) / whole.spectrum.rate_hz
+    return Finding(
+        Rank.DOMAIN,
+        f"a single knock {at_s:.1f} s into the window, z {most.z:+.1f}",
+        domain="transient",
+        indicator=most.name,
+        z=most.z,
+        p_value=min(1.0, most.p_value * len(verdict.deviations)),
+        at_s=at_s,
+    )

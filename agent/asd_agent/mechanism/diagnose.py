@@ -1,0 +1,76 @@
+"""The blame ladder: component -> band -> domain -> unknown, each step only with its evidence.
+
+A component is named only with a reliable speed and its geometry, two or more harmonics, a p-value corrected for all
+that was tested, no coincidence with shaft or mains lines, and growth against the baseline where there is one.
+"""
+
+from __future__ import annotations
+
+from asd_agent.config.kinematics import Mechanism
+from asd_agent.mechanism import changes
+from asd_agent.mechanism.analyse import Analyser
+from asd_agent.mechanism.baseline import MechanismBaseline, Verdict
+from asd_agent.mechanism.bearings import bearing_findings
+from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.mechanism.gates import gates
+from asd_agent.mechanism.speed import Speed
+from asd_agent.types import Samples
+
+ABNORMAL = 0.05  # a window less unusual than this has nothing to be blamed for
+
+
+def diagnose(
+    samples: Samples,
+    rate_hz: int,
+    config: Mechanism,
+    baseline: MechanismBaseline | None = None,
+    speed: Speed | None = None,
+) -> list[Finding]:
+    """samples [n] of one window -> findings, the most telling first; empty when the window is normal or gated.
+
+    Without a baseline only trains of impacts can be found: they carry their own null. Raises BaselineError when the
+    baseline was made at another rate or with other kinematics.
+    """
+    if gates(samples, rate_hz) or (speed is not None and not speed.running):
+        return []
+    analyser = Analyser(config, rate_hz)
+    whole = analyser.analyse(samples, speed)
+    if baseline is None:
+        return bearing_findings(analyser, whole, None)
+    verdict = baseline.judge(analyser.describe(samples, whole).values)
+    if verdict.p_value is None or verdict.p_value >= ABNORMAL:
+        return []
+    found = bearing_findings(analyser, whole, verdict)
+    lines = changes.line_findings(analyser, whole, verdict)
+    found += lines
+    found += [b for b in changes.band_findings(whole, verdict) if not _same_tone(b, lines, whole.spectrum.df_hz)]
+    knock = changes.knock_finding(whole, verdict)
+    found += [knock] if knock is not None else []
+    return sorted(found, key=_order) or [_unknown(verdict)]
+
+
+def _same_tone(tone: Finding, lines: list[Finding], df_hz: float) -> bool:
+    """A tone that a line finding explains is not told twice."""
+    if tone.domain != "tone" or tone.hz is None:
+        return False
+    return any(line.hz is not None and abs(line.hz - tone.hz) <= 3 * df_hz + 0.002 * tone.hz for line in lines)
+
+
+def _order(finding: Finding) -> tuple[int, bool, float]:
+    """By rank; a train of impacts with its rate says more than the band it lies in."""
+    return finding.rank, finding.harmonics < 2, -abs(finding.z or 0.0)
+
+
+def _unknown(verdict: Verdict) -> Finding:
+    top = verdict.deviations[0] if verdict.deviations else None
+    text = "unusual in no single part or band"
+    if top is not None:
+        text += f"; most in {top.name} (z {top.z:+.1f})"
+    return Finding(
+        Rank.UNKNOWN,
+        text,
+        indicator=top.name if top is not None else "",
+        z=top.z if top is not None else None,
+        p_value=verdict.p_value,
+        runner_up=verdict.deviations[1].name if len(verdict.deviations) > 1 else "",
+    )
