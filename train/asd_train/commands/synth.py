@@ -36,21 +36,11 @@ def add_parser(subparsers: Any) -> None:
         help="so many of them as an evaluation set: no labels, the truth in OUT/eval_data_list.csv (default: 0)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument(
-        "--source", type=int, default=990, metavar="N", help="training clips of the source (990)"
-    )
-    parser.add_argument(
-        "--target", type=int, default=10, metavar="N", help="training clips of the target (10)"
-    )
-    parser.add_argument(
-        "--test", type=int, default=200, metavar="N", help="test clips, a multiple of 4 (200)"
-    )
-    parser.add_argument(
-        "--supplemental", type=int, default=100, metavar="N", help="noise or clean clips (100)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, metavar="S", help="length of clips (default: 6 to 12, by machine)"
-    )
+    parser.add_argument("--source", type=int, default=990, metavar="N", help="training clips of the source (990)")
+    parser.add_argument("--target", type=int, default=10, metavar="N", help="training clips of the target (10)")
+    parser.add_argument("--test", type=int, default=200, metavar="N", help="test clips, a multiple of 4 (200)")
+    parser.add_argument("--supplemental", type=int, default=100, metavar="N", help="noise or clean clips (100)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of clips (default: 6 to 12, by machine)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
     parser.set_defaults(run=run)
 
@@ -69,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--seed and --workers cannot be negative")
     counts = Counts(args.source, args.target, args.test, args.supplemental)
     machines = draw_machines(args.machines, args.seed, args.seconds)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("clips")
         written = write_challenge(
             Path(args.out), machines, counts, args.evaluation, args.workers,
