@@ -21,7 +21,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class _Source(_Section, kw_only=True, tag_field="kind"):
+class _Source(_Section, frozen=True, kw_only=True, tag_field="kind"):
     channel: Channel = 0
 
     def device_key(self) -> str:
@@ -30,7 +30,7 @@ class _Source(_Section, kw_only=True, tag_field="kind"):
         return msgspec.json.encode(fields, order="deterministic").decode()
 
 
-class MicrophoneSource(_Source, kw_only=True, tag="microphone"):
+class MicrophoneSource(_Source, frozen=True, kw_only=True, tag="microphone"):
     """A sound card by stable name: "usb-path:1-1.4", "usb-id:0d8c:0014[:serial]", an ALSA name, or "default"."""
 
     device: str = "default"
@@ -38,7 +38,7 @@ class MicrophoneSource(_Source, kw_only=True, tag="microphone"):
     channels: Annotated[int, Meta(ge=1, le=64)] | None = None  # None = just as many as `channel` needs
 
 
-class CommandSource(_Source, kw_only=True, tag="command"):
+class CommandSource(_Source, frozen=True, kw_only=True, tag="command"):
     """Any program that writes raw PCM to its standard output (arecord, ffmpeg with RTSP, ...)."""
 
     argv: Annotated[list[str], Meta(min_length=1)]
@@ -47,19 +47,19 @@ class CommandSource(_Source, kw_only=True, tag="command"):
     format: Literal["s16le", "s24le", "s32le", "f32le"] = "s16le"
 
 
-class StdinSource(_Source, kw_only=True, tag="stdin"):
+class StdinSource(_Source, frozen=True, kw_only=True, tag="stdin"):
     rate_hz: Rate
     channels: Annotated[int, Meta(ge=1, le=64)] = 1
     format: Literal["s16le", "s24le", "s32le", "f32le"] = "s16le"
 
 
-class FileSource(_Source, kw_only=True, tag="file"):
+class FileSource(_Source, frozen=True, kw_only=True, tag="file"):
     path: str
     pace: Literal["live", "fast"] = "live"
     loop: bool = False
 
 
-class DirectorySource(_Source, kw_only=True, tag="directory"):
+class DirectorySource(_Source, frozen=True, kw_only=True, tag="directory"):
     """All recordings below a folder in the order of their names; each file is a stretch of its own."""
 
     path: str
@@ -67,7 +67,7 @@ class DirectorySource(_Source, kw_only=True, tag="directory"):
     loop: bool = False
 
 
-class Fault(_Section, kw_only=True):
+class Fault(_Section, frozen=True, kw_only=True):
     """A fault of the simulated machine, from `at_s` to `until_s` after the start."""
 
     kind: Literal["bearing", "imbalance", "squeal", "hiss", "knocks"]
@@ -76,7 +76,7 @@ class Fault(_Section, kw_only=True):
     until_s: Positive | None = None
 
 
-class SimulatedSource(_Source, kw_only=True, tag="simulated"):
+class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
     """A motor-driven machine: rotation, harmonics, gear mesh, flow noise, load and speed changes, faults."""
 
     rate_hz: Rate = 16_000
@@ -94,7 +94,7 @@ class SimulatedSource(_Source, kw_only=True, tag="simulated"):
 Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource
 
 
-class Alarm(_Section, kw_only=True):
+class Alarm(_Section, frozen=True, kw_only=True):
     """The user's number is the false-alarm budget; thresholds follow from it and from the calibration."""
 
     false_alarms_per_month: Positive = 1.0
@@ -117,14 +117,14 @@ def votes(text: str, key: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-class QualityLimits(_Section, kw_only=True):
+class QualityLimits(_Section, frozen=True, kw_only=True):
     silence_dbfs: Annotated[float, Meta(le=0)] = -90.0  # quieter than any working chain
     clipped_share: Annotated[float, Meta(gt=0, le=1)] = 1e-3
     dc_share: Annotated[float, Meta(gt=0, le=1)] = 0.5  # |mean| relative to the RMS with DC
     off_db: Positive | None = 12.0  # this far below the calibrated level, and unlike it = not running; null = never
 
 
-class Machine(_Section, kw_only=True):
+class Machine(_Section, frozen=True, kw_only=True):
     id: Identifier
     source: Source
     window_s: Annotated[float, Meta(ge=1, le=60)] = 10.0
@@ -143,7 +143,7 @@ class Machine(_Section, kw_only=True):
         return (self.bundle,) if isinstance(self.bundle, str) else tuple(self.bundle)
 
 
-class Mqtt(_Section, kw_only=True):
+class Mqtt(_Section, frozen=True, kw_only=True):
     url: Annotated[str, Meta(pattern=r"^mqtts?://[^/\s@]+$")]
     username: str | None = None
     password_file: str | None = None  # or the systemd credential "mqtt-password"
@@ -156,7 +156,7 @@ class Mqtt(_Section, kw_only=True):
     score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
 
 
-class Evidence(_Section, kw_only=True):
+class Evidence(_Section, frozen=True, kw_only=True):
     """FLAC clips around alarms."""
 
     enabled: bool = True
@@ -166,7 +166,7 @@ class Evidence(_Section, kw_only=True):
     max_total_mb: Positive = 500.0
 
 
-class Agent(_Section, kw_only=True):
+class Agent(_Section, frozen=True, kw_only=True):
     id: Identifier
     state_dir: str = "/var/lib/asd-agent"
     socket: str | None = None  # default: $RUNTIME_DIRECTORY/control.sock, else <state_dir>/control.sock
@@ -176,7 +176,7 @@ class Agent(_Section, kw_only=True):
     evidence: Evidence = Evidence()
 
 
-class Config(_Section, kw_only=True):
+class Config(_Section, frozen=True, kw_only=True):
     agent: Agent
     machines: Annotated[list[Machine], Meta(min_length=1)]
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
