@@ -1,0 +1,99 @@
+"""The border between training and edge: the same clip, the same bank, the same score."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from asd_agent.cli import main as agent
+from asd_export.cli import main as export
+from asd_train.cli import main as train
+
+MACHINE = "GearPump"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_challenge, tmp_path_factory):
+    """An assembled system with a tiny random encoder; its clips are as long as the agent's windows."""
+    folder = tmp_path_factory.mktemp("run")
+    config = {
+        "name": "tiny",
+        "data": [{"path": str(tiny_challenge)}],
+        "model": {"branches": [{"kind": "encoder", "encoder": "beats", "size": "tiny"}]},
+        "clip_s": 2.0,
+        "scoring": {"kind": "cosine"},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    assert train(["fit", str(folder / "tiny.yaml"), "-o", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def scores(path, file, score):
+    with path.open(newline="") as stream:
+        reader = csv.DictReader(stream) if score else csv.reader(stream)
+        rows = list(reader)
+    return {r[file].rsplit("/", 1)[-1]: float(r[score]) for r in rows} if score else {a: float(b) for a, b in rows}
+
+
+@pytest.mark.parametrize("kind", ["cosine", "whitened"])
+def test_evaluate_and_the_agent_give_the_same_distance(run, tiny_challenge, tmp_path, kind):
+    raw = tiny_challenge / "dev_data" / "raw" / MACHINE
+    out = tmp_path / "results"
+    options = ["--machine", MACHINE, "--scoring", kind, "--no-plots", "--bootstrap", "0", "--device", "cpu"]
+    assert train(["evaluate", str(run), "-o", str(out), *options]) == 0
+    bundle = tmp_path / "bundle"
+    system = str(run / "system")
+    assert export(["bundle", system, "-o", str(bundle), "--distance", kind, "--variants", "fp32"]) == 0
+    settings = {
+        "agent": {"id": "t", "state_dir": str(tmp_path / "state")},
+        "machines": [
+            {
+                "id": "m",
+                "source": {"kind": "stdin", "rate_hz": 16000},
+                "window_s": 2.0,
+                "hop_s": 2.0,
+                "bundle": str(bundle),
+                "quality": {"off_db": None},
+            }
+        ],
+    }
+    config = tmp_path / "agent.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    assert agent(["calibrate", "-c", str(config), "m", "--from", str(raw / "train"), "--promote"]) == 0
+    table = tmp_path / "scores.csv"
+    assert agent(["score", "-c", str(config), "m", str(raw / "test"), "-o", str(table)]) == 0
+    ours = scores(out / f"anomaly_score_{MACHINE}_section_00_test.csv", 0, None)
+    theirs = scores(table, "file", "embedding_distance")
+    assert set(ours) == set(theirs)
+    assert len(ours) == 8
+    np.testing.assert_allclose([theirs[f] for f in ours], list(ours.values()), rtol=1e-4, atol=1e-4)
+    assert np.std(list(ours.values())) > 1e-3 * np.mean(list(ours.values()))  # the scores do differ
+
+
+def test_scoring_again_from_the_kept_embeddings(run, tiny_challenge, tmp_path):
+    common = ["--machine", MACHINE, "--no-plots", "--bootstrap", "0", "--device", "cpu"]
+    assert train(["evaluate", str(run / "system"), "-o", str(tmp_path / "a"), *common]) == 0
+    moved = tmp_path / "elsewhere.npz"
+    shutil.copy(tmp_path / "a" / "embeddings.npz", moved)
+    again = ["evaluate", str(moved), "--data", str(tiny_challenge), "-o", str(tmp_path / "b"), *common]
+    assert train(again) == 0
+    name = f"anomaly_score_{MACHINE}_section_00_test.csv"
+    assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+
+
+def test_a_public_checkpoint_and_its_embeddings_by_embed_agree(shared_dir, tiny_challenge, tmp_path):
+    weights = str(shared_dir / "checkpoints" / "mn04_as_mAP_432.pt")
+    common = ["--machine", MACHINE, "--no-plots", "--bootstrap", "0", "--device", "cpu", "--data", str(tiny_challenge)]
+    assert train(["evaluate", weights, "-o", str(tmp_path / "a"), *common]) == 0
+    raw = tiny_challenge / "dev_data" / "raw" / MACHINE
+    embed = ["embed", weights, *(str(raw / s) for s in ("train", "test", "supplemental"))]
+    assert train([*embed, "-o", str(tmp_path / "e.npz"), "--device", "cpu"]) == 0
+    assert train(["evaluate", str(tmp_path / "e.npz"), "-o", str(tmp_path / "b"), *common]) == 0
+    name = f"anomaly_score_{MACHINE}_section_00_test.csv"
+    one, other = (scores(tmp_path / x / name, 0, None) for x in "ab")
+    np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-6)
+    assert list(one) == list(other)
