@@ -27,6 +27,10 @@ class PooledEncoder(nn.Module):
         self.backbone, self.layers, self.how = backbone, tuple(layers), how
         self.dim = pooled_dim(backbone, self.layers, how)
 
+    def width(self, layer: int) -> int:
+        """What one layer contributes to the joined vector."""
+        return pooled_dim(self.backbone, (layer,), self.how)
+
     def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         return self.pooled(self.backbone(waveform, padding_mask, self.layers))
 

@@ -82,7 +82,7 @@ class Beats(Backbone):
             "encoder_embed_dim": 32,
             "encoder_ffn_embed_dim": 64,
             "encoder_attention_heads": 2,
-            "conv_pos_groups": 4,
+            "conv_pos_groups": 2,  # 16 channels each: oneDNN gets bfloat16 convolutions of 8 wrong
         },
     }
 
@@ -237,22 +237,27 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, dim], bias [heads, T, T], padding mask [B, T] | None -> [B, T, dim]"""
         query, key, value = (
-            projection(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            projection(x).reshape(*x.shape[:2], self.heads, -1)  # [B, T, heads, head dim]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        gated = self._gate(query) * bias
+        gated = self._gate(query).transpose(1, 2) * bias
         if mask is not None:
             gated = gated.masked_fill(mask[:, None, None, :], -math.inf)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=gated.to(query.dtype))
+        y = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=gated.to(query.dtype),
+        )
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
         return out
 
     def _gate(self, query: Tensor) -> Tensor:
-        """[B, heads, T, head dim] -> [B, heads, T, 1]; the eight outputs count only as two sums of four."""
+        """[B, T, heads, head dim] -> [B, T, heads, 1]; the eight outputs count only as two sums of four."""
         weight = self.grep_linear.weight.reshape(2, 4, -1).sum(1)
         offset = self.grep_linear.bias.reshape(2, 4).sum(1)
         first, second = torch.sigmoid(F.linear(query, weight, offset)).chunk(2, -1)
-        return first * (second * self.grep_a - 1) + 2
+        return first * (second * self.grep_a.transpose(1, 2) - 1) + 2
 
 
 def relative_bucket(offset: Tensor, buckets: int, max_distance: int) -> Tensor:
