@@ -147,7 +147,7 @@ class Publisher:
                 delay_s = self._backoff_s[0]  # it was up for a while
             self._stopping.wait(delay_s * random.uniform(0.8, 1.2))
             delay_s = min(2 * delay_s, self._backoff_s[1])
-        self._lost("stopped")
+        self._state = ConnectionState(connected=False, detail="stopped", since_utc_s=time.time())
 
     def _session(self) -> None:
         """Connect and serve until the connection ends (PublishError) or `stop` has been called."""

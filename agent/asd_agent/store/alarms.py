@@ -47,9 +47,7 @@ class AlarmLog:
         with self._lock:
             if len(self._waiting) >= WAITING:
                 self.lost += 1
-                log.error(
-                    "alarm event lost: no room on disk or in memory", event=event.id, machine=event.machine
-                )
+                log.error("alarm event lost: no room on disk or in memory", alarm_event=event.id, machine=event.machine)
                 return False
             self._waiting.append(_Commit(event, state, messages))
             return self._write()
@@ -65,16 +63,14 @@ class AlarmLog:
             try:
                 self._database.write(partial(_insert, commit=commit), durable=True)
             except StoreError as exc:
-                log.error("alarm event waits for the disk", event=commit.event.id, error=str(exc))
+                log.error("alarm event waits for the disk", alarm_event=commit.event.id, error=str(exc))
                 return False
             self._waiting.popleft()
         return True
 
 
 def set_state(db: sqlite3.Connection, machine: str, state: AlarmState) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO alarm_states VALUES (?, ?)", (machine, msgspec.json.encode(state).decode())
-    )
+    db.execute("INSERT OR REPLACE INTO alarm_states VALUES (?, ?)", (machine, msgspec.json.encode(state).decode()))
 
 
 def _insert(db: sqlite3.Connection, commit: _Commit) -> None:

@@ -35,9 +35,7 @@ def clip_path(event: AlarmEvent) -> str:
     return f"evidence/{event.machine}/{stamp}_{event.alarm_id}.flac"
 
 
-def write_clip(
-    path: Path, samples: npt.NDArray[np.int16], clip: Clip, spare_bytes: int = SPARE_BYTES
-) -> None:
+def write_clip(path: Path, samples: npt.NDArray[np.int16], clip: Clip, spare_bytes: int = SPARE_BYTES) -> None:
     """Write the sidecar, then the sound [frames]; each is complete once it has its name. Raises OSError."""
     import soundfile
 

@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 import structlog
 
 from asd_agent.errors import StoreError
-from asd_agent.store import salvage, schema, scores
-from asd_agent.store.ballast import Ballast
+from asd_agent.store import salvage, schema
+from asd_agent.store.space import Space
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-ROOM_BYTES = 2 << 20  # free pages inside the file that make expiring scores pointless
-VACUUM_PAGES = 1024  # per step
+VACUUM_PAGES = 1024  # given back to the file system per step, when there are many free ones
 
 
 class Database:
@@ -29,17 +28,17 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.ballast = Ballast(path.with_name("ballast"))
+        self.space = Space(path)
         self.trouble = ""  # why scores cannot be written just now, after all that could be done
         self._lock = threading.RLock()
         self._broken = False  # damaged, and a new one could not be begun yet
         self._db = self._open()
-        self.ballast.hold()
+        self.space.hold(self._db)
 
     def write(self, step: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
         """Run `step` in one transaction; `durable` = on the medium when this returns. Raises StoreError.
 
-        On a full disk only a durable step may use the ballast.
+        On a full disk only a durable step may use the reserve.
         """
         with self._lock:
             result = self._twice(lambda: self._transaction(step, durable), spend=durable)
@@ -52,12 +51,24 @@ class Database:
         with self._lock:
             return self._twice(lambda: self._db.execute(sql, parameters).fetchall(), spend=False)
 
-    def tidy(self) -> None:
-        """Hold the ballast again, and give free pages back to the file system when there are many."""
+    def write_scores(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """As `write`, but on a disk that is nearly full only into pages that older scores give up.
+
+        Raises StoreError.
+        """
         with self._lock:
-            if not self.ballast.hold():
+            if self.space.low and not self._twice(lambda: self.space.free_pages(self._db), spend=False):
+                self.trouble = "the disk is nearly full"
+                raise StoreError(f"{self.path}: {self.trouble}: free some space")
+            return self.write(step, durable=False)
+
+    def tidy(self) -> None:
+        """Hold the reserve again, and give back free pages when there are many. Raises StoreError."""
+        with self._lock:
+            self.space.hold(self._db)
+            if self.space.low:
                 return
-            pages, free = self._pragma("page_count"), self._pragma("freelist_count")
+            ((pages,),), ((free,),) = self.read("PRAGMA page_count"), self.read("PRAGMA freelist_count")
             if free > max(pages // 10, VACUUM_PAGES):
                 self.read(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
@@ -74,7 +85,7 @@ class Database:
                 return action()
             except sqlite3.Error as exc:
                 if _is_full(exc):
-                    self._make_room(spend)
+                    self.space.make_room(self._db, spend)
                 elif salvage.is_damage(exc):
                     log.error("database damaged", path=str(self.path), error=str(exc))
                     self._begin_anew()
@@ -84,12 +95,6 @@ class Database:
         except sqlite3.Error as exc:
             self.trouble = str(exc)
             raise StoreError(f"{self.path}: {exc}: check the disk") from exc
-
-    def _begin_anew(self) -> None:
-        self._broken = True
-        self._db.close()
-        self._db = self._open(damaged=True)
-        self._broken = False
 
     def _transaction(self, step: Callable[[sqlite3.Connection], T], durable: bool) -> T:
         db = self._db
@@ -104,39 +109,25 @@ class Database:
             raise
         return result
 
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+    def _begin_anew(self) -> None:
+        self._broken = True
+        self._db.close()
+        self._db = self._rebuild()
+        self._broken = False
 
-    def _make_room(self, spend: bool) -> None:
-        """Give up the ballast (for good when `spend`), and the oldest scores unless the file has free pages.
-
-        The log is not truncated: from here on it is written over from its start, and needs no new disk space.
-        """
-        self.ballast.release()
+    def _open(self) -> sqlite3.Connection:
+        """Open, or rebuild a damaged file. Raises StoreError."""
         try:
-            while self._pragma("freelist_count") * self._pragma("page_size") < ROOM_BYTES:
-                if not self._transaction(scores.expire_oldest, durable=False):
-                    break
-            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-        except sqlite3.Error as exc:
-            log.warning("no room on disk", path=str(self.path), error=str(exc))
-        if not spend:
-            self.ballast.hold()
-
-    def _open(self, damaged: bool = False) -> sqlite3.Connection:
-        try:
-            if not damaged:
-                try:
-                    return self._connect()
-                except sqlite3.DatabaseError as exc:
-                    if not salvage.is_damage(exc):
-                        raise
+            try:
+                return self._connect()
+            except sqlite3.Error as exc:
+                if salvage.is_damage(exc):
                     log.error("database damaged", path=str(self.path), error=str(exc))
-            return self._rebuild()
+                    return self._rebuild()
+                self.space.release_ballast()  # even opening needs some room
+                return self._connect()
         except (sqlite3.Error, OSError) as exc:
-            raise StoreError(
-                f"{self.path}: the database cannot be opened ({exc}): check the disk and its rights"
-            ) from exc
+            raise StoreError(f"{self.path}: the database cannot be opened ({exc}): check the disk") from exc
 
     def _connect(self) -> sqlite3.Connection:
         db = schema.connect(self.path)
@@ -149,7 +140,11 @@ class Database:
         return db
 
     def _rebuild(self) -> sqlite3.Connection:
-        aside = salvage.move_aside(self.path)
+        """A new database with what can be read from the damaged one. Raises StoreError, sqlite3.Error."""
+        try:
+            aside = salvage.move_aside(self.path)
+        except OSError as exc:
+            raise StoreError(f"{self.path}: damaged, and cannot be moved aside ({exc.strerror})") from exc
         db = self._connect()
         events = salvage.salvage(aside, db)
         log.error("database moved aside", damaged=str(aside), alarm_events_saved=events)

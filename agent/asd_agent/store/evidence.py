@@ -179,9 +179,7 @@ class Evidence:
     def _expire(self, now_utc_s: float) -> None:
         limits = self._settings
         try:
-            expire_clips(
-                self._state_dir / "evidence", now_utc_s, limits.max_age_days, limits.max_total_mb * 1e6
-            )
+            expire_clips(self._state_dir / "evidence", now_utc_s, limits.max_age_days, limits.max_total_mb * 1e6)
         except OSError as exc:
             log.warning("old evidence clips not deleted", error=str(exc))
 

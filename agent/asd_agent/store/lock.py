@@ -30,8 +30,7 @@ class StateLock:
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._fd)
             raise StoreError(
-                f"{state_dir}: in use by another asd-agent (pid {holder}): "
-                "stop it, or set another agent.state_dir"
+                f"{state_dir}: in use by another asd-agent (pid {holder}): stop it, or set another agent.state_dir"
             ) from exc
         except OSError:
             pass  # no room for the number of our process: the lock itself is held

@@ -27,14 +27,10 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         pass  # nothing is held between questions
 
-    def events(
-        self, since_utc_s: float = 0.0, machine: str | None = None, limit: int = 100
-    ) -> list[AlarmEvent]:
+    def events(self, since_utc_s: float = 0.0, machine: str | None = None, limit: int = 100) -> list[AlarmEvent]:
         """The newest `limit` alarm events since a time, in the order in which they happened."""
         with self._connection() as db:
             rows = db.execute(
@@ -87,9 +83,7 @@ class Reader:
                 db.close()
 
 
-def _newest_first(
-    db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int
-) -> Iterator[list[ScoreRow]]:
+def _newest_first(db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[list[ScoreRow]]:
     found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
     if found is None:
         return
@@ -99,8 +93,7 @@ def _newest_first(
     )
     yield [msgspec.json.decode(row, type=ScoreRow) for (row,) in tail]
     blocks = db.execute(
-        "SELECT data FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ?"
-        " ORDER BY until_ms DESC",
+        "SELECT data FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ? ORDER BY until_ms DESC",
         (*found, since_ms, until_ms),
     )
     for (data,) in blocks:

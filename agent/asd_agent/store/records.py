@@ -26,7 +26,7 @@ class OutboxItem(msgspec.Struct, frozen=True):
 
 
 class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One window as the store keeps it. Numbers are rounded: p to 0.01 in log10, distances to 4 digits."""
+    """One window as the store keeps it. Numbers are rounded: p to 0.01 in log10, distances to 3 digits."""
 
     utc_s: float
     index: int

@@ -40,9 +40,7 @@ def move_aside(path: Path) -> Path:
 
 def moved_aside(path: Path) -> list[Path]:
     """The damaged databases that nobody has looked after yet."""
-    return sorted(
-        p for p in path.parent.glob(f"{path.name}.damaged-*") if not p.name.endswith(("-wal", "-shm"))
-    )
+    return sorted(p for p in path.parent.glob(f"{path.name}.damaged-*") if not p.name.endswith(("-wal", "-shm")))
 
 
 def salvage(aside: Path, db: sqlite3.Connection) -> int:
@@ -57,6 +55,10 @@ def salvage(aside: Path, db: sqlite3.Connection) -> int:
         )
     events: int = db.execute("SELECT count(*) FROM alarm_events").fetchone()[0]
     db.execute("COMMIT")
+    for suffix in ("-wal", "-shm"):  # what reading it left behind
+        leftover = Path(f"{aside}{suffix}")
+        if leftover.exists() and (suffix == "-shm" or leftover.stat().st_size == 0):
+            leftover.unlink()
     return events
 
 
@@ -66,9 +68,7 @@ def _readable(aside: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]
         try:
             with closing(sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True)) as old:
                 # NOT INDEXED: an index may be the damaged part.
-                yield from old.execute(
-                    f"SELECT rowid, {columns} FROM {table} NOT INDEXED ORDER BY rowid {order}"
-                )
+                yield from old.execute(f"SELECT rowid, {columns} FROM {table} NOT INDEXED ORDER BY rowid {order}")
         except sqlite3.DatabaseError:
             continue
         return

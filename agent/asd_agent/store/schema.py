@@ -27,6 +27,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
         " payload BLOB NOT NULL, retain INTEGER NOT NULL)",
         "CREATE INDEX outbox_retained ON outbox (topic) WHERE retain",
+        # Zeros that are deleted when alarm events need their room (space.py).
+        "CREATE TABLE reserve (zeros BLOB NOT NULL)",
         # What the broker must hold after a reconnect: the newest retained message of each topic.
         "CREATE TABLE retained (topic TEXT PRIMARY KEY, payload BLOB NOT NULL)",
     ),

@@ -44,9 +44,7 @@ def encode(rows: Sequence[ScoreRow]) -> bytes:
     columns = _Columns(
         utc_ms=_differences(round(row.utc_s * 1000) for row in rows),
         index=_differences(row.index for row in rows),
-        level_dbfs=[
-            round(10 * (row.level_dbfs if math.isfinite(row.level_dbfs) else _SILENT_DBFS)) for row in rows
-        ],
+        level_dbfs=[round(10 * (row.level_dbfs if math.isfinite(row.level_dbfs) else _SILENT_DBFS)) for row in rows],
         p=[_log_p(row.p_value) for row in rows],
         embedding_p=[_log_p(row.embedding_p) for row in rows],
         mechanism_p=[_log_p(row.mechanism_p) for row in rows],
@@ -121,7 +119,7 @@ def _differences(values: Iterable[int]) -> list[int]:
 
 
 def _digits(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.3g}")
 
 
 def _log_p(p: float | None) -> int | None:

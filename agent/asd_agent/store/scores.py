@@ -11,9 +11,7 @@ from asd_agent.store import scoreblock
 from asd_agent.store.records import ScoreRow
 
 BLOCK_WINDOWS = 720  # an hour of windows at a hop of 5 s
-EXPIRE_BLOCKS = (
-    64  # at most, per machine and step: no long pauses, and a wrong clock cannot empty the table at once
-)
+EXPIRE_BLOCKS = 64  # at most, per machine and step: no long pauses, and a wrong clock cannot empty the table at once
 
 
 def append(db: sqlite3.Connection, rows: Iterable[tuple[str, ScoreRow]]) -> None:
@@ -47,8 +45,7 @@ def expire(db: sqlite3.Connection, before_utc_s: float) -> int:
 def expire_oldest(db: sqlite3.Connection) -> int:
     """Delete the oldest few blocks, or the older half of the single windows; returns the rows deleted."""
     deleted = db.execute(
-        "DELETE FROM score_blocks WHERE id IN"
-        f" (SELECT id FROM score_blocks ORDER BY id LIMIT {EXPIRE_BLOCKS // 8})"
+        f"DELETE FROM score_blocks WHERE id IN (SELECT id FROM score_blocks ORDER BY id LIMIT {EXPIRE_BLOCKS // 8})"
     ).rowcount
     if deleted == 0:
         deleted = db.execute(

@@ -58,9 +58,7 @@ class Store(Reader):
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
     def add_score(self, machine: str, result: WindowResult, baseline: str = "") -> None:
@@ -78,7 +76,7 @@ class Store(Reader):
         if not rows:
             return
         try:
-            self._database.write(lambda db: scores.append(db, rows), durable=False)
+            self._database.write_scores(lambda db: scores.append(db, rows))
         except StoreError as exc:
             with self._lock:
                 self._scores_dropped += len(rows)
@@ -135,7 +133,7 @@ class Store(Reader):
         waiting = self._alarms.waiting
         if self._database.trouble:
             findings.append(f"scores are not being kept ({self._database.trouble}): free some disk space")
-        elif not self._database.ballast.held:
+        elif not self._database.space.held:
             findings.append("disk nearly full: the reserve for alarm events is in use; free some space")
         if waiting:
             findings.append(f"{waiting} alarm events wait for room on disk")

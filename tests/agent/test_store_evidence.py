@@ -1,0 +1,194 @@
+"""Evidence clips: the sound before and after an alarm, whole or not at all, within limits of age and size."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asd_agent import config
+from asd_agent.store import Evidence, clips
+from asd_agent.store.clips import Clip
+from asd_agent.types import EventKind
+from store_cases import UTC_S, alarm_event
+
+RATE = 8000
+SETTINGS = config.Evidence(before_s=2.0, after_s=1.0)
+
+
+def ramp(start: int, frames: int) -> np.ndarray:
+    """Sound in which each frame can be told from the others."""
+    return ((np.arange(start, start + frames) % 30_000) / 32767.0).astype(np.float32)
+
+
+def feed(evidence: Evidence, start: int, frames: int, gap: bool = False, machine: str = "m1") -> None:
+    evidence.feed(machine, ramp(start, frames), RATE, UTC_S + start / RATE, gap)
+
+
+def clip_of(state_dir: Path, relative: str) -> tuple[np.ndarray, Clip]:
+    path = state_dir / relative
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE
+    return samples, msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Clip)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 9000), min_size=1, max_size=12), st.integers(0, 11), st.integers(1, 9000))
+def test_a_clip_is_what_was_heard_around_the_alarm(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], alarm_after: int, chunk: int
+) -> None:
+    state_dir = tmp_path_factory.mktemp("state")
+    evidence = Evidence(state_dir, SETTINGS)
+    heard = 0
+    for size in sizes[: alarm_after + 1]:
+        feed(evidence, heard, size)
+        heard += size
+    event = evidence.attach(alarm_event("e1", utc_s=UTC_S + heard / RATE))
+    last = heard
+    while last < heard + RATE:
+        feed(evidence, last, chunk)
+        last += chunk
+    evidence.maintain()
+    samples, clip = clip_of(state_dir, event.evidence)
+    before = min(heard, 2 * RATE)
+    np.testing.assert_array_equal(samples, np.round(ramp(heard - before, before + RATE) * 32767).astype(np.int16))
+    assert clip.event == event
+    assert clip.before_s == before / RATE
+    assert clip.after_s == 1.0
+    assert clip.start_utc_s == pytest.approx(UTC_S + (heard - before) / RATE, abs=1e-3)
+    assert [p.suffix for p in sorted((state_dir / "evidence" / "m1").iterdir())] == [".flac", ".json"]
+
+
+def test_the_path_tells_machine_time_and_alarm(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    feed(evidence, 0, RATE)
+    event = evidence.attach(alarm_event("e1", alarm_id="a-7"))
+    assert event.evidence == "evidence/m1/20260327T120000Z_a-7.flac"
+
+
+def test_only_alarms_begin_clips_and_one_clip_at_a_time(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    assert evidence.attach(alarm_event("e0")).evidence == ""  # nothing heard yet
+    feed(evidence, 0, RATE)
+    assert evidence.attach(alarm_event("e1", kind=EventKind.CLEARED)).evidence == ""
+    first = evidence.attach(alarm_event("e2"))
+    second = evidence.attach(alarm_event("e3", kind=EventKind.ESCALATED, utc_s=UTC_S + 1))
+    assert second.evidence == first.evidence
+    assert evidence.attach(alarm_event("e4", machine="m2")).evidence == ""
+    off = Evidence(tmp_path, config.Evidence(enabled=False))
+    feed(off, 0, RATE)
+    assert off.attach(alarm_event("e5")).evidence == ""
+
+
+def test_the_end_of_the_sound_ends_the_clip(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    feed(evidence, 0, RATE)
+    event = evidence.attach(alarm_event("e1"))
+    feed(evidence, RATE, 100)
+    evidence.close()
+    samples, clip = clip_of(tmp_path, event.evidence)
+    assert len(samples) == RATE + 100
+    assert clip.after_s == 100 / RATE
+
+
+def test_gaps_are_noted_and_nan_is_silence(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    feed(evidence, 0, 1000, gap=True)  # nothing before it in the clip
+    feed(evidence, 5000, 1000, gap=True)
+    evidence.feed("m1", np.full(500, np.nan, np.float32), RATE, UTC_S)
+    event = evidence.attach(alarm_event("e1"))
+    feed(evidence, 9000, 4000, gap=True)
+    evidence.close()
+    samples, clip = clip_of(tmp_path, event.evidence)
+    assert clip.gaps_s == (1000 / RATE, 2500 / RATE)
+    assert not samples[2000:2500].any()
+
+
+def test_another_rate_begins_anew(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    feed(evidence, 0, RATE)
+    first = evidence.attach(alarm_event("e1"))
+    evidence.feed("m1", np.zeros(16_000, np.float32), 16_000, UTC_S)
+    second = evidence.attach(alarm_event("e2", utc_s=UTC_S + 60))
+    evidence.close()
+    assert soundfile.info(tmp_path / first.evidence).frames == RATE
+    assert soundfile.info(tmp_path / second.evidence).samplerate == 16_000
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    for i in range(200):
+        feed(evidence, i * 800, 800)
+    tape = evidence._tapes["m1"]
+    assert 2 * RATE <= tape.frames == sum(len(samples) for samples, _ in tape.chunks) < 2 * RATE + 800
+    for i in range(50):  # alarms without anybody writing clips
+        evidence.attach(alarm_event(f"e{i}", alarm_id=f"a{i}"))
+        feed(evidence, i * RATE, RATE)
+    assert len(evidence._ready) == 8
+    assert evidence.failed == 42
+
+
+def write(state_dir: Path, name: str, age_days: float, frames: int = 50_000) -> Path:
+    rng = np.random.default_rng(1)
+    event = alarm_event(name, alarm_id=name)
+    path = state_dir / clips.clip_path(event)
+    clip = Clip(event=event, rate_hz=RATE, start_utc_s=UTC_S, before_s=1.0, after_s=1.0)
+    clips.write_clip(path, rng.integers(-9999, 9999, frames).astype(np.int16), clip)
+    for file in (path, path.with_suffix(".json")):
+        os.utime(file, (UTC_S - age_days * 86_400, UTC_S - age_days * 86_400))
+    return path
+
+
+def test_clips_expire_by_age_and_by_total_size(tmp_path: Path) -> None:
+    paths = [write(tmp_path, f"a{age:03d}", age) for age in (100, 91, 89, 50, 10, 1)]
+    size = paths[0].stat().st_size
+    folder = tmp_path / "evidence"
+    assert clips.expire_clips(folder, UTC_S, max_age_days=90, max_bytes=1e9) == 2
+    assert [p.exists() for p in paths] == [False, False, True, True, True, True]
+    assert clips.expire_clips(folder, UTC_S, max_age_days=90, max_bytes=2.5 * size) == 2
+    assert sorted(folder.glob("*/*")) == sorted(f for p in paths[4:] for f in (p, p.with_suffix(".json")))
+
+
+def test_a_full_disk_loses_a_clip_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    real_fsync, calls = os.fsync, []
+
+    def fail_second(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) == 3:  # the sidecar and its folder are down, the sound is not
+            raise OSError(errno.ENOSPC, "no space")
+        real_fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail_second)
+    for i in (1, 2):
+        feed(evidence, 0, RATE)
+        event = evidence.attach(alarm_event(f"e{i}", alarm_id=f"a{i}"))
+        feed(evidence, RATE, RATE)
+        evidence.maintain()
+    assert evidence.failed == 1
+    assert soundfile.info(tmp_path / event.evidence).frames == 3 * RATE
+    assert not list(tmp_path.glob("evidence/*/*.part"))
+
+
+def test_clips_never_take_the_last_free_space(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS, spare_bytes=1 << 60)
+    feed(evidence, 0, RATE)
+    evidence.attach(alarm_event("e1"))
+    evidence.close()
+    assert evidence.failed == 1
+    assert not list(tmp_path.glob("evidence/*/*"))
+
+
+def test_what_a_power_cut_left_is_removed(tmp_path: Path) -> None:
+    path = write(tmp_path, "a1", 1)
+    path.with_name(f".{path.name}.part").write_bytes(b"half")
+    Evidence(tmp_path, SETTINGS)
+    assert not list(tmp_path.glob("evidence/*/.*.part"))
+    assert path.exists()
