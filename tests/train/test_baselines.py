@@ -101,3 +101,25 @@ def test_a_system_is_not_taken_for_a_baseline(tmp_path, capsys):
     config.write_text("name: x\nmodel: {}\n")
     assert cli.main(["evaluate", str(config), "-o", str(tmp_path / "o")]) == 2
     assert "train it first (asd-train fit" in capsys.readouterr().err
+
+
+def test_mechanism_analysis_alone(tiny_challenge, tmp_path, capsys):
+    config = tmp_path / "mechanism.yaml"
+    config.write_text(
+        f"name: mechanism\ndata: [{{path: {tiny_challenge}}}]\nmechanism: {{GearPump: {{mains_hz: 50}}}}\n"
+    )
+    arguments = ["evaluate", str(config), "-o", str(tmp_path / "out"), "--bootstrap", "5", "--no-plots"]
+    assert cli.main(arguments) == 0
+    assert "| GearPump |" in capsys.readouterr().out
+    scores = {}
+    for kind in ("anomaly_score_{}_section_00_test", "normal_score_{}_section_00_train"):
+        with (tmp_path / "out" / f"{kind.format('GearPump')}.csv").open(newline="") as file:
+            scores[kind[:6]] = np.array([float(score) for _, score in csv.reader(file)])
+    assert scores["anomal"].shape == (8,)
+    assert scores["normal"].shape == (20,)
+    assert abs(np.median(scores["normal"])) < 1.0  # standard scores of held-out normal clips
+    config.write_text(
+        f"name: mechanism\ndata: [{{path: {tiny_challenge}}}]\nmechanism: {{Tractor: {{mains_hz: 50}}}}\n"
+    )
+    assert cli.main(arguments) == 2
+    assert "mechanism.Tractor: no such machine" in capsys.readouterr().err

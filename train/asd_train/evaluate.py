@@ -61,10 +61,8 @@ def sections_of(clips: Sequence[Clip]) -> dict[tuple[int, str, str], list[int]]:
     if not tested:
         raise UsageError("no test clips: nothing to evaluate (their folder is <machine>/test)")
     for year, machine, section in tested:
-        if not any(_is_normal(clips[r]) for r in tested[year, machine, section]):
-            raise UsageError(
-                f"{machine} {section}: test clips, but no normal clips in train to compare them with"
-            )
+        if not any(is_normal(clips[r]) for r in tested[year, machine, section]):
+            raise UsageError(f"{machine} {section}: test clips, but no normal clips in train to compare them with")
     return dict(sorted(tested.items()))
 
 
@@ -79,8 +77,7 @@ def evaluate(
     `log_mel` is needed for `scoring.weight` of energy. Raises UsageError when a section cannot be scored.
     """
     return [
-        _evaluate([clips[r] for r in rows], vectors[rows], scoring, log_mel)
-        for rows in sections_of(clips).values()
+        _evaluate([clips[r] for r in rows], vectors[rows], scoring, log_mel) for rows in sections_of(clips).values()
     ]
 
 
@@ -97,7 +94,8 @@ def _rules(year: int) -> Rules:
     return by_year.get(year, "2022")
 
 
-def _is_normal(clip: Clip) -> bool:
+def is_normal(clip: Clip) -> bool:
+    """Of the recordings that a bank is made of."""
     return clip.split == "train" and clip.kind == "clip" and clip.label == "normal"
 
 
@@ -129,7 +127,7 @@ def _evaluate(clips: list[Clip], vectors: Floats, scoring: Scoring, log_mel: Log
 def _normal_rows(clips: Sequence[Clip], scoring: Scoring) -> tuple[list[int], list[int]]:
     """Rows of the source's and of the target's normal clips; supplemental ones count to the source."""
     joining = {"none": (), "clean": ("clean",), "all": ("clean", "noise")}[scoring.supplemental]
-    normal = [r for r, c in enumerate(clips) if _is_normal(c)]
+    normal = [r for r, c in enumerate(clips) if is_normal(c)]
     source = [r for r in normal if clips[r].domain != "target"]
     target = [r for r in normal if clips[r].domain == "target"]
     more = [r for r, c in enumerate(clips) if c.split == "supplemental" and c.kind in joining]

@@ -24,7 +24,8 @@ INPUT is one of
   RUN or RUN/system       what asd-train fit wrote; data and scoring are those of its configuration unless
   given here FILE.npz                embeddings of asd-train embed or asd-agent embed
   CHECKPOINT              a public encoder, frozen (--layers, --pool)
-  baseline.yaml           a configuration with `autoencoder:`, the challenge's baseline, trained on the spot
+  SYSTEM.yaml             one without embeddings: `autoencoder:` (the challenge's baseline, trained on the spot) or
+                          `mechanism:` (the agent's mechanism analysis; for --replace of asd-train ensemble)
 
 --scoring is a kind and its options; given several times, each writes to its own folder below OUT:
   cosine euclidean whitened                  nearest normal (what an agent runs); k=3
@@ -53,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", metavar="INPUT", help="a run, an .npz, a checkpoint, or a baseline's YAML")
+    parser.add_argument("input", metavar="INPUT", help="a run, an .npz, a checkpoint, or a YAML")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for scores and results")
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="FOLDER", action="append", help="recordings; repeatable")
@@ -101,7 +102,7 @@ def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tu
 
     scorings = [_scoring(text) for text in args.scoring or ()]
     if path.suffix in (".yaml", ".yml"):
-        yield _baseline(path, out, args)
+        yield _standalone(path, out, args)
         return
     options = Options(tuple(args.array), args.layers, args.pool, args.device, args.batch_size, args.workers)
     subject = open_subject(path, options)
@@ -116,21 +117,36 @@ def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tu
         yield folder, evaluate(clips, vectors, scoring, _log_mel), rules
 
 
-def _baseline(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules]:
+def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules]:
+    """A configuration of a system without embeddings: `autoencoder:` or `mechanism:`."""
     from asd_agent.config.load import read
     from asd_train.autoencoder import Baseline, evaluate_autoencoder
     from asd_train.embed import pick_device
     from asd_train.evaluate import rules_of
+    from asd_train.mechanism_scores import MechanismSystem, evaluate_mechanism
 
     if args.scoring:
-        raise UsageError(f"{path}: --scoring is for embeddings; the baseline's score is autoencoder.score in the file")
-    if "autoencoder:" not in path.read_text(encoding="utf-8", errors="replace"):
-        raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
-    baseline = read(path, Baseline)
-    clips = _clips(args, baseline.data)
+        raise UsageError(f"{path}: --scoring is for embeddings, this system has its own score")
+    keys = {line.split(":")[0] for line in _lines(path)}
     with _progress() as tell:
-        sections = evaluate_autoencoder(clips, baseline.autoencoder, pick_device(args.device), tell)
+        if "autoencoder" in keys:
+            baseline = read(path, Baseline)
+            clips = _clips(args, baseline.data)
+            sections = evaluate_autoencoder(clips, baseline.autoencoder, pick_device(args.device), tell)
+        elif "mechanism" in keys:
+            system = read(path, MechanismSystem)
+            clips = _clips(args, system.data)
+            sections = evaluate_mechanism(clips, system.mechanism, args.workers, tell)
+        else:
+            raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
     return out, sections, rules_of(clips) if args.rules == "auto" else args.rules
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as exc:
+        raise UsageError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
 
 
 def _clips(args: argparse.Namespace, own: Sequence[DataSource]) -> list[Clip]:
