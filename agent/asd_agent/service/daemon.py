@@ -163,10 +163,10 @@ class Daemon:
                 try:
                     monitor.score(window)
                 except AsdError as exc:
-                    monitor.fault = str(exc)
+                    monitor.scoring_error = str(exc)
                     log_.error("window not scored", machine=monitor.machine.id, error=str(exc))
                 except Exception as exc:
-                    monitor.fault = f"internal error: {exc!r}; see the log"
+                    monitor.scoring_error = f"internal error: {exc!r}; see the log"
                     log_.exception("window not scored", machine=monitor.machine.id)
             if not busy:
                 self._work.wait(TICK_S)

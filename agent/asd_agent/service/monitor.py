@@ -56,7 +56,8 @@ class Monitor:
         self.windows = 0
         self.dropped = 0
         self.lag_s: float | None = None
-        self.fault = ""  # why no judgement is possible, beyond the sound
+        self.fault = ""  # why the active baseline cannot be used
+        self.scoring_error = ""  # why the last window could not be scored
         self.source_error = ""
         self._make_pipeline = pipeline
         self._sink = sink
@@ -110,6 +111,7 @@ class Monitor:
             result = self._pipeline.judge(description)
             events = self._alarm.update(result, self._synced())
             state = self._alarm.state
+        self.scoring_error = ""
         self.windows += 1
         self.last = result
         self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
@@ -245,6 +247,8 @@ class Monitor:
         findings = self._health.judge(source, baseline.manifest.chain if baseline else None)
         if self.source_error:
             findings.append((Health.FAILURE, self.source_error))
+        if self.scoring_error:
+            findings.append((Health.FAILURE, self.scoring_error))
         if self.fault:
             findings.append((Health.FAILURE, self.fault))
         elif baseline is None:
