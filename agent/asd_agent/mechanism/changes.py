@@ -170,13 +170,18 @@ def _touch(a: Deviation, b: Deviation) -> bool:
 
 
 def _run(members: list[Deviation]) -> _Run:
-    """Bands far below the strongest change are its skirts and are not named."""
+    """Bands far below the strongest excess (or loss) are its skirts and are not named."""
     top = max(members, key=lambda d: abs(d.z))
-    most = max(abs(d.value - d.normal) for d in members)
-    core = [d for d in members if abs(d.value - d.normal) >= max(most - SKIRT_DB, 0.5 * most)]
+    weight = [_excess_db(d) if d.z > 0 else d.normal - d.value for d in members]
+    core = [d for d, w in zip(members, weight, strict=True) if w >= max(weight) - SKIRT_DB]
     lows, highs = zip(*(band_of(d.name) or (0.0, 0.0) for d in core), strict=True)
     change = float(np.mean([d.value - d.normal for d in core]))
     return _Run((min(lows), max(highs)), change, top)
+
+
+def _excess_db(deviation: Deviation) -> float:
+    """Level of what came on top of the normal: where it is loud, not where it was quiet before."""
+    return float(10 * np.log10(10 ** (deviation.value / 10) - 10 ** (deviation.normal / 10)))
 
 
 def _band_finding(run: _Run, whole: Analysis, verdict: Verdict) -> Finding:
@@ -191,8 +196,10 @@ def _band_finding(run: _Run, whole: Analysis, verdict: Verdict) -> Finding:
         hz = _tone_hz(whole.spectrum, low, high)
         if hz is not None:
             domain, character = "tone", f"a tone at {words.hz(hz)}"
-        elif _bursts_in(verdict, low, high) or _pulsates(verdict):
+        elif _bursts_in(verdict, low, high):
             domain, character = "impacts", "impacts"
+        elif _pulsates(verdict):
+            domain, character = "pulsation", "pulsating"
         else:
             domain, character = "broadband", "broadband: friction, flow or a leak"
     return Finding(

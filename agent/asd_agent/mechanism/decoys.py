@@ -135,10 +135,10 @@ def _p_value(value: float, null: Samples) -> float:
 
 
 def _band(env: Envelope, strengths: Samples) -> tuple[float, float]:
-    """The run of tiles around the best one that show at least 60 % of its strength."""
+    """The run of tiles around the best one that show at least 80 % of its strength."""
     best = int(np.argmax(strengths))
     first = last = best
-    enough = 0.6 * strengths[best]
+    enough = 0.8 * strengths[best]
     while first > 0 and strengths[first - 1] >= enough:
         first -= 1
     while last < len(strengths) - 1 and strengths[last + 1] >= enough:

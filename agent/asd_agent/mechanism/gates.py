@@ -19,12 +19,15 @@ def gates(samples: Samples, rate_hz: int) -> tuple[str, ...]:
     low, high = float(samples.min()), float(samples.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         return ("nan",)
-    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-18):
         return ("flat",)
     found = []
-    if _rail_share(samples, low) + _rail_share(samples, high) > CLIPPED_SHARE:
+    middle = float(samples.mean(dtype=np.float64))
+    reach = max(high - middle, middle - low)
+    rails = [rail for rail in (low, high) if abs(rail - middle) > 0.5 * reach]  # digital silence is no rail
+    if sum(_rail_share(samples, rail) for rail in rails) > CLIPPED_SHARE:
         found.append("clipping")
-    if _start_or_stop(samples):
+    if _start_or_stop(samples * np.float32(1 / reach)):
         found.append("transient")
     return tuple(found)
 
@@ -44,7 +47,7 @@ def _start_or_stop(samples: Samples) -> bool:
     run-down. A knock in the middle passes."""
     count = 10
     frames = samples[: len(samples) // count * count].reshape(count, -1)
-    level = 10 * np.log10(frames.var(axis=1) + 1e-20)
+    level = 10 * np.log10(frames.var(axis=1) + 1e-12)
     step = abs(level[-2:].mean() - level[:2].mean())
     if step < TRANSIENT_DB:
         return False

@@ -19,8 +19,9 @@ def level(samples: Samples) -> dict[str, float]:
     """dB re full scale, of the raw window. A gain change moves these and nothing else."""
     mean = samples.mean(dtype=np.float64)
     x = samples - np.float32(mean)
-    rms = np.sqrt(np.dot(x, x) / len(x))
-    peak = max(x.max(), -x.min())
+    peak = float(max(x.max(), -x.min())) + 1e-30
+    x /= np.float32(peak)  # squares of any gain fit float32
+    rms = peak * float(np.sqrt(np.dot(x, x) / len(x)))
     return {"level.rms_db": 20 * float(np.log10(rms + 1e-10)), "level.peak_db": 20 * float(np.log10(peak + 1e-10))}
 
 

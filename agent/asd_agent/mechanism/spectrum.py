@@ -47,6 +47,7 @@ def transform(samples: Samples, rate_hz: int) -> Spectrum:
     """samples [n], not constant, finite -> Spectrum. A Hann taper is a three-point sum in the frequency domain."""
     x = samples[: 2 * fast_length(len(samples) // 2)].astype(np.float32, copy=False)
     x = x - np.float32(x.mean(dtype=np.float64))
+    x /= max(x.max(), -x.min())  # squares of any gain fit float32
     ramp = _ramp(min(round(EDGE_S * rate_hz), len(x) // 4))
     x[: len(ramp)] *= ramp
     x[-len(ramp) :] *= ramp[::-1]

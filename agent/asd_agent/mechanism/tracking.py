@@ -55,13 +55,13 @@ def track(spectrum: Spectrum, hz: float) -> Track | None:
         scores += prominence.take(np.rint(grid * k / df).astype(int), axis=1, mode="clip")
         scores -= 0.5 * prominence.take(np.rint(grid * (k - 0.5) / df).astype(int), axis=1, mode="clip")
     path = _best_path(scores)
-    times = (np.arange(len(power)) + 0.5) * FRAME_S
+    times = np.asarray((np.arange(len(power)) + 0.5) * FRAME_S, np.float64)
     smooth = np.polyval(np.polyfit(times, np.log(grid[path]), 2), times)
     constant = scores.sum(axis=0).max()
     followed = np.rint((smooth - np.log(grid[0])) / STEP).clip(0, len(grid) - 1).astype(int)
     moved = scores[np.arange(len(power)), followed].sum()
     noise = float(np.std(scores)) * np.sqrt(len(power)) + 1e-9
-    return Track(times, np.asarray(np.exp(smooth), float), float((moved - constant) / noise))
+    return Track(times, np.asarray(np.exp(smooth), np.float64), float((moved - constant) / noise))
 
 
 def _frames(spectrum: Spectrum, top_hz: float) -> tuple[Samples, float]:

@@ -1,0 +1,214 @@
+"""A recording examined: windows, verdicts, findings; as tables for a terminal and as plain data for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asd_agent.config.kinematics import Mechanism
+from asd_agent.mechanism.analyse import Analyser, Indicators
+from asd_agent.mechanism.baseline import Deviation, MechanismBaseline, Verdict
+from asd_agent.mechanism.diagnose import diagnose
+from asd_agent.mechanism.finding import Finding
+from asd_agent.mechanism.speed import Speed
+from asd_agent.mechanism.statistics import family
+from asd_agent.types import Samples
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_FINDINGS_FROM = 6  # of the most unusual windows
+STANDS_OUT = 4.0
+FAMILY_TITLES = {
+    "level": "level (not judged)",
+    "shape": "shape of the waveform",
+    "bands": "spectrum bands",
+    "wavelet": "wavelet packets",
+    "kurtosis": "spectral kurtosis",
+    "cepstrum": "cepstrum",
+    "envelope": "envelope spectrum",
+    "orders": "lines of shaft, gears, mains",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReport:
+    start_s: float
+    indicators: Indicators
+    verdict: Verdict | None  # None without a baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A finding and how many of the examined windows show it."""
+
+    finding: Finding
+    windows: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    origin: str
+    rate_hz: int
+    window_s: float
+    windows: tuple[WindowReport, ...]
+    findings: tuple[Repeated, ...]
+    worst: int  # index of the most unusual window
+
+
+def examine(
+    samples: Samples,
+    rate_hz: int,
+    config: Mechanism,
+    baseline: MechanismBaseline | None = None,
+    speed: Speed | None = None,
+    window_s: float = 10.0,
+    origin: str = "",
+) -> Report:
+    """samples [n] of one channel, cut into windows side by side; a recording shorter than one is one window. Findings
+    come from the most unusual windows, and those that more of them show come first."""
+    analyser = Analyser(config, rate_hz)
+    cuts = _cuts(len(samples), round(window_s * rate_hz))
+    windows = []
+    for first, last in cuts:
+        indicators = analyser.indicators(samples[first:last], speed)
+        verdict = baseline.judge(indicators.values) if baseline is not None else None
+        windows.append(WindowReport(first / rate_hz, indicators, verdict))
+    order = sorted(range(len(windows)), key=lambda i: _unusual(windows[i]), reverse=True)
+    looked_at = order[:MOST_FINDINGS_FROM]
+    found = [diagnose(samples[slice(*cuts[i])], rate_hz, config, baseline, speed) for i in looked_at]
+    return Report(origin, rate_hz, window_s, tuple(windows), _repeated(found), order[0])
+
+
+def _cuts(total: int, width: int) -> list[tuple[int, int]]:
+    if total <= width:
+        return [(0, total)]
+    return [(first, first + width) for first in range(0, total - width + 1, width)]
+
+
+def _unusual(window: WindowReport) -> float:
+    return window.verdict.z if window.verdict is not None and window.verdict.z is not None else -99.0
+
+
+def _repeated(per_window: Sequence[Sequence[Finding]]) -> tuple[Repeated, ...]:
+    kinds: dict[tuple[int, str, str, str], list[Finding]] = {}
+    for findings in per_window:
+        for finding in findings:
+            where = "" if finding.component else finding.indicator
+            kinds.setdefault((finding.rank, finding.component, finding.domain, where), []).append(finding)
+    counted = [Repeated(members[0], len(members), len(per_window)) for members in kinds.values()]
+    return tuple(sorted(counted, key=lambda r: (r.finding.rank, -r.windows)))
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """Plain data for --json; numbers are finite, absent ones null."""
+    return {
+        "file": report.origin,
+        "rate_hz": report.rate_hz,
+        "window_s": report.window_s,
+        "findings": [_finding_data(r) for r in report.findings],
+        "windows": [_window_data(w) for w in report.windows],
+    }
+
+
+def _finding_data(repeated: Repeated) -> dict[str, Any]:
+    data = dataclasses.asdict(repeated.finding)
+    return {**data, "rank": repeated.finding.rank.name.lower(), "windows": repeated.windows, "of": repeated.of}
+
+
+def _window_data(window: WindowReport) -> dict[str, Any]:
+    speed, verdict = window.indicators.speed, window.verdict
+    return {
+        "start_s": window.start_s,
+        "gates": list(window.indicators.gates),
+        "shaft_hz": speed.hz if speed is not None else None,
+        "speed_source": speed.source if speed is not None else None,
+        "speed_confidence": speed.confidence if speed is not None else None,
+        "p_value": verdict.p_value if verdict is not None else None,
+        "families": dict(verdict.families) if verdict is not None else {},
+        "notes": list(verdict.notes) if verdict is not None else [],
+        "indicators": {
+            name: {"value": value, **_against(verdict, name)} for name, value in window.indicators.values.items()
+        },
+    }
+
+
+def _against(verdict: Verdict | None, name: str) -> dict[str, float]:
+    deviation = verdict.deviation(name) if verdict is not None else None
+    return {"normal": deviation.normal, "z": deviation.z, "p": deviation.p_value} if deviation is not None else {}
+
+
+def window_table(report: Report) -> Table:
+    """One line per window: start, speed, p-value, the family that deviates most."""
+    from rich.table import Table
+
+    table = Table(title=report.origin or None, title_justify="left")
+    for heading in ("start s", "speed Hz", "from", "p", "most unusual family", "note"):
+        table.add_column(heading, justify="right" if heading in ("start s", "speed Hz", "p") else "left")
+    for window in report.windows:
+        speed, verdict = window.indicators.speed, window.verdict
+        most = min(verdict.families.items(), key=lambda f: f[1], default=None) if verdict is not None else None
+        notes = window.indicators.gates or (verdict.notes if verdict is not None else ())
+        table.add_row(
+            f"{window.start_s:.1f}",
+            f"{speed.hz:.2f}" if speed is not None else "unknown",
+            f"{speed.source} {speed.confidence:.2f}" if speed is not None else "",
+            f"{verdict.p_value:.2g}" if verdict is not None and verdict.p_value is not None else "-",
+            f"{FAMILY_TITLES[most[0]]} ({most[1]:.1g})" if most is not None else "",
+            ", ".join(notes),
+        )
+    return table
+
+
+def indicator_table(report: Report, everything: bool = False) -> Table:
+    """The most unusual window's indicators against the baseline: those that stand out and two of each family, or all.
+    Without a baseline the values alone."""
+    from rich.table import Table
+
+    window = report.windows[report.worst]
+    table = Table(title=f"window from {window.start_s:.1f} s", title_justify="left")
+    for heading in ("family", "indicator", "value", "normal", "z", "p"):
+        table.add_column(heading, justify="left" if heading in ("family", "indicator") else "right")
+    verdict = window.verdict
+    if verdict is None or verdict.p_value is None:
+        for name, value in window.indicators.values.items():
+            table.add_row(FAMILY_TITLES.get(family(name), family(name)), name.partition(".")[2], f"{value:.2f}")
+        return table
+    shown: dict[str, list[Deviation]] = {}
+    for deviation in (*verdict.deviations, *verdict.level):
+        rows = shown.setdefault(deviation.family, [])
+        if everything or len(rows) < 2 or abs(deviation.z) >= STANDS_OUT:
+            rows.append(deviation)
+    for name in sorted(shown, key=lambda f: verdict.families.get(f, 1.0)):
+        for i, d in enumerate(shown[name]):
+            style = "bold" if abs(d.z) >= STANDS_OUT else None
+            title = FAMILY_TITLES.get(name, name) if i == 0 else ""
+            row = (d.name.partition(".")[2], f"{d.value:.2f}", f"{d.normal:.2f}", f"{d.z:+.1f}", f"{d.p_value:.1g}")
+            table.add_row(title, *row, style=style)
+    return table
+
+
+def finding_lines(report: Report) -> list[str]:
+    """One line per finding, the most telling first; never empty."""
+    lines = [
+        f"{r.finding.rank.name.lower()}: {r.finding.words}"
+        + (f"; in {r.windows} of {r.of} windows" if r.of > 1 else "")
+        + (f"; next: {r.finding.runner_up}" if r.finding.runner_up else "")
+        for r in report.findings
+    ]
+    if lines:
+        return lines
+    gates = {g for w in report.windows for g in w.indicators.gates}
+    if all(w.indicators.gates for w in report.windows):
+        return [f"not assessable: {', '.join(sorted(gates))}"]
+    if all(w.verdict is None for w in report.windows):
+        return ["no periodic impacts found (without a baseline nothing else can be judged)"]
+    lowest = min(
+        (w.verdict.p_value for w in report.windows if w.verdict and w.verdict.p_value is not None), default=1.0
+    )
+    return [f"nothing unusual (lowest p {np.format_float_positional(lowest, 2)})"]
