@@ -75,7 +75,8 @@ def test_other_names_are_none(file):
 def test_layout_of_2020(tmp_path):
     touch(tmp_path, "fan/train/normal_id_00_00000000.wav", "fan/test/anomaly_id_00_00000000.wav")
     touch(tmp_path, "fan/test/normal_id_02_00000001.wav", "fan/test/id_01_00000000.wav")
-    clips = load(tmp_path, year=2020)
+    clips = load(tmp_path)
+    assert {c.year for c in clips} == {2020}  # by the names, as no folder says it
     assert [(c.section, c.split, c.label, c.domain) for c in clips] == [
         ("00", "train", "normal", "source"),
         ("00", "test", "anomaly", "source"),
@@ -85,9 +86,9 @@ def test_layout_of_2020(tmp_path):
 
 
 def test_layout_of_2021_with_a_folder_a_domain(tmp_path):
-    touch(tmp_path, "dev2021/gearbox/train/section_00_target_train_normal_0000_strength_1_ambient.wav")
-    touch(tmp_path, "dev2021/gearbox/source_test/section_03_0000.wav")
-    touch(tmp_path, "dev2021/gearbox/target_test/section_00_target_test_anomaly_0000.wav", "dev2021/gearbox/readme.txt")
+    touch(tmp_path, "dev/gearbox/train/section_00_target_train_normal_0000_strength_1_ambient.wav")
+    touch(tmp_path, "dev/gearbox/source_test/section_03_0000.wav")
+    touch(tmp_path, "dev/gearbox/target_test/section_00_target_test_anomaly_0000.wav", "dev/gearbox/readme.txt")
     train, first, second = load(tmp_path)
     assert (train.year, train.domain) == (2021, "target")
     assert (first.domain, first.label, second.domain, second.label) == ("source", "", "target", "anomaly")
@@ -193,6 +194,23 @@ def test_own_machine_flat_with_a_table(tmp_path):
     assert (clips["a.wav"].domain, clips["a.wav"].machine) == ("target", "press")
     assert (clips["b.wav"].split, clips["b.wav"].label) == ("test", "anomaly")
     assert clips["c.wav"].kind == "noise"
+
+
+def test_own_folders_say_what_is_no_normal_training_clip(tmp_path):
+    touch(tmp_path, "a.wav", "test/b.wav", "test/anomaly/c.wav", "target/d.wav", "noise/e.wav", "day1/f.wav")
+    (tmp_path / "attributes.csv").write_text("file_name,label,load\nb.wav,,high\nf.wav,anomaly,\n")
+    clips = {c.file[0]: c for c in load(tmp_path, layout="folder")}
+    assert {c.machine for name, c in clips.items() if name != "f"} == {tmp_path.name}
+    assert clips["f"].machine == "day1"  # a folder of no known meaning is a machine
+    assert [(c.split, c.label, c.domain, c.kind) for _, c in sorted(clips.items())] == [
+        ("train", "normal", "source", "clip"),
+        ("test", "normal", "source", "clip"),
+        ("test", "anomaly", "source", "clip"),
+        ("train", "normal", "target", "clip"),
+        ("supplemental", "normal", "source", "noise"),
+        ("train", "anomaly", "source", "clip"),
+    ]
+    assert clips["b"].attributes == (("load", "high"),)
 
 
 def test_own_table_with_a_wrong_word_names_it(tmp_path):

@@ -119,23 +119,15 @@ class AudioCache:
     def read(self, index: int, start: int = 0, stop: int | None = None) -> Samples:
         """Samples [start:stop] of a clip, float32 [n], full scale = 1."""
         if self._flat is None or index >= self._cached:
-            return _fit(read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index]))[
-                start:stop
-            ]
+            return _fit(read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index]))[start:stop]
         end = int(self._ends[index])
         first = end - int(self.lengths[index])
         part = self._flat[first:end][start:stop]
-        return (
-            part.astype(np.float32) / np.float32(32768.0)
-            if self._kind == np.int16
-            else np.array(part, np.float32)
-        )
+        return part.astype(np.float32) / np.float32(32768.0) if self._kind == np.int16 else np.array(part, np.float32)
 
     def _fill(self, flat: npt.NDArray[np.int16] | npt.NDArray[np.float32], progress: Progress | None) -> None:
         def decode(index: int) -> None:
-            samples = _fit(
-                read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index])
-            )
+            samples = _fit(read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index]))
             end = int(self._ends[index])
             scale = 32768.0 if self._kind == np.int16 else 1.0
             flat[end - len(samples) : end] = samples * np.float32(scale)

@@ -1,10 +1,11 @@
 """Recordings of a user's own machines -> clips.
 
-`root/<machine>/**.wav`, or WAVs directly in `root` (then the folder's name is the machine). All are normal
-training clips, unless an optional `attributes.csv` (beside the recordings or in the root) says more: its
-first column `file_name` is the path below the CSV's folder or the bare file name; the columns `domain`,
-`section`, `split`, `label` and `kind` mean what they mean in `Clip`; d1p,d1v,... are read as in the
-challenge; every other column is an attribute.
+`root/<machine>/**.wav`, or WAVs directly in `root` (then the folder's name is the machine). All are normal training
+clips of the source domain, unless a folder below says otherwise: `test`, `anomaly` (always test), `target`, `noise` and
+`clean` mean what they mean in `Clip`. An optional `attributes.csv` (beside the recordings or in the root) rules over
+folders: its first column `file_name` is the path below the CSV's folder or the bare file name; the columns `domain`,
+`section`, `split`, `label` and `kind` mean what they mean in `Clip`; d1p,d1v,... are read as in the challenge; every
+other column is an attribute.
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ _MEANING: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_FOLDERS: Mapping[str, dict[str, str]] = {
+    "test": {"split": "test"},
+    "anomaly": {"split": "test", "label": "anomaly"},
+    "target": {"domain": "target"},
+    "noise": {"split": "supplemental", "kind": "noise"},
+    "clean": {"split": "supplemental", "kind": "clean"},
+}
+
+
 def folder_clips(root: Path) -> Iterator[Clip]:
     """Every WAV or FLAC below `root`, sorted by path; raises UsageError for a table that does not fit."""
     tables: dict[Path, dict[str, dict[str, str]]] = {}
@@ -37,16 +47,22 @@ def folder_clips(root: Path) -> Iterator[Clip]:
         if (here / TABLE).is_file():
             tables[here] = _read_table(here / TABLE)
         for path in audio_files(here):
-            below = path.relative_to(root).parts
-            yield _clip(path, below[0] if len(below) > 1 else root.resolve().name, tables)
+            folders = path.relative_to(root).parts[:-1]
+            flat = not folders or folders[0] in _FOLDERS
+            machine = root.resolve().name if flat else folders[0]
+            said = {key: value for name in folders for key, value in _FOLDERS.get(name, {}).items()}
+            yield _clip(path, machine, said, tables)
 
 
-def _clip(path: Path, machine: str, tables: Mapping[Path, Mapping[str, Mapping[str, str]]]) -> Clip:
+def _clip(
+    path: Path, machine: str, said: Mapping[str, str], tables: Mapping[Path, Mapping[str, Mapping[str, str]]]
+) -> Clip:
     row: Mapping[str, str] = {}
     for folder in reversed(path.parents):
         table = tables.get(folder, {})
         row = table.get(path.relative_to(folder).as_posix(), table.get(path.name, row))
-    attributes = tuple((k, v) for k, v in row.items() if k not in _MEANING and k != "section" and v)
+    row = {**said, **{key: value for key, value in row.items() if value}}
+    attributes = tuple((k, v) for k, v in row.items() if k not in _MEANING and k != "section")
     return Clip(
         path=str(path),
         machine=machine,
@@ -71,9 +87,7 @@ def _row(path: Path, header: list[str], row: list[str]) -> dict[str, str]:
     values = dict(zip(header[1:], row[1:], strict=False))
     for key, allowed in _MEANING.items():
         if values.get(key) and values[key] not in allowed:
-            raise UsageError(
-                f"{path}: {row[0]}: {key} is {values[key]!r}, it must be one of {', '.join(allowed)}"
-            )
+            raise UsageError(f"{path}: {row[0]}: {key} is {values[key]!r}, it must be one of {', '.join(allowed)}")
     for key in [k for k in header if k.startswith("d") and k.endswith("p") and k[1:-1].isdigit()]:
         name, value = values.pop(key, ""), values.pop(key[:-1] + "v", "")
         if name:

@@ -14,7 +14,7 @@ import msgspec
 from asd_agent.errors import UsageError
 from asd_train.data.clip import Clip, Kind
 from asd_train.data.folder import folder_clips
-from asd_train.data.layout import dcase_clips, machine_folders
+from asd_train.data.layout import dcase_clips, layout_year, machine_folders
 from asd_train.data.tables import Truth, read_truth
 
 
@@ -23,7 +23,7 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     path: str
     layout: Literal["auto", "dcase", "folder"] = "auto"  # folder: a user's own machines, see data/folder.py
-    year: int = 0  # 0: the year in the path (dcase2025t2), else none
+    year: int = 0  # 0: the year in the path (dcase2025t2), else by the names if of 2020 or 2021
     machines: tuple[str, ...] = ()  # only these; empty = all
     ground_truth: str = ""  # of an evaluation set: the baseline's list or the evaluator's folder
     supplemental: dict[str, Literal["noise", "clean"]] = {}  # machine -> kind, where the names do not say
@@ -72,7 +72,7 @@ def _dcase(source: DataSource, folders: Sequence[Path]) -> list[Clip]:
     kinds: dict[str, Kind] = dict(source.supplemental)
     clips: list[Clip] = []
     for folder in folders:
-        year = source.year or year_of(folder)
+        year = source.year or year_of(folder) or layout_year(folder)
         clips += dcase_clips(folder, year, truth.get(folder.name, {}), kinds)
     return clips
 

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 from asd_train.data.clip import Domain, Kind, Label
 
-_SECTION = re.compile(
-    r"section_(?P<section>\d+)_(?P<words>(?:[A-Za-z]+_)*?)(?P<number>\d+)(?:_(?P<rest>.+))?"
-)
+_SECTION = re.compile(r"section_(?P<section>\d+)_(?P<words>(?:[A-Za-z]+_)*?)(?P<number>\d+)(?:_(?P<rest>.+))?")
 _ID = re.compile(r"(?:(?P<words>normal|anomaly)_)?id_(?P<section>\d+)_(?P<number>\d+)")
 
 

@@ -60,9 +60,7 @@ def read_truth(path: Path) -> dict[str, dict[str, Truth]]:
         raise UsageError(f"{path}: ground truth not found")
     found = _from_folder(path) if path.is_dir() else _from_list(path)
     if not any(found.values()):
-        raise UsageError(
-            f"{path}: no ground truth in it (expected the baseline's list or the evaluator's folder)"
-        )
+        raise UsageError(f"{path}: no ground truth in it (expected the baseline's list or the evaluator's folder)")
     return found
 
 
@@ -88,11 +86,7 @@ def _from_folder(folder: Path) -> dict[str, dict[str, Truth]]:
     for file in (named or data).values():
         machine = file.name.removeprefix("ground_truth_").split("_section_")[0]
         entry = found.setdefault(machine, {})
-        domain = (
-            {stem_of(r[0]): r[1].strip() for r in read_rows(domains[file.name])}
-            if file.name in domains
-            else {}
-        )
+        domain = {stem_of(r[0]): r[1].strip() for r in read_rows(domains[file.name])} if file.name in domains else {}
         for row in read_rows(file):
             stem = stem_of(row[0])
             truth = _truth(file, row[0], row[1].strip() if len(row) > 1 else "")
