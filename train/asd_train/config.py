@@ -75,7 +75,6 @@ class Output(_Section, frozen=True):
 
     layers: Layers | None = None
     pool: Literal["mean", "cls", "time"] = "mean"  # of `layers`
-    distance: Literal["cosine", "euclidean", "whitened"] = "cosine"  # what the agent's bank shall use
 
 
 class Model(_Section, frozen=True):
@@ -195,19 +194,20 @@ class System(_Section, frozen=True):
             raise ValueError("an fft branch needs clip_s: its network has a fixed input length")
 
 
-def tiny(system: System, steps: int = 6) -> System:
+def tiny(system: System, steps: int = 12) -> System:
     """The same system with small random encoders and a few steps: tries a configuration in seconds."""
     replace = msgspec.structs.replace
     branches = [_tiny_branch(branch) for branch in system.model.branches]
+    schedule = system.train and system.train.schedule
     train = system.train and replace(
         system.train,
         steps=steps,
         epochs=None,
         batch_size=min(8, system.train.batch_size),
         accumulate=min(2, system.train.accumulate),
-        lr=1e-3,
+        lr=2e-3,
         head_lr=None,
-        schedule=replace(system.train.schedule, warmup=0),
+        schedule=schedule and replace(schedule, warmup=steps if schedule.kind == "inverse_sqrt" else 0),
         ema=system.train.ema and 0.5,
         precision="fp32",
         snapshots=[min(s, steps) for s in system.train.snapshots[:1]],
@@ -216,7 +216,7 @@ def tiny(system: System, steps: int = 6) -> System:
     return replace(
         system,
         model=replace(system.model, branches=branches, output=_tiny_output(system.model.output)),
-        clip_s=min(2.0, system.clip_s or 2.0),
+        clip_s=system.clip_s and min(2.0, system.clip_s),
         train=train,
     )
 
@@ -224,7 +224,7 @@ def tiny(system: System, steps: int = 6) -> System:
 def _tiny_branch(branch: Branch) -> Branch:
     replace = msgspec.structs.replace
     if isinstance(branch, SpectrumBranch):
-        return replace(branch, dim=min(8, branch.dim), width=8)
+        return replace(branch, dim=min(32, branch.dim), width=32)
     encoder = branch.encoder or family(branch.checkpoint or "")
     return replace(
         branch,
@@ -233,7 +233,7 @@ def _tiny_branch(branch: Branch) -> Branch:
         size="tiny",
         lora=replace(branch.lora, rank=4),
         layers=branch.layers if isinstance(branch.layers, str) else [1],
-        dim=branch.dim and min(8, branch.dim),
+        dim=branch.dim and min(32, branch.dim),
         spec_augment=branch.spec_augment and replace(branch.spec_augment, width=8),
     )
 
