@@ -32,6 +32,7 @@ class CalibrationJob:
         self._lock = threading.Lock()
         self._descriptions: list[Description] = []
         self._deadline = time.monotonic() + PATIENCE * (duration_s or 0.0) + 60.0
+        self._heard_s = 0.0
         self._done = 0.0
         self._phase = "listening"
         self._error = ""
@@ -46,11 +47,11 @@ class CalibrationJob:
         with self._lock:
             if self._phase != "listening" or self._duration_s is None:
                 return
+            last = self._descriptions[-1] if self._descriptions else None
             self._descriptions.append(description)
-            first = self._descriptions[0]
-            heard_s = description.utc_s + description.duration_s - first.utc_s
-            self._done = min(heard_s / self._duration_s, 1.0)
-            if heard_s >= self._duration_s - 1e-3:
+            self._heard_s += _new_sound_s(last, description)
+            self._done = min(self._heard_s / self._duration_s, 1.0)
+            if self._heard_s >= self._duration_s - 1e-3:
                 self._phase = "fitting"
                 self._in_thread(self._fit)
 
@@ -73,10 +74,12 @@ class CalibrationJob:
             if self._phase == "listening" and self._duration_s is not None and time.monotonic() > self._deadline:
                 self._phase, self._error = "failed", "the source did not deliver enough sound in time"
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
+        """False when it is too late: the baseline is being made, or was."""
         with self._lock:
             if self._phase == "listening":
                 self._phase = "cancelled"
+            return self._phase == "cancelled"
 
     def progress(self) -> dict[str, Any]:
         with self._lock:
@@ -117,3 +120,11 @@ class CalibrationJob:
         with self._lock:
             if self._phase != "cancelled":
                 self._phase, self._error = "failed", line
+
+
+def _new_sound_s(last: Description | None, description: Description) -> float:
+    """What this window adds to the one before it, by samples: a wall clock may jump."""
+    if last is not None and description.origin == last.origin and description.start_s > last.start_s:
+        end_s = last.start_s + last.duration_s
+        return min(max(description.start_s + description.duration_s - end_s, 0.0), description.duration_s)
+    return description.duration_s

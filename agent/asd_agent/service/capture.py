@@ -16,12 +16,15 @@ from asd_agent.service.notify import Progress
 from asd_agent.types import Block
 
 REOPEN_S = 30.0
+BUSY_S = 0.02
 log = structlog.get_logger()
 
 
 class Listener(Protocol):
     @property
     def channel(self) -> int: ...
+    @property
+    def busy(self) -> bool: ...
     def offer(self, block: Block) -> None: ...
     def source_ended(self) -> None: ...
     def source_failed(self, line: str) -> None: ...
@@ -73,18 +76,28 @@ class CaptureThread:
                 self._wake()
                 return
             except AsdError as exc:
-                self._end(str(exc))
                 log.error("source failed", source=self.name, error=str(exc))
-                for listener in self.listeners:
-                    listener.source_failed(str(exc))
-                self._wait(REOPEN_S)
+                self._failed(str(exc))
+            except Exception as exc:  # a thread that dies unnoticed would be a deaf agent
+                log.exception("source failed", source=self.name)
+                self._failed(f"internal error: {exc!r}; see the log")
+
+    def _failed(self, line: str) -> None:
+        self._end(line)
+        for listener in self.listeners:
+            listener.source_failed(line)
+        self._wait(REOPEN_S)
 
     def _listen(self) -> None:
         source = open_source(self._config, [listener.channel for listener in self.listeners])
         self._source = source
+        hurried = getattr(self._config, "pace", "live") == "fast"
         try:
             while not self._stop.is_set():
                 self._progress.touch(self.name)
+                if hurried and any(listener.busy for listener in self.listeners):
+                    self._stop.wait(BUSY_S)  # recordings can wait; live sound cannot
+                    continue
                 block = source.read(0.5)
                 if block is not None:
                     for listener in self.listeners:

@@ -6,6 +6,7 @@ main thread: signals, watchdog, housekeeping, health.  control thread: requests.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -33,6 +34,7 @@ from asd_agent.types import AlarmState
 TICK_S = 1.0
 HEALTH_S = 10.0
 MAINTAIN_S = 10.0
+HALT_S = 20.0  # for the window that is being scored at the end
 log_ = structlog.get_logger()
 
 
@@ -51,6 +53,8 @@ class Daemon:
         self._monitors: dict[str, Monitor] = {}
         self._captures: dict[str, CaptureThread] = {}
         self._lock = threading.RLock()  # monitors and captures while a reload changes them
+        self._turn = threading.Lock()  # the worker's, while it scores a window
+        self._worker = threading.Thread(target=self._score, name="worker", daemon=True)
 
     def run(self) -> int:
         lean_malloc()
@@ -58,26 +62,32 @@ class Daemon:
             signal.signal(number, self._on_signal)
         with Store(self.settings.state_dir, score_days=self.settings.agent.score_days) as self._store:
             commands = Commands(self)
-            self._outlet = Outlet(self.settings, self._store, commands)
-            self._monitors = self._make_monitors(self.settings)
-            control = ControlServer(socket_path(self.settings), commands, self.settings.agent.socket_group)
-            try:
+            with contextlib.ExitStack() as ending:  # in reverse: sound first, the broker last
+                self._outlet = Outlet(self.settings, self._store, commands)
+                ending.callback(self._outlet.close)
+                self._monitors = self._make_monitors(self.settings)
+                ending.callback(self._halt)
+                control = ControlServer(socket_path(self.settings), commands, self.settings.agent.socket_group)
+                ending.callback(control.close)
+                for monitor in self._monitors.values():
+                    monitor.introduce()
                 self._start_captures()
-                worker = threading.Thread(target=self._score, name="worker", daemon=True)
-                worker.start()
+                self._worker.start()
                 notify("READY=1")
                 log_.info("running", agent=self.settings.agent.id, machines=len(self._monitors), pid=os.getpid())
                 self._watch()
                 notify("STOPPING=1")
-            finally:
-                control.close()
-                self._stop.set()
-                self._work.set()
-                for capture in self._captures.values():
-                    capture.close()
-                self._outlet.close()
         log_.info("stopped")
         return 0
+
+    def _halt(self) -> None:
+        """No more sound, no more windows; the one that is being scored is finished."""
+        self._stop.set()
+        self._work.set()
+        for capture in self._captures.values():
+            capture.close()
+        if self._worker.is_alive():
+            self._worker.join(HALT_S)
 
     # -- machines
 
@@ -106,8 +116,6 @@ class Daemon:
 
     def _start_captures(self) -> None:
         """One thread per distinct device; those whose listeners are unchanged go on."""
-        for monitor in self._monitors.values():
-            self._outlet.introduce(monitor)
         by_device: dict[str, list[Monitor]] = {}
         for monitor in self._monitors.values():
             by_device.setdefault(monitor.machine.source.device_key(), []).append(monitor)
@@ -128,23 +136,37 @@ class Daemon:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             settings = config.load(self._path)
-            if settings.state_dir != self.settings.state_dir or settings.agent.id != self.settings.agent.id:
-                raise UsageError(f"{self._path}: agent.id and agent.state_dir cannot change while running; restart")
-            monitors = self._make_monitors(settings)
-            self._outlet.reload(settings)
+            self._refuse_lasting(settings)
+            with self._turn:  # no window may change an alarm between the reading of its state and the swap
+                monitors = self._make_monitors(settings)
+                self._outlet.reload(settings)
+                new, gone = self._swap(settings, monitors)
         except AsdError as exc:
             log_.error("reload refused, the old configuration runs on", error=str(exc))
             notify(f"READY=1\nSTATUS=reload refused: {exc}")
             return
-        with self._lock:
-            gone = set(self._monitors) - set(monitors)
-            self.settings, self._monitors = settings, monitors
-            self._start_captures()
+        for monitor in new:
+            monitor.introduce()
         for machine_id in gone:
             self._outlet.forget(machine_id)
         log.configure(settings.agent.log_level)
         log_.info("reloaded", machines=len(monitors))
         notify("READY=1")
+
+    def _refuse_lasting(self, settings: config.Config) -> None:
+        """Raises UsageError for a change that only a restart can take over."""
+        for key in ("id", "state_dir", "socket", "socket_group", "score_days"):
+            if getattr(settings.agent, key) != getattr(self.settings.agent, key):
+                raise UsageError(f"{self._path}: agent.{key} cannot change while running: restart the agent")
+
+    def _swap(self, settings: config.Config, monitors: dict[str, Monitor]) -> tuple[list[Monitor], set[str]]:
+        """Put the new machines in place; returns those that are new and the ids of those that are gone."""
+        with self._lock:
+            mqtt_changed = settings.mqtt != self.settings.mqtt
+            old, self._monitors, self.settings = self._monitors, monitors, settings
+            self._start_captures()
+        new = [m for m in monitors.values() if mqtt_changed or m not in old.values()]
+        return new, set(old) - set(monitors)
 
     # -- threads
 
@@ -161,7 +183,8 @@ class Daemon:
                 busy = True
                 self._progress.touch("worker")
                 try:
-                    monitor.score(window)
+                    with self._turn:
+                        monitor.score(window)
                 except AsdError as exc:
                     monitor.scoring_error = str(exc)
                     log_.error("window not scored", machine=monitor.machine.id, error=str(exc))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -26,12 +27,14 @@ from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, W
 from asd_agent.window import Windower
 
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
+DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
 log = structlog.get_logger()
 
 
 class Sink(Protocol):
     """Where a machine's results and transitions go: the store and, through it, the broker."""
 
+    def introduce(self, monitor: Monitor) -> None: ...
     def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
     def heard(self, monitor: Monitor, block: Block) -> None: ...
@@ -68,9 +71,20 @@ class Monitor:
         self._windower: Windower | None = None
         self._health = ChainHealth()
         self._calibration: CalibrationJob | None = None
+        self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
 
+    def introduce(self) -> None:
+        """The machine begins: store and broker hold its alarm state from the first moment."""
+        with self._lock:
+            self._sink.introduce(self)
+
     # -- from the capture thread
+
+    @property
+    def busy(self) -> bool:
+        """As many windows wait for the worker as one more block may safely add to."""
+        return len(self._queue) >= QUEUE // 2
 
     def offer(self, block: Block) -> None:
         """Cut windows from the block and queue them. A queue that is full loses its oldest, counted."""
@@ -80,7 +94,7 @@ class Monitor:
                 self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates)
             windows = self._windower.push(block, self.channel)
         except AsdError as exc:
-            self.source_error = str(exc)
+            self.source_failed(str(exc))
             return
         self.source_error = ""
         self._sink.heard(self, block)
@@ -89,6 +103,7 @@ class Monitor:
             while len(self._queue) > QUEUE:
                 self._queue.popleft()
                 self.dropped += 1
+                self._dropped_s = time.monotonic()
 
     def source_ended(self) -> None:
         if self._windower is not None:
@@ -96,6 +111,8 @@ class Monitor:
                 self._queue.extend(self._windower.flush())
 
     def source_failed(self, line: str) -> None:
+        if line != self.source_error:
+            log.error("no usable sound", machine=self.machine.id, error=line)
         self.source_error = line
 
     # -- from the worker
@@ -109,8 +126,7 @@ class Monitor:
         description = self._pipeline.describe(window)
         with self._lock:
             result = self._pipeline.judge(description)
-            events = self._alarm.update(result, self._synced())
-            state = self._alarm.state
+            self._commit(self._alarm.update(result, self._synced()))
         self.scoring_error = ""
         self.windows += 1
         self.last = result
@@ -120,16 +136,11 @@ class Monitor:
         if calibration is not None:
             calibration.see(description)
         self._sink.scored(self, result)
-        if events:
-            self._sink.transitions(self, events, state)
 
     def tick(self) -> None:
         """Once a second: a shelving that ends, a calibration that waits in vain."""
         with self._lock:
-            events = self._alarm.tick(time.time(), self._synced())
-            state = self._alarm.state
-        if events:
-            self._sink.transitions(self, events, state)
+            self._commit(self._alarm.tick(time.time(), self._synced()))
         if self._calibration is not None:
             self._calibration.tick()
 
@@ -159,21 +170,27 @@ class Monitor:
 
     def _command(self, act: Callable[[Alarm], tuple[AlarmEvent, ...]]) -> None:
         with self._lock:
-            events = act(self._alarm)
-            state = self._alarm.state
+            self._commit(act(self._alarm))
+
+    def _commit(self, events: tuple[AlarmEvent, ...]) -> None:
+        """Under the lock, so that what is stored and sent last is what happened last."""
         if events:
-            self._sink.transitions(self, events, state)
+            self._sink.transitions(self, events, self._alarm.state)
 
     # -- baselines
 
     def promote(self, version: str | None) -> str:
-        return self._switched(self.baselines.promote(version))
+        return self._switch(version or self.baselines.pointers().candidate, lambda: self.baselines.promote(version))
 
     def rollback(self) -> str:
-        return self._switched(self.baselines.rollback())
+        return self._switch(self.baselines.pointers().previous, self.baselines.rollback)
 
-    def _switched(self, pointers: Pointers) -> str:
+    def _switch(self, version: str | None, point: Callable[[], Pointers]) -> str:
+        """Point to another baseline, unless it cannot be used: then the active one stays. Raises BaselineError."""
         with self._lock:
+            if version is not None:
+                self._make_pipeline(self.baselines.load(version))
+            pointers = point()
             self._adopt(self._alarm.state)
         if self.fault:
             raise BaselineError(self.fault)
@@ -224,7 +241,8 @@ class Monitor:
     def cancel_calibration(self) -> str:
         if self._calibration is None or not self._calibration.running:
             raise CalibrationError(f"{self.machine.id}: no calibration is running")
-        self._calibration.cancel()
+        if not self._calibration.cancel():
+            raise CalibrationError(f"{self.machine.id}: too late to cancel: the baseline is being written")
         return f"{self.machine.id}: calibration cancelled"
 
     def _new_job(self, promote: bool, duration_s: float | None = None) -> CalibrationJob:
@@ -245,17 +263,14 @@ class Monitor:
     def health(self, source: SourceStatus) -> list[tuple[Health, str]]:
         baseline = self._pipeline.baseline
         findings = self._health.judge(source, baseline.manifest.chain if baseline else None)
-        if self.source_error:
-            findings.append((Health.FAILURE, self.source_error))
-        if self.scoring_error:
-            findings.append((Health.FAILURE, self.scoring_error))
+        findings += [(Health.FAILURE, line) for line in (self.source_error, self.scoring_error) if line]
         if self.fault:
             findings.append((Health.FAILURE, self.fault))
         elif baseline is None:
             findings.append((Health.FUNCTION_CHECK, "not calibrated: run `asd-agent calibrate`"))
         if self._calibration is not None and self._calibration.running:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
-        if self.dropped:
+        if time.monotonic() - self._dropped_s < DROPPED_RECENTLY_S:
             findings.append((Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow"))
         return findings
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 
 from asd_agent import clock, config
+from asd_agent.errors import StoreError
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher
@@ -17,6 +19,8 @@ from asd_agent.types import AlarmEvent, AlarmState, Block, WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.service.monitor import Monitor
+
+log = structlog.get_logger()
 
 
 class Outlet:
@@ -35,21 +39,27 @@ class Outlet:
     def _connect(self, settings: config.Config) -> None:
         base = settings.mqtt.base_topic if settings.mqtt else "asd"
         self._messages = Messages(settings.agent.id, base, clock.synchronized)
-        if settings.mqtt is not None:
+        if settings.mqtt is None:
+            self._publisher = None
+        else:
             self._publisher = Publisher(settings.mqtt, self._messages, self._store.outbox, self._handler)
             self._publisher.start()
 
     def reload(self, settings: config.Config) -> None:
         """Connect anew when the broker's settings changed."""
-        if settings.mqtt != self._settings.mqtt:
+        before, self._settings = self._settings, settings
+        if settings.mqtt != before.mqtt:
             if self._publisher is not None:
                 self._publisher.stop()
-                self._publisher = None
             self._connect(settings)
             self._available.clear()
-        self._settings = settings
+            self._intervals.clear()
+        if settings.agent.evidence != before.agent.evidence:
+            old, self._evidence = self._evidence, Evidence(settings.state_dir, settings.agent.evidence)
+            old.close()
 
     def close(self) -> None:
+        """Write the clips in progress; send what waits as far as a few seconds allow, and say offline."""
         self._evidence.close()
         if self._publisher is not None:
             self._publisher.stop()
@@ -75,9 +85,10 @@ class Outlet:
 
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None:
         """On disk first, with what is to be sent; the publisher takes it from there."""
-        for event in events:
-            event = msgspec.structs.replace(self._evidence.attach(event), baseline=monitor.baseline_version)
-            self._store.commit_event(event, state, self._outgoing(self._messages.of_event(event, state)))
+        version = monitor.baseline_version
+        kept = [msgspec.structs.replace(self._evidence.attach(event), baseline=version) for event in events]
+        messages = [message for event in kept for message in self._messages.of_event(event, state)]
+        self._store.commit_events(kept, state, self._outgoing(messages))
 
     def introduce(self, monitor: Monitor) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""
@@ -88,7 +99,7 @@ class Outlet:
 
     def _outgoing(self, messages: list[Message]) -> list[Message]:
         """Without a broker in the configuration nothing may gather in the outbox."""
-        return messages if self._publisher is not None else []
+        return messages if self._settings.mqtt is not None else []
 
     # -- from the main thread
 
@@ -127,8 +138,14 @@ class Outlet:
         self._evidence.finish(machine_id)
         self._intervals.pop(machine_id, None)
         self._available.pop(machine_id, None)
-        if self._publisher is not None:
+        if self._publisher is None:
+            return
+        try:
             self._publisher.forget(machine_id)
+        except StoreError as exc:
+            log.warning(
+                "the broker still holds the state of a machine that is gone", machine=machine_id, error=str(exc)
+            )
 
     def status(self) -> dict[str, Any]:
         health = self._store.health()

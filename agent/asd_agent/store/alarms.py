@@ -24,8 +24,8 @@ WAITING = 10_000  # events in memory while there is no room on disk at all
 
 
 class _Commit(NamedTuple):
-    event: AlarmEvent
-    state: AlarmState
+    events: Sequence[AlarmEvent]  # of one machine: all or none of them
+    state: AlarmState  # after the last
     messages: Sequence[Message]
 
 
@@ -40,16 +40,19 @@ class AlarmLog:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return sum(len(commit.events) for commit in tuple(self._waiting))
 
-    def commit(self, event: AlarmEvent, state: AlarmState, messages: Sequence[Message]) -> bool:
-        """See Store.commit_event."""
+    def commit(self, events: Sequence[AlarmEvent], state: AlarmState, messages: Sequence[Message]) -> bool:
+        """See Store.commit_events."""
         with self._lock:
             if len(self._waiting) >= WAITING:
-                self.lost += 1
-                log.error("alarm event lost: no room on disk or in memory", alarm_event=event.id, machine=event.machine)
+                self.lost += len(events)
+                for event in events:
+                    log.error(
+                        "alarm event lost: no room on disk or in memory", alarm_event=event.id, machine=event.machine
+                    )
                 return False
-            self._waiting.append(_Commit(event, state, messages))
+            self._waiting.append(_Commit(events, state, messages))
             return self._write()
 
     def retry(self) -> bool:
@@ -63,7 +66,7 @@ class AlarmLog:
             try:
                 self._database.write(partial(_insert, commit=commit), durable=True)
             except StoreError as exc:
-                log.error("alarm event waits for the disk", alarm_event=commit.event.id, error=str(exc))
+                log.error("alarm event waits for the disk", alarm_event=commit.events[0].id, error=str(exc))
                 return False
             self._waiting.popleft()
         return True
@@ -74,11 +77,13 @@ def set_state(db: sqlite3.Connection, machine: str, state: AlarmState) -> None:
 
 
 def _insert(db: sqlite3.Connection, commit: _Commit) -> None:
-    event = commit.event
-    inserted = db.execute(
-        "INSERT OR IGNORE INTO alarm_events (id, machine, utc_s, event) VALUES (?, ?, ?, ?)",
-        (event.id, event.machine, event.utc_s, msgspec.json.encode(event).decode()),
-    ).rowcount
+    inserted = sum(
+        db.execute(
+            "INSERT OR IGNORE INTO alarm_events (id, machine, utc_s, event) VALUES (?, ?, ?, ?)",
+            (event.id, event.machine, event.utc_s, msgspec.json.encode(event).decode()),
+        ).rowcount
+        for event in commit.events
+    )
     if inserted:  # else a retry of what had been committed after all
-        set_state(db, event.machine, commit.state)
+        set_state(db, commit.events[0].machine, commit.state)
         outbox.insert(db, commit.messages)

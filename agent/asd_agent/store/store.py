@@ -93,12 +93,17 @@ class Store(Reader):
         return super().scores(machine, since_utc_s, until_utc_s, limit)
 
     def commit_event(self, event: AlarmEvent, state: AlarmState, messages: Sequence[Message] = ()) -> bool:
-        """Event, alarm state and messages in one durable transaction; an event's id counts only once.
+        """`commit_events` of one."""
+        return self.commit_events((event,), state, messages)
 
+    def commit_events(self, events: Sequence[AlarmEvent], state: AlarmState, messages: Sequence[Message] = ()) -> bool:
+        """Events of one machine, its alarm state after them and messages, in one durable transaction.
+
+        All or none: a state must never be on disk without the event that led to it. An event's id counts only once.
         True when all is on disk. False when there is no room at all: it waits in memory, in order, unsent;
         `health` says so and `maintain` retries. Never raises.
         """
-        committed = self._alarms.commit(event, state, messages)
+        committed = self._alarms.commit(events, state, messages)
         self.outbox.notify()
         return committed
 
