@@ -51,6 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     excluded: dict[str, int]  # reason -> windows
     excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
+    outliers: list[str] = []  # used, but beyond the limit when held out: "rec3.flac 30.0-40.0 s: score 5.1, ..."
     support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
     facts: list[str]  # sentences
@@ -62,8 +63,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DetectorCalibration(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str  # of its bank
-    log_score: LogScore
+    kind: str  # of its bank, or "mechanism"
+    log_score: LogScore | None = None  # None for the mechanism analysis, which calibrates itself
+
+
+class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
+    """One operating state: its detectors, and what their scores do there."""
+
+    name: str
+    windows: int
+    level_dbfs: float  # median
+    detectors: dict[str, DetectorCalibration]
+    fused: list[str]  # the detectors that decide
+    fusion: Fusion
+    embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
+    transient: LogScore | None = None  # of the excess of the most sudden moment
+    events_per_hour: float = 0.0  # sudden moments beyond the limit of the event lane, in calibration
+    extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
+
+
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """ln of the summed probability of foreign sounds on normal windows."""
+
+    median: float
+    scale: float
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +97,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     hop_s: float
     bundles: dict[str, str]  # name -> sha256 of its bundle.json
-    detectors: dict[str, DetectorCalibration]
-    fusion: Fusion
+    states: list[StateCalibration]  # by rising level, extensions last
     chain: InputChain
     report: Report
+    foreign: Foreign | None = None
+
+    @property
+    def detectors(self) -> list[str]:
+        """Names over all states."""
+        return list(dict.fromkeys(name for state in self.states for name in state.detectors))
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,10 +116,10 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
-    arrays: Arrays  # "<detector>/<array>" -> values
+    arrays: Arrays  # "<state>/<detector>/<array>" -> values
 
     def part(self, name: str) -> Arrays:
-        """The arrays of one detector, without their prefix."""
+        """The arrays under a prefix, "<state>/<detector>", without it."""
         return {k[len(name) + 1 :]: v for k, v in self.arrays.items() if k.startswith(name + "/")}
 
 

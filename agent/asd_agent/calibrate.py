@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from asd_agent import bank, config
-from asd_agent.baseline import Arrays, Baseline, DetectorCalibration, InputChain, Manifest, Report, prefixed
+from asd_agent import config
+from asd_agent.baseline import (
+    Baseline,
+    DetectorCalibration,
+    Foreign,
+    InputChain,
+    Manifest,
+    StateCalibration,
+    prefixed,
+)
 from asd_agent.capture import open_source, recordings
-from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, leave_block_out, sessions
-from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.fusion import Fusion
-from asd_agent.decide.logscore import LogScore
-from asd_agent.decide.support import Support
+from asd_agent.decide import states
+from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
+from asd_agent.decide.fusion import Fusion, join
+from asd_agent.decide.logscore import LogScore, centre_and_scale
+from asd_agent.decide.states import OFF
+from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
 from asd_agent.errors import CalibrationError, EndOfSource, SourceError
-from asd_agent.pipeline import Pipeline, Range
+from asd_agent.mechanism import baseline as mechanism
+from asd_agent.pipeline import OperatingState, Pipeline
 from asd_agent.recordings import recorded_windows
-from asd_agent.types import Description, Floats
+from asd_agent.types import Description
+from asd_agent.verdict import StateFit, report, seconds, select
 from asd_agent.window import Windower
 
 Progress = Callable[[float, str], None]  # share done, words
 
-ENOUGH_S = 300.0  # below it the verdict says "little sound"
-PARTS_LISTED = 20
-NOT_RUNNING = "not running (far quieter)"
-SPOILT_SHARE = 0.1  # of the windows: more is a concern
-STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the verdict calls it drift
 PATIENCE_S = 30.0  # without a single frame from a live source
+FEWEST_OF_TARGET = 3
+ENOUGH_OF_TARGET = 24  # windows of a new condition that can tell themselves how it varies
+SMALLEST_FOREIGN = 0.3  # of ln probability
 
 
 def describe_recordings(
@@ -76,20 +85,29 @@ def describe_live(
     return found
 
 
-def build(machine: config.Machine, descriptions: Sequence[Description], pipeline: Pipeline, version: str) -> Baseline:
-    """Fit banks, calibrations and fusion on the usable windows. Raises CalibrationError with what is missing."""
-    usable, excluded, parts = _select(machine, descriptions)
+def build(
+    machine: config.Machine, descriptions: Sequence[Description], pipeline: Pipeline, version: str,
+    exclude: Collection[str] = (),
+) -> Baseline:  # fmt: skip
+    """Find the operating states; fit banks, calibrations and fusion of each on its usable windows.
+
+    `exclude`: places of windows (`verdict.place`) to leave out. Raises CalibrationError with what is missing.
+    """
+    selection = select(machine, descriptions, exclude)
+    usable = selection.usable
     if len(usable) < FEWEST_WINDOWS:
-        why = "".join(f"; {n} left out: {reason}" for reason, n in excluded.items())
+        why = "".join(f"; {n} left out: {reason}" for reason, n in selection.excluded.items())
         raise CalibrationError(
             f"{machine.id}: {len(usable)} usable windows of {len(descriptions)}, at least {FEWEST_WINDOWS} are needed, "
-            f"{_seconds(machine, FEWEST_WINDOWS):.0f} s of sound{why}"
+            f"{seconds(machine, FEWEST_WINDOWS):.0f} s of sound{why}"
         )
     session = sessions([d.utc_s for d in usable], [d.origin for d in usable])
-    block = blocks(session)
-    detectors, arrays, z = _fit_detectors(machine, usable, pipeline, block, session)
-    fusion = Fusion.fit(z, block, session)
-    levels = np.array([d.quality.level_dbfs for d in usable])
+    fits = [
+        _fit_state(name, machine, pipeline, [usable[i] for i in rows], session[rows])
+        for name, rows in _states(machine, pipeline, usable, session).items()
+    ]
+    running = [f for f in fits if f.calibration.name != OFF] or fits
+    levels = [d.quality.level_dbfs for f in running for d in f.windows]
     low, middle, high = np.percentile(levels, [2, 50, 98])
     manifest = Manifest(
         version=version,
@@ -98,118 +116,186 @@ def build(machine: config.Machine, descriptions: Sequence[Description], pipeline
         window_s=machine.window_s,
         hop_s=machine.hop_s,
         bundles={name: encoder.bundle.sha256 for name, encoder in pipeline.encoders.items()},
-        detectors=detectors,
-        fusion=fusion,
+        states=[f.calibration for f in fits],
+        foreign=_foreign(pipeline, usable),
         chain=InputChain(
             source=machine.source.device_key(),
             level_dbfs=float(middle),
             level_low_dbfs=float(low),
             level_high_dbfs=float(high),
         ),
-        report=_report(machine, usable, excluded, parts, fusion, [fusion.score(row) for row in z]),
+        report=report(machine, selection, fits),
     )
-    return Baseline(manifest=manifest, arrays=arrays)
+    return Baseline(manifest=manifest, arrays={k: v for f in fits for k, v in f.arrays.items()})
 
 
-def _select(
-    machine: config.Machine, descriptions: Sequence[Description]
-) -> tuple[list[Description], dict[str, int], list[str]]:
-    """Usable windows; reasons and places of the rest. Far quieter ones were recorded while the machine was off."""
-    reasons = [", ".join(d.quality.reasons) for d in descriptions]
-    levels = [d.quality.level_dbfs for d in descriptions if d.quality.assessable]
-    if machine.quality.off_db is not None and levels:
-        limit = float(np.percentile(levels, 75)) - machine.quality.off_db
-        reasons = [
-            reason or (NOT_RUNNING if d.quality.level_dbfs < limit else "")
-            for reason, d in zip(reasons, descriptions, strict=True)
-        ]
-    usable = [d for d, reason in zip(descriptions, reasons, strict=True) if not reason]
-    parts = [
-        f"{d.origin or 'live'} {d.start_s:.1f}-{d.start_s + d.duration_s:.1f} s: {reason}"
-        for d, reason in zip(descriptions, reasons, strict=True)
-        if reason
-    ]
-    if len(parts) > PARTS_LISTED:
-        parts = [*parts[:PARTS_LISTED], f"and {len(parts) - PARTS_LISTED} more windows"]
-    return usable, dict(Counter(r for r in reasons if r)), parts
+def extend(
+    machine: config.Machine, baseline: Baseline, descriptions: Sequence[Description], pipeline: Pipeline,
+    version: str, name: str = "",
+) -> Baseline:  # fmt: skip
+    """A further condition of the machine as a state of its own beside the known ones, which stay as they are.
 
-
-def _fit_detectors(
-    machine: config.Machine, usable: Sequence[Description], pipeline: Pipeline, block: Labels, session: Labels
-) -> tuple[dict[str, DetectorCalibration], Arrays, Floats]:
-    """Detectors by name, the arrays of their banks, and z [n, detectors] of the windows on held-out blocks."""
-    guard = math.ceil(machine.window_s / machine.hop_s) - 1
-    detectors: dict[str, DetectorCalibration] = {}
-    arrays: Arrays = {}
-    columns = []
-    for name, output in pipeline.outputs.items():
-        x = np.stack([d.embeddings[name] for d in usable])
-        held_out = leave_block_out(partial(bank.fit, output.distance), x, block, session, guard)
-        log_score = LogScore.fit(held_out)
-        columns.append([log_score.z(distance) for distance in held_out])
-        detectors[name] = DetectorCalibration(kind=output.distance, log_score=log_score)
-        arrays |= prefixed(name, bank.fit(output.distance, x).arrays() | Range.of(x).arrays())
-    return detectors, arrays, np.array(columns).T
-
-
-def _report(
-    machine: config.Machine,
-    usable: Sequence[Description],
-    excluded: dict[str, int],
-    parts: list[str],
-    fusion: Fusion,
-    held_out: Sequence[float],
-) -> Report:
-    seconds = _seconds(machine, len(usable))
-    thresholds = Thresholds.of(machine.alarm, fusion.spread, machine.window_s, machine.hop_s)
-    support = Support.of(thresholds, fusion.spread, held_out, machine.alarm, machine.window_s, machine.hop_s)
-    total = len(usable) + sum(excluded.values())
-    facts = [f"{len(usable)} of {total} windows are usable, {seconds / 60:.1f} min of sound"]
-    concerns = []
-    if seconds < ENOUGH_S:
-        concerns.append(f"little sound: {ENOUGH_S / 60:.0f} min or more, over different days, are better")
-    idle = sum(n for reason, n in excluded.items() if reason == NOT_RUNNING)
-    if idle:
-        facts.append(f"the machine was not running in {idle} windows; they were left out")
-    spoilt = {reason: n for reason, n in excluded.items() if reason != NOT_RUNNING}
-    if spoilt:
-        words = f"{sum(spoilt.values())} windows were spoilt and left out: "
-        words += ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
-        (concerns if sum(spoilt.values()) > total * SPOILT_SHARE else facts).append(words)
-    if fusion.spread.between <= STATIONARY * fusion.spread.within:
-        facts.append("the sound is stationary over the calibration")
-    else:
-        concerns.append(
-            "the sound changed during the calibration (load, speed, a second machine?): record each state for longer"
+    Few windows (three or more) borrow the measure of distance from the known state that they are nearest to; two dozen
+    are enough for a fit of their own. `pipeline` holds `baseline`. Raises CalibrationError.
+    """
+    usable = [d for d in descriptions if d.quality.assessable]
+    if len(usable) < FEWEST_OF_TARGET:
+        raise CalibrationError(
+            f"{machine.id}: {len(usable)} usable windows of {len(descriptions)}, at least {FEWEST_OF_TARGET} are "
+            f"needed to extend a baseline, {seconds(machine, FEWEST_OF_TARGET):.0f} s of sound"
         )
-    if not support.supported:
-        concerns.append(_support_words(support))
-    if support.strays:
-        facts.append(f"{support.strays} calibration windows exceed the limit themselves: listen to them")
-    facts.append(
-        f"expected: {support.per_month:.2g} days with a false alarm per month (90 % interval {support.low:.2g} to "
-        f"{support.high:.2g}); the budget is {machine.alarm.false_alarms_per_month:g}"
+    known = {state.name for state in baseline.manifest.states}
+    name = name or next(f"condition {i}" for i in range(2, 100) if f"condition {i}" not in known)
+    if name in known:
+        raise CalibrationError(f"{machine.id}: there is a state {name!r} already; name the new one differently")
+    session = sessions([d.utc_s for d in usable], [d.origin for d in usable])
+    if len(usable) >= ENOUGH_OF_TARGET:
+        fit = _fit_state(name, machine, pipeline, usable, session)
+    else:
+        nearest = max(pipeline.states, key=lambda s: float(np.median([s.judge(d).p_value for d in usable])))
+        source = next(s for s in baseline.manifest.states if s.name == nearest.name)
+        fit = _fit_extension(name, source, nearest, usable)
+    manifest = baseline.manifest
+    fact = f"extended by the state {name}: {len(usable)} windows"
+    fact += f", distances measured as in {fit.calibration.extends}" if fit.calibration.extends else ""
+    return Baseline(
+        manifest=msgspec.structs.replace(
+            manifest,
+            version=version,
+            created_utc_s=time.time(),
+            states=[*manifest.states, fit.calibration],
+            report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
+        ),
+        arrays={**baseline.arrays, **fit.arrays},
     )
-    facts.append(f"a window counts as anomalous from a score of {-math.log10(thresholds.alert_p):.2f}")
-    return Report(
-        windows=len(usable),
-        seconds=seconds,
-        excluded=excluded,
-        excluded_parts=parts,
-        support=support,
-        budget_per_month=machine.alarm.false_alarms_per_month,
-        facts=facts,
-        concerns=concerns,
+
+
+def rename_state(baseline: Baseline, old: str, new: str, version: str) -> Baseline:
+    """The same baseline with another name for a state. Raises CalibrationError."""
+    states = baseline.manifest.states
+    if old not in {s.name for s in states} or new in {s.name for s in states} or "/" in new or not new:
+        raise CalibrationError(f"{baseline.manifest.machine}: the states are {', '.join(s.name for s in states)}")
+
+    def renamed(key: str) -> str:
+        return f"{new}/{key[len(old) + 1 :]}" if key.startswith(old + "/") else key
+
+    swap = {old: new}
+    changed = [
+        msgspec.structs.replace(s, name=swap.get(s.name, s.name), extends=swap.get(s.extends, s.extends))
+        for s in states
+    ]
+    manifest = msgspec.structs.replace(baseline.manifest, states=changed, version=version)
+    return Baseline(manifest=manifest, arrays={renamed(k): v for k, v in baseline.arrays.items()})
+
+
+def _states(
+    machine: config.Machine, pipeline: Pipeline, usable: Sequence[Description], session: Labels
+) -> dict[str, Labels]:
+    """Name -> rows of its windows. As told from outside; else found where an embedding holds levels of bands."""
+    told = sorted({d.operating for d in usable if d.operating})
+    if told:
+        rows = {name: np.flatnonzero([d.operating == name for d in usable]) for name in told}
+        return {name: found for name, found in rows.items() if len(found) >= FEWEST_WINDOWS}
+    levels = np.array([d.quality.level_dbfs for d in usable])
+    bands = next((k for k, o in pipeline.outputs.items() if [a.quantity for a in o.axes] == ["level"]), None)
+    if bands is None:
+        label = np.zeros(len(usable), np.intp)
+    else:
+        label = states.discover(embeddings(usable, bands), levels, session, machine.hop_s)
+    count = int(label.max()) + 1
+    label = np.where(_at_a_change(label, session), -1, label) if count > 1 else label
+    known = states.names([float(np.median(levels[label == s])) for s in range(count)])
+    found = {known[s]: np.flatnonzero(label == s) for s in range(count)}
+    return {name: members for name, members in found.items() if len(members) >= FEWEST_WINDOWS}
+
+
+def _at_a_change(label: Labels, session: Labels) -> npt.NDArray[np.bool_]:
+    """The windows on both sides of a change of state may hold some of either."""
+    change = (label[1:] != label[:-1]) & (session[1:] == session[:-1])
+    return np.asarray(np.append(change, False) | np.append(False, change))
+
+
+def _fit_state(
+    name: str, machine: config.Machine, pipeline: Pipeline, windows: list[Description], session: Labels
+) -> StateFit:
+    guard = math.ceil(machine.window_s / machine.hop_s) - 1
+    block = blocks(session)
+    detectors: list[Detector] = []
+    columns = []
+    for output_name, output in pipeline.outputs.items():
+        detector, z = EmbeddingDetector.fit(output_name, output, windows, block, session, guard)
+        detectors.append(detector)
+        columns.append(z)
+    mode = machine.mechanism.mode if machine.mechanism is not None else "beside"
+    if machine.mechanism is not None and len(windows) >= mechanism.FEWEST:
+        judge, z = MechanismDetector.fit(windows, block)
+        detectors.append(judge)
+        columns.append(z)
+    joined = [i for i, d in enumerate(detectors) if _decides(d.name, mode)] or list(range(len(pipeline.outputs)))
+    z = np.array(columns).T
+    fusion = Fusion.fit(z[:, joined], block, session)
+    embedded = z[:, : len(pipeline.outputs)]
+    excess = [d.transient.excess_db for d in windows if d.transient is not None]
+    calibration = StateCalibration(
+        name=name,
+        windows=len(windows),
+        level_dbfs=float(np.median([d.quality.level_dbfs for d in windows])),
+        detectors={d.name: _stored(d) for d in detectors},
+        fused=[detectors[i].name for i in joined],
+        fusion=fusion,
+        embedding_fusion=None if embedded.shape == z[:, joined].shape else Fusion.fit(embedded, block, session),
+        transient=LogScore.fit(excess) if excess else None,
+        events_per_hour=_events_per_hour(machine, excess),
     )
+    arrays = {k: v for d in detectors for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
+    return StateFit(calibration, windows, [fusion.score(row) for row in z[:, joined]], arrays)
 
 
-def _support_words(support: Support) -> str:
-    """What would support the budget."""
-    if support.more_hours is None or support.more_days is None:
-        return "more sound alone will not support the budget: mend what spoils single windows, or raise the budget"
-    other = f" on {support.more_days} other day(s)" if support.more_days else ""
-    return f"the budget is not supported yet: {support.more_hours:g} h more of normal sound{other} would"
+def _fit_extension(name: str, source: StateCalibration, state: OperatingState, windows: list[Description]) -> StateFit:
+    """Embeddings only: the mechanism analysis has no measure of distance to borrow."""
+    fitted = [d.extended(windows, source.windows) for d in state.detectors if isinstance(d, EmbeddingDetector)]
+    z = np.array([column for _, column in fitted]).T
+    joined = [join(row) for row in z]
+    spread = msgspec.structs.replace(source.fusion.spread, sessions=1)
+    wide = (source.embedding_fusion or source.fusion).scale
+    fusion = Fusion(median=float(np.median(joined)), scale=wide, spread=spread)
+    calibration = StateCalibration(
+        name=name,
+        windows=len(windows),
+        level_dbfs=float(np.median([d.quality.level_dbfs for d in windows])),
+        detectors={d.name: _stored(d) for d, _ in fitted},
+        fused=[d.name for d, _ in fitted],
+        fusion=fusion,
+        transient=source.transient,
+        events_per_hour=source.events_per_hour,
+        extends=source.name,
+    )
+    arrays = {k: v for d, _ in fitted for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
+    return StateFit(calibration, windows, [fusion.score(row) for row in z], arrays)
 
 
-def _seconds(machine: config.Machine, windows: int) -> float:
-    return windows * machine.hop_s + machine.window_s - machine.hop_s
+def _decides(name: str, mode: str) -> bool:
+    return {"join": True, "replace": name == MECHANISM, "beside": name != MECHANISM}[mode]
+
+
+def _stored(detector: Detector) -> DetectorCalibration:
+    if isinstance(detector, EmbeddingDetector):
+        return DetectorCalibration(kind=detector.bank.kind, log_score=detector.log_score)
+    return DetectorCalibration(kind=detector.name)
+
+
+def _foreign(pipeline: Pipeline, usable: Sequence[Description]) -> Foreign | None:
+    scores = [s for d in usable if (s := pipeline.foreign_score(d)) is not None]
+    if not scores:
+        return None
+    median, scale = centre_and_scale(scores, SMALLEST_FOREIGN)
+    return Foreign(median=median, scale=scale)
+
+
+def _events_per_hour(machine: config.Machine, excess: Sequence[float]) -> float:
+    """How often normal sound has a sudden moment beyond the limit of the event lane."""
+    if not excess:
+        return 0.0
+    normal = LogScore.fit(excess)
+    beyond = sum(normal.p_value(e) <= machine.alarm.event_p for e in excess)
+    return beyond * 3600 / max(seconds(machine, len(excess)), 1.0)

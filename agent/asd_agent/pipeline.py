@@ -1,158 +1,182 @@
 """One window in, one judgement out. Pure: live sound, replay, `score`, calibration and tests share this path.
 
 describe(window) -> Description      quality, embeddings, indicators: needs no baseline
-judge(description) -> WindowResult   distances, p-values, state: needs one
+judge(description) -> WindowResult   distances, p-values, operating state: needs one
+
+A window is judged in every operating state and belongs to the one in which it is least surprising. What is surprising
+in all of them deviates. Votes, repeated events and unknown states need several windows: `decide.lanes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import bank, config
-from asd_agent.baseline import Arrays, Baseline
+from asd_agent import config
+from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
-from asd_agent.encode.bundle import Bundle, Output
+from asd_agent.decide.states import OFF
+from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector
+from asd_agent.encode.bundle import Bundle, BundleMeta, Output
 from asd_agent.encode.encoder import Encoder, shared_encoder
-from asd_agent.encode.evidence import describe
 from asd_agent.errors import BaselineError
+from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 from asd_agent.quality import assess
-from asd_agent.types import Description, DetectorScore, Floats, Level, State, Window, WindowResult
+from asd_agent.transients import most_sudden
+from asd_agent.types import Description, DetectorScore, Level, State, Window, WindowResult
+
+UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
+FOREIGN_Z = 4.0  # beyond it a recognised foreign sound explains a deviation (detection-facts, 6)
 
 
 @dataclass(frozen=True)
-class Range:
-    """What each value of an embedding did in calibration; all [dim].
-
-    Reasons are read from how far a value lies beyond it: the difference from the one nearest window also shows
-    what that window happened to do differently within the normal.
-    """
-
-    low: Floats
-    high: Floats
-    sd: Floats
-
-    @classmethod
-    def of(cls, x: npt.NDArray[np.float32]) -> Self:
-        sd = x.std(axis=0, dtype=np.float64)
-        return cls(x.min(axis=0), x.max(axis=0), np.maximum(sd, max(float(np.median(sd)) / 10, 1e-6)))
-
-    def beyond(self, embedding: npt.NDArray[np.float32]) -> Floats:
-        """Signed distance beyond the range in standard deviations, 0 inside; [dim]."""
-        return np.asarray((embedding - np.clip(embedding, self.low, self.high)) / self.sd, np.float64)
-
-    def arrays(self) -> Arrays:
-        return {"range_low": self.low, "range_high": self.high, "range_sd": self.sd}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        return cls(arrays["range_low"], arrays["range_high"], arrays["range_sd"])
-
-
-@dataclass(frozen=True)
-class Detector:
-    """One named embedding with its bank and calibration."""
+class OperatingState:
+    """What was learnt of one state of the machine."""
 
     name: str
-    output: Output
-    bank: bank.Bank
-    log_score: LogScore
-    normal: Range
+    detectors: tuple[Detector, ...]
+    fused: frozenset[str]
+    fusion: Fusion
+    embedding_fusion: Fusion
+    transient: LogScore | None
 
-    def score(self, embedding: npt.NDArray[np.float32]) -> DetectorScore:
-        distance = float(self.bank.distance(embedding[None])[0])
-        return DetectorScore(
-            self.name, distance, self.log_score.z(distance), self.log_score.p_value(distance)
-        )
+    def judge(self, description: Description) -> Judgement:
+        scores = tuple(d.score(description) for d in self.detectors)
+        return Judgement(self, scores, self.fusion.p_value(s.z for s in scores if s.name in self.fused))
 
-    def explain(self, embedding: npt.NDArray[np.float32]) -> str:
-        """Which part of the sound moved; empty where the embedding has no labels."""
-        return describe(self.output, self.normal.beyond(embedding))
+    def explain(self, description: Description, scores: tuple[DetectorScore, ...]) -> str:
+        """The detector that deviates most, and where."""
+        top = max((s for s in scores if s.name in self.fused), key=lambda s: s.z)
+        where = next(d for d in self.detectors if d.name == top.name).explain(description)
+        return f"{top.name.replace('_', ' ')} z {top.z:.1f}" + (f": {where}" if where else "")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    state: OperatingState
+    scores: tuple[DetectorScore, ...]
+    p_value: float
+
+    def summary(self) -> dict[str, float | None]:
+        """The fields of a result that speak of embeddings and of mechanism apart."""
+        embedded = [s for s in self.scores if s.name != MECHANISM]
+        mechanism = next((s.p_value for s in self.scores if s.name == MECHANISM), None)
+        return {
+            "embedding_p": self.state.embedding_fusion.p_value(s.z for s in embedded),
+            "embedding_distance": max(embedded, key=lambda s: s.z).distance,
+            "mechanism_p": mechanism,
+        }
 
 
 class Pipeline:
     """Of one machine. Immutable: another baseline is another pipeline."""
 
-    def __init__(
-        self, machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline | None
-    ) -> None:
+    def __init__(self, machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline | None) -> None:
         """`encoders` by the names in the configuration. Raises BaselineError when the baseline was made with others."""
         self.machine = machine
         self.encoders = encoders
         self.baseline = baseline
-        self.rates = frozenset(encoder.bundle.meta.rate_hz for encoder in encoders.values())
-        self.outputs = {
+        self.rates = _rates([encoder.bundle.meta for encoder in encoders.values()])
+        named = {
             detector_name(bundle, output.name, len(encoders)): output
             for bundle, encoder in encoders.items()
             for output in encoder.bundle.meta.outputs
         }
+        self.outputs: dict[str, Output] = {k: o for k, o in named.items() if o.role == "detector"}
+        self.foreign: dict[str, Output] = {k: o for k, o in named.items() if o.role == "foreign"}
+        self.states: tuple[OperatingState, ...] = ()
         self.thresholds: Thresholds | None = None
+        self._analysers: dict[int, Analyser] = {}
         if baseline is not None:
             self._check(baseline)
-            self._detectors = [self._restore(baseline, name) for name in baseline.manifest.detectors]
-            self._fusion = baseline.manifest.fusion
-            self.thresholds = Thresholds.of(
-                machine.alarm, self._fusion.spread, machine.window_s, machine.hop_s
+            self.states = tuple(self._restore(baseline, state) for state in baseline.manifest.states)
+            self.thresholds = Thresholds.strictest(
+                machine.alarm, [s.fusion.spread for s in self.states], machine.window_s, machine.hop_s
             )
 
     def step(self, window: Window) -> WindowResult:
         return self.judge(self.describe(window))
 
-    def describe(self, window: Window) -> Description:
-        """Quality first; what cannot be judged is not encoded."""
+    def describe(self, window: Window, speed: Speed | None = None, operating: str = "") -> Description:
+        """Quality first; what cannot be judged is not encoded. `speed` of the shaft and `operating` state: as told from
+        outside, where they are."""
         quality = assess(window, self.machine.window_s, self.machine.quality)
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
-        if quality.assessable:
-            for bundle, encoder in self.encoders.items():
-                found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
-                embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
-        return Description(
-            index=window.index,
-            start_s=window.start_s,
-            duration_s=window.duration_s,
-            utc_s=window.utc_s,
-            origin=window.origin,
+        if not quality.assessable:
+            return _description(window, quality=quality, embeddings=embeddings)
+        for bundle, encoder in self.encoders.items():
+            found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
+            embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
+        return _description(
+            window,
             quality=quality,
             embeddings=embeddings,
+            indicators=self._indicators(window, speed),
+            transient=most_sudden(window.samples, window.rate_hz),
+            operating=operating,
         )
 
     def judge(self, description: Description) -> WindowResult:
         if not description.quality.assessable:
-            return self._result(
-                description, State.NOT_ASSESSABLE, reason=", ".join(description.quality.reasons)
-            )
+            return _result(description, state=State.NOT_ASSESSABLE, reason=", ".join(description.quality.reasons))
         if self.baseline is None or self.thresholds is None:
-            return self._result(description, State.LEARNING, reason="no baseline yet")
-        scores = tuple(d.score(description.embeddings[d.name]) for d in self._detectors)
-        p_value = self._fusion.p_value([s.z for s in scores])
-        level = self.thresholds.level(p_value)
-        result = self._result(
+            return _result(description, state=State.LEARNING, reason="no baseline yet")
+        told = [s for s in self.states if s.name == description.operating]
+        best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)
+        level = self.thresholds.level(best.p_value)
+        result = _result(
             description,
-            State.NORMAL if level is Level.NORMAL else State.ANOMALOUS,
-            p_value=p_value,
-            level=level,
-            detectors=scores,
-            embedding_p=p_value,
-            embedding_distance=max(scores, key=lambda s: s.z).distance,
+            state=State.OFF if best.state.name == OFF else State.NORMAL,
+            p_value=best.p_value,
+            detectors=best.scores,
+            operating=best.state.name,
+            **best.summary(),
+            **_event(best.state.transient, description),
         )
+        quiet_db = self._quiet_db(description)
+        if quiet_db is not None and best.p_value <= UNLIKE_P:
+            words = f"{quiet_db:.0f} dB quieter than in calibration and unlike it: the machine is not running"
+            return replace(result, state=State.OFF, operating=OFF, reason=words)
         if level is Level.NORMAL:
             return result
-        quiet_db = self._quiet_db(description)
-        if quiet_db is not None:
-            words = f"{quiet_db:.0f} dB quieter than in calibration and unlike it: the machine is not running"
-            return replace(result, state=State.OFF, level=Level.NORMAL, reason=words)
-        return replace(result, reason=self._reason(description, scores))
+        foreign = self._foreign(description)
+        reason = best.state.explain(description, best.scores) + (f"; explained by {foreign}" if foreign else "")
+        return replace(result, state=State.ANOMALOUS, level=level, foreign=foreign, reason=reason)
 
     @property
     def threshold_score(self) -> float | None:
         """-log10 p that a window must reach to count as anomalous."""
         return None if self.thresholds is None else -math.log10(self.thresholds.alert_p)
+
+    def foreign_score(self, description: Description) -> float | None:
+        """ln of the summed probability of sounds that no machine makes; None without a bundle that knows them."""
+        for name in self.foreign:
+            return math.log(max(float(description.embeddings[name].sum()), 1e-12))
+        return None
+
+    def _foreign(self, description: Description) -> str:
+        """The foreign sound that is much more probable than in calibration, in words."""
+        assert self.baseline is not None
+        score, normal = self.foreign_score(description), self.baseline.manifest.foreign
+        if score is None or normal is None or (z := (score - normal.median) / normal.scale) < FOREIGN_Z:
+            return ""
+        name, output = next(iter(self.foreign.items()))
+        return f"{output.labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
+
+    def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
+        if self.machine.mechanism is None:
+            return {}
+        analyser = self._analysers.get(window.rate_hz)
+        if analyser is None:
+            analyser = self._analysers[window.rate_hz] = Analyser(self.machine.mechanism, window.rate_hz)
+        return analyser.indicators(window.samples, speed).values
 
     def _quiet_db(self, description: Description) -> float | None:
         """How far below the calibrated level, when that is far enough to mean that the machine is off."""
@@ -161,19 +185,12 @@ class Pipeline:
         below_db = self.baseline.manifest.chain.level_low_dbfs - description.quality.level_dbfs
         return below_db if limit_db is not None and below_db >= limit_db else None
 
-    def _reason(self, description: Description, scores: tuple[DetectorScore, ...]) -> str:
-        """The detector that deviates most, and where."""
-        top = max(scores, key=lambda s: s.z)
-        detector = next(d for d in self._detectors if d.name == top.name)
-        where = detector.explain(description.embeddings[top.name])
-        return f"{top.name.replace('_', ' ')} z {top.z:.1f}" + (f": {where}" if where else "")
-
     def _check(self, baseline: Baseline) -> None:
         made_with, manifest = {k: e.bundle.sha256 for k, e in self.encoders.items()}, baseline.manifest
         if manifest.bundles != made_with:
             raise BaselineError(
-                f"{self.machine.id}: baseline {manifest.version} was made with the bundle(s) {_names(manifest.bundles)}, "
-                f"the configuration says {_names(made_with)}; calibrate again"
+                f"{self.machine.id}: baseline {manifest.version} was made with the bundle(s) {_names(manifest.bundles)}"
+                f", the configuration says {_names(made_with)}; calibrate again"
             )
         if manifest.window_s != self.machine.window_s:
             raise BaselineError(
@@ -181,33 +198,68 @@ class Pipeline:
                 f"the configuration says window_s: {self.machine.window_s:g}; calibrate again"
             )
 
-    def _restore(self, baseline: Baseline, name: str) -> Detector:
-        stored = baseline.manifest.detectors[name]
+    def _restore(self, baseline: Baseline, stored: StateCalibration) -> OperatingState:
+        return OperatingState(
+            name=stored.name,
+            detectors=tuple(self._detector(baseline, stored, name) for name in stored.detectors),
+            fused=frozenset(stored.fused),
+            fusion=stored.fusion,
+            embedding_fusion=stored.embedding_fusion or stored.fusion,
+            transient=stored.transient,
+        )
+
+    def _detector(self, baseline: Baseline, state: StateCalibration, name: str) -> Detector:
+        calibration, arrays = state.detectors[name], baseline.part(f"{state.name}/{name}")
+        if calibration.log_score is None:
+            return MechanismDetector(MechanismBaseline.from_arrays(arrays))
         if name not in self.outputs:
             raise BaselineError(
                 f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"
             )
-        arrays = baseline.part(name)
-        memory = bank.from_arrays(stored.kind, arrays)
-        return Detector(name, self.outputs[name], memory, stored.log_score, Range.from_arrays(arrays))
-
-    @staticmethod
-    def _result(description: Description, state: State, **more: object) -> WindowResult:
-        return WindowResult(
-            index=description.index,
-            start_s=description.start_s,
-            duration_s=description.duration_s,
-            utc_s=description.utc_s,
-            origin=description.origin,
-            state=state,
-            quality=description.quality,
-            **more,  # type: ignore[arg-type]
-        )
+        return EmbeddingDetector.restore(name, self.outputs[name], calibration.kind, calibration.log_score, arrays)
 
 
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:
     """The machine's pipeline with its bundles loaded. Raises BundleError, BaselineError."""
     return Pipeline(machine, {name: shared_encoder(Bundle.load(name)) for name in machine.bundles}, baseline)
+
+
+def _description(window: Window, **more: Any) -> Description:
+    return Description(
+        index=window.index,
+        start_s=window.start_s,
+        duration_s=window.duration_s,
+        utc_s=window.utc_s,
+        origin=window.origin,
+        **more,
+    )
+
+
+def _result(description: Description, **more: Any) -> WindowResult:
+    return WindowResult(
+        index=description.index,
+        start_s=description.start_s,
+        duration_s=description.duration_s,
+        utc_s=description.utc_s,
+        origin=description.origin,
+        quality=description.quality,
+        **more,
+    )
+
+
+def _event(normal: LogScore | None, description: Description) -> dict[str, float]:
+    if normal is None or description.transient is None:
+        return {}
+    moment = description.transient
+    return {"event_p": normal.p_value(moment.excess_db), "event_at_s": moment.at_s}
+
+
+def _rates(metas: Iterable[BundleMeta]) -> dict[int, int]:
+    """Rate of the bundles -> the lowest rate of a source that all of them take for it."""
+    rates: dict[int, int] = {}
+    for meta in metas:
+        rates[meta.rate_hz] = max(rates.get(meta.rate_hz, 0), meta.lowest_rate_hz or meta.rate_hz)
+    return rates
 
 
 def detector_name(bundle: str, output: str, bundles: int) -> str:

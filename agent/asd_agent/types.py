@@ -72,6 +72,14 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Transient:
+    """The moment of a window that stands out most from the rest of it."""
+
+    at_s: float  # after the start of the window
+    excess_db: float  # mean over octaves above their medians
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """All that the judgement needs of a window; small, so that calibration can keep thousands."""
 
@@ -83,6 +91,8 @@ class Description:
     quality: Quality
     embeddings: Mapping[str, npt.NDArray[np.float32]]  # detector name -> [dim]; empty when not assessable
     indicators: Mapping[str, float] = field(default_factory=dict)  # mechanism analysis
+    transient: Transient | None = None  # the most sudden moment
+    operating: str = ""  # the machine's state as told from outside; empty = to be found from the sound
 
 
 class State(enum.StrEnum):
@@ -128,6 +138,10 @@ class WindowResult:
     embedding_distance: float | None = None
     mechanism_p: float | None = None
     reason: str = ""
+    operating: str = ""  # the operating state that the sound is nearest to
+    foreign: str = ""  # a recognised sound of no machine that explains the deviation, e.g. "Dog (z 7)"
+    event_p: float | None = None  # of the most sudden moment, as on the days of the calibration
+    event_at_s: float | None = None  # after the start of the window
 
     @property
     def score(self) -> float | None:

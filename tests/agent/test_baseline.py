@@ -6,7 +6,15 @@ import subprocess
 import numpy as np
 import pytest
 
-from asd_agent.baseline import Baseline, BaselineStore, DetectorCalibration, InputChain, Manifest, Report
+from asd_agent.baseline import (
+    Baseline,
+    BaselineStore,
+    DetectorCalibration,
+    InputChain,
+    Manifest,
+    Report,
+    StateCalibration,
+)
 from asd_agent.decide.fusion import Fusion, Spread
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
@@ -24,9 +32,13 @@ def made(version: str) -> Baseline:
     chain = InputChain(source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)
     manifest = Manifest(
         version=version, machine="m", created_utc_s=1.0, window_s=10, hop_s=5, bundles={"b": "0" * 64},
-        detectors={"d": DetectorCalibration(kind="whitened", log_score=LogScore(median=0, scale=1))}, fusion=fusion, chain=chain, report=report,
+        chain=chain, report=report,
+        states=[StateCalibration(
+            name="running", windows=3, level_dbfs=-20, fused=["d"], fusion=fusion,
+            detectors={"d": DetectorCalibration(kind="whitened", log_score=LogScore(median=0, scale=1))},
+        )],
     )  # fmt: skip
-    return Baseline(manifest=manifest, arrays={"d/x": np.arange(6.0).reshape(2, 3)})
+    return Baseline(manifest=manifest, arrays={"running/d/x": np.arange(6.0).reshape(2, 3)})
 
 
 @pytest.fixture
@@ -44,7 +56,7 @@ def test_round_trip(store):
     version = write(store)
     loaded = store.load(version)
     assert loaded.manifest == made(version).manifest
-    np.testing.assert_array_equal(loaded.part("d")["x"], np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(loaded.part("running/d")["x"], np.arange(6.0).reshape(2, 3))
 
 
 def test_calibrating_anew_keeps_the_active_baseline(store):

@@ -24,7 +24,7 @@ from asd_agent.bank.two_bank import TwoBank
 from asd_agent.bank.whitened import Whitened
 from asd_agent.errors import BaselineError, CalibrationError
 
-__all__ = ["KINDS", "Arrays", "Bank", "fit", "from_arrays", "memmixup", "smote", "transductive"]
+__all__ = ["KINDS", "Arrays", "Bank", "around", "fit", "from_arrays", "memmixup", "smote", "transductive"]
 
 _FIT: dict[str, Callable[..., Bank]] = {
     "whitened": Whitened.fit,
@@ -61,3 +61,10 @@ def from_arrays(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Bank:
     if kind not in _RESTORE:
         raise BaselineError(f"unknown distance {kind!r}: one of {', '.join(KINDS)}; calibrate anew")
     return _RESTORE[kind](arrays)
+
+
+def around(model: Bank, x: npt.ArrayLike) -> Bank:
+    """The measure of distance of `model` with other normals x [n, dim]. Raises CalibrationError where it has none."""
+    if not isinstance(model, Whitened | Nearest):
+        raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
+    return model.around(x)

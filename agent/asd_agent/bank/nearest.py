@@ -28,6 +28,10 @@ class Nearest:
         """x [n, dim], n >= k. Raises CalibrationError."""
         return cls(Memory.of(rows(x, at_least=k), metric), k)
 
+    def around(self, x: npt.ArrayLike) -> Self:
+        """The same metric, other normals x [n, dim]."""
+        return self.fit(x, metric="cosine" if self.memory.cosine else "euclidean", k=self.k)
+
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m]: Euclidean in units of the embedding, or 1 - cos from 0 to 2."""
         return self.memory.mean_of_nearest(queries(q, self.memory.dim), self.k)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -41,6 +41,11 @@ class Whitened:
         standard = (x - mean) / scale * weights
         whitening = Whitening.of(standard)
         return cls(mean, scale, weights, whitening, Memory.of(whitening.inside(standard)))
+
+    def around(self, x: npt.ArrayLike) -> Self:
+        """The same measure of distance, to other normals x [n, dim]: few of them cannot tell how normals vary."""
+        standard = (queries(x, len(self.mean)) - self.mean) / self.scale * self.weights
+        return replace(self, memory=Memory.of(self.whitening.inside(standard)))
 
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m], in standard deviations of the normals."""

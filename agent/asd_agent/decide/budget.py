@@ -18,6 +18,7 @@ separate windows do, within at most n' = 1 + ceil((n-1) hop / window); k' and n'
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,6 +58,11 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         back = 1 - alarm.deadband  # of the score -log10 p
         return cls(alert_p=alert, danger_p=danger, alert_clear_p=alert**back, danger_clear_p=danger**back)
 
+    @classmethod
+    def strictest(cls, alarm: config.Alarm, spreads: Sequence[Spread], window_s: float, hop_s: float) -> Self:
+        """Of several operating states: the limits of the one that asks for the smallest p."""
+        return min((cls.of(alarm, spread, window_s, hop_s) for spread in spreads), key=lambda t: t.alert_p)
+
     def level(self, p_value: float) -> Level:
         """Of one window alone, before votes."""
         if p_value <= self.danger_p:
@@ -91,14 +97,14 @@ class Votes:
 
 
 def false_alarms_per_month(
-    score: float, fast: npt.ArrayLike, slow: npt.ArrayLike, votes: Votes, stray: npt.ArrayLike = 0.0
+    score: npt.ArrayLike, fast: npt.ArrayLike, slow: npt.ArrayLike, votes: Votes, stray: npt.ArrayLike = 0.0
 ) -> Floats:
     """Expected days with a false alarm per month when windows vote above `score` (in held-out units).
 
-    fast, slow: standard deviations, of any shape [...]; stray: chance of a single window to exceed any limit, whatever
+    score, fast, slow: of one shape [...] or scalar, the last two standard deviations; stray: chance of a single window to exceed any limit, whatever
     the machine does (a slammed door). -> [...].
     """
-    fast, slow, stray = (np.asarray(v, dtype=np.float64)[..., None] for v in (fast, slow, stray))
+    score, fast, slow, stray = (np.asarray(v, dtype=np.float64)[..., None] for v in (score, fast, slow, stray))
     gaussian = 0.5 * _erfc((score - slow * _GRID) / fast / math.sqrt(2))
     p = np.minimum(gaussian + stray, 1.0)
     return np.asarray(DAYS_PER_MONTH * (votes.alarm_day(p) @ _WEIGHTS), dtype=np.float64)

@@ -1,0 +1,157 @@
+"""Detectors: one view of the sound each, with its memory of one operating state and its calibration.
+
+An embedding of a bundle is judged by a bank and the logarithm of its distance; the indicators of the mechanism analysis
+by their own baseline. What all have in common is a standard score z on held-out normals, high = anomalous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from asd_agent import bank
+from asd_agent.decide.blocks import Labels, leave_block_out
+from asd_agent.decide.logscore import LogScore
+from asd_agent.encode.evidence import describe
+from asd_agent.encode.meta import Output
+from asd_agent.mechanism import MechanismBaseline
+from asd_agent.types import Description, DetectorScore, Floats
+
+MECHANISM = "mechanism"
+SMOTE_TO = 0.5  # a few windows of a new condition are oversampled to this share of the source's
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Detector(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def score(self, description: Description) -> DetectorScore: ...
+
+    def explain(self, description: Description) -> str:
+        """Which part of the sound moved; empty where that cannot be said."""
+
+    def arrays(self) -> Arrays: ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """What each value of an embedding did in calibration; all [dim].
+
+    Reasons are read from how far a value lies beyond it: the difference from the one nearest window also shows
+    what that window happened to do differently within the normal.
+    """
+
+    low: Floats
+    high: Floats
+    sd: Floats
+
+    @classmethod
+    def of(cls, x: npt.NDArray[np.float32]) -> Self:
+        sd = x.std(axis=0, dtype=np.float64)
+        return cls(x.min(axis=0), x.max(axis=0), np.maximum(sd, max(float(np.median(sd)) / 10, 1e-6)))
+
+    def beyond(self, embedding: npt.NDArray[np.float32]) -> Floats:
+        """Signed distance beyond the range in standard deviations, 0 inside; [dim]."""
+        return np.asarray((embedding - np.clip(embedding, self.low, self.high)) / self.sd, np.float64)
+
+    def arrays(self) -> Arrays:
+        return {"range_low": self.low, "range_high": self.high, "range_sd": self.sd}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(arrays["range_low"], arrays["range_high"], arrays["range_sd"])
+
+
+@dataclass(frozen=True)
+class EmbeddingDetector:
+    name: str
+    output: Output
+    bank: bank.Bank
+    log_score: LogScore
+    normal: Range
+
+    @classmethod
+    def fit(
+        cls, name: str, output: Output, windows: Sequence[Description], block: Labels, session: Labels, guard: int
+    ) -> tuple[Self, Floats]:
+        """The detector, and z [n] of the windows, each from a bank without its block. Raises CalibrationError."""
+        x = embeddings(windows, name)
+        fit = _fit(output)
+        held_out = leave_block_out(fit, x, block, session, guard)
+        log_score = LogScore.fit(held_out)
+        z = np.array([log_score.z(distance) for distance in held_out])
+        return cls(name, output, fit(x), log_score, Range.of(x)), z
+
+    def extended(self, windows: Sequence[Description], share: int) -> tuple[Self, Floats]:
+        """A detector of a further condition of which only a few windows [n >= 3] exist, and their z [n].
+
+        What is normal variation comes from this detector (its whitening and the width of its scores), what is normal
+        from the new windows, oversampled by SMOTE to half of `share` windows; their own distances are measured with
+        each left out. Source and target keep statistics of their own; the nearer one counts. No score of later sound
+        enters.
+        """
+        x = embeddings(windows, self.name)
+        others = [bank.around(self.bank, np.delete(x, i, axis=0)) for i in range(len(x))]
+        left_out = np.array([other.distance(row[None])[0] for other, row in zip(others, x, strict=True)])
+        own = LogScore.fit(left_out)
+        log_score = LogScore(median=own.median, scale=max(own.scale, self.log_score.scale))
+        neighbours = min(3, len(x) - 1)
+        wide = bank.smote(x, n_source=share, ratio=SMOTE_TO, neighbours=neighbours, metric="euclidean")
+        z = np.array([log_score.z(distance) for distance in left_out])
+        return type(self)(self.name, self.output, bank.around(self.bank, wide), log_score, Range.of(x)), z
+
+    def score(self, description: Description) -> DetectorScore:
+        distance = float(self.bank.distance(description.embeddings[self.name][None])[0])
+        return DetectorScore(self.name, distance, self.log_score.z(distance), self.log_score.p_value(distance))
+
+    def explain(self, description: Description) -> str:
+        return describe(self.output, self.normal.beyond(description.embeddings[self.name]))
+
+    def arrays(self) -> Arrays:
+        return self.bank.arrays() | self.normal.arrays()
+
+    @classmethod
+    def restore(cls, name: str, output: Output, kind: str, log_score: LogScore, arrays: Arrays) -> Self:
+        """Raises BaselineError."""
+        return cls(name, output, bank.from_arrays(kind, arrays), log_score, Range.from_arrays(arrays))
+
+
+@dataclass(frozen=True)
+class MechanismDetector:
+    baseline: MechanismBaseline
+    name: str = MECHANISM
+
+    @classmethod
+    def fit(cls, windows: Sequence[Description], block: Labels) -> tuple[Self, Floats]:
+        """The detector, and z [n] of the windows, each judged without its block. Raises CalibrationError."""
+        baseline = MechanismBaseline.fit([d.indicators for d in windows], block)
+        return cls(baseline), np.nan_to_num(baseline.held_out_z())
+
+    def score(self, description: Description) -> DetectorScore:
+        verdict = self.baseline.judge(description.indicators)
+        if verdict.z is None or verdict.p_value is None:  # its own gates are stricter than the window's quality
+            return DetectorScore(self.name, 0.0, 0.0, 0.5)
+        return DetectorScore(self.name, verdict.z, verdict.z, verdict.p_value)
+
+    def explain(self, description: Description) -> str:
+        verdict = self.baseline.judge(description.indicators)
+        top = verdict.deviations[:2]
+        return ", ".join(f"{d.name} {d.value:.3g} (normal {d.normal:.3g})" for d in top)
+
+    def arrays(self) -> Arrays:
+        return dict(self.baseline.arrays())
+
+
+def embeddings(windows: Sequence[Description], name: str) -> npt.NDArray[np.float32]:
+    return np.stack([d.embeddings[name] for d in windows])
+
+
+def _fit(output: Output) -> Callable[[npt.NDArray[np.float32]], bank.Bank]:
+    options = {"blocks": output.blocks} if output.blocks else {}
+    return lambda rows: bank.fit(output.distance, rows, **options)
