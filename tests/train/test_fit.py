@@ -284,3 +284,28 @@ def test_changes_from_the_command_line(tmp_path: Path, tiny_challenge: Path) -> 
             read(config, cfg.System, [wrong])
     with pytest.raises(ConfigError, match="fft branch needs clip_s"):
         read(config, cfg.System, ["clip_s=null"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_that_accumulates(tiny_challenge: Path, tmp_path: Path) -> None:
+    """Gradients are averaged over processes, and no clip is seen twice. One epoch: 11 batches, 5 for each process."""
+    plain = msgspec.structs.replace(
+        retrain(small(tiny_challenge), steps=5),
+        model=cfg.Model(branches=[cfg.EncoderBranch(encoder="eat", size="tiny")]),
+        objective=cfg.Classify(loss=cfg.ArcFace(scale=10, margin=0.1)),
+        clip_s=2.0,
+    )
+    fit(plain, tmp_path / "one")
+    config = tmp_path / "two.yaml"
+    config.write_bytes(msgspec.json.encode(retrain(plain, accumulate=1)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "asd_train", "fit", str(config), "-o", str(tmp_path / "two")]
+    alike = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=alike, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (one, _), (two, card) = load_system(tmp_path / "one" / "system"), load_system(tmp_path / "two" / "system")
+    assert card.training["processes"] == 2
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    wave = 0.1 * torch.randn(2, 32000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(one(wave), two(wave), atol=1e-3)

@@ -81,7 +81,7 @@ def train(
     clips = settings.batch_size * settings.accumulate * accelerator.num_processes
 
     with (
-        Reporter(job.folder, job.steps, done, clips, accelerator.is_main_process, job.tensorboard) as report,
+        Reporter(job.folder, job.steps, done, clips, accelerator, job.tensorboard) as report,
         _stop() as stop,
     ):
         for step in range(done + 1, job.steps + 1):
@@ -164,7 +164,9 @@ def build_schedule(settings: Schedule, steps: int) -> Callable[[int], float]:
 def make_accelerator() -> Accelerator:
     """Processes and devices as `accelerate launch` or torchrun set them up; alone without."""
     # A fine-tuned checkpoint's deeper layers or heads may take no part in a loss.
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    return Accelerator(
+        cpu=not torch.cuda.is_available(), kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
 
 
 def _resume(job: Job, learner: Learner, optimiser: torch.optim.Optimizer, ema: Ema | None, rank: int) -> int:

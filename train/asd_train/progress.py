@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -22,15 +23,16 @@ EVERY = 10  # steps between looks at the losses: each look waits for the GPU
 
 
 class Reporter:
-    """Collects losses on the device and writes them every few steps; silent on all processes but the first.
+    """Collects losses on the device and writes their means over all processes every few steps.
 
     A resumed run first drops the lines of steps that it is going to do again.
     """
 
     def __init__(
-        self, folder: Path, steps: int, done: int, clips: int, main: bool, tensorboard: bool = False
+        self, folder: Path, steps: int, done: int, clips: int, accelerator: Accelerator, tensorboard: bool = False
     ) -> None:
-        self.steps, self.done, self.clips, self.main = steps, done, clips, main
+        self.steps, self.done, self.clips, self.accelerator = steps, done, clips, accelerator
+        self.main = main = accelerator.is_main_process
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since, self._waited = time.perf_counter(), 0.0
         self._log: Any = None
@@ -73,14 +75,12 @@ class Reporter:
         self._waited += time.perf_counter() - start
 
     def flush(self) -> None:
-        """Write what has gathered; raises AsdError when a loss is no number."""
+        """Write what has gathered; on all processes at once. Raises AsdError when a loss is no number."""
         if not self._pending:
             return
         names = list(self._pending[0][1])
-        table = torch.stack(
-            [torch.stack([losses[n].float() for n in names]) for _, losses, _ in self._pending]
-        )
-        rows = table.tolist()
+        table = torch.stack([torch.stack([losses[n].float() for n in names]) for _, losses, _ in self._pending])
+        rows = self.accelerator.reduce(table, "mean").tolist()
         seconds = time.perf_counter() - self._since
         rate, wait = self.clips * len(rows) / seconds, self._waited / seconds
         for (step, _, lr), values in zip(self._pending, rows, strict=True):
@@ -126,7 +126,5 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as exc:
-        raise AsdError(
-            "TensorBoard is not installed: pip install tensorboard, or leave --tensorboard away"
-        ) from exc
+        raise AsdError("TensorBoard is not installed: pip install tensorboard, or leave --tensorboard away") from exc
     return SummaryWriter(str(folder / "tensorboard"))
