@@ -5,7 +5,7 @@ from __future__ import annotations
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
-from asd_agent.mechanism.decoys import Evidence, Period, sideband_of, strongest_period, test_trains
+from asd_agent.mechanism.decoys import Evidence, Period, explained_by, strongest_period, test_trains
 from asd_agent.mechanism.finding import Finding, Rank
 
 LIMIT = 0.01
@@ -43,7 +43,7 @@ def _named(
     p = _corrected(best, len(evidence), verdict)
     growth = _growth(best, verdict)
     step = shaft_hz * analyser.config.ratio(_shaft_of(analyser, best.train.bearing))
-    if p >= LIMIT or best.harmonics < FEWEST_HARMONICS or sideband_of(best, period, step, df_hz):
+    if p >= LIMIT or best.harmonics < FEWEST_HARMONICS or explained_by(period, best, step, df_hz):
         return None
     if verdict is not None and (growth is None or growth < GROWN):
         return None

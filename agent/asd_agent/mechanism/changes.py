@@ -16,7 +16,8 @@ from asd_agent.mechanism.lines import LineGroup
 from asd_agent.mechanism.spectrum import Floor, Spectrum
 
 LIMIT = 0.01
-GREW_DB = 3.0
+LINE_GREW_DB = 3.0
+BAND_CHANGED_DB = 1.5
 ELECTRICAL = "electrical supply"
 SKIRT_DB = 10.0
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
@@ -27,17 +28,8 @@ KNOCK = 6.0  # the largest sub-frame's crest over the median one, in standard sc
 def line_findings(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[Finding]:
     """Gears, blades, belts and rotors are components; shaft and mains are domains. Needs a reliable speed, except for
     mains lines."""
-    speed = whole.speed
-    shaft_hz = speed.hz if speed is not None and speed.reliable else None
-    grown = []
-    for group in analyser.groups:
-        deviation = verdict.deviation(f"orders.{group.name}")
-        if deviation is None or not _significant(deviation, verdict) or deviation.value - deviation.normal < GREW_DB:
-            continue
-        if shaft_hz is None and any(line.order for line in group.lines):
-            continue
-        grown.append((group, deviation))
-    grown.sort(key=lambda pair: -pair[1].z)
+    shaft_hz = _shaft_hz(whole)
+    grown = _grown(analyser, whole, verdict)
     shafts = [pair for pair in grown if _is_shaft(analyser, pair[0])]
     others = [pair for pair in grown if not _is_shaft(analyser, pair[0])]
     found = [_line_finding(group, d, verdict, shaft_hz, whole, others) for group, d in others[:3]]
@@ -46,7 +38,33 @@ def line_findings(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list
     return found
 
 
-def _significant(deviation: Deviation, verdict: Verdict) -> bool:
+def explained_hz(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[float]:
+    """Frequencies of all lines that grew: a tone there needs no finding of its own."""
+    groups = [group for group, _ in _grown(analyser, whole, verdict)]
+    return [line.hz(_shaft_hz(whole) or 0.0) for group in groups for line in group.lines]
+
+
+def _shaft_hz(whole: Analysis) -> float | None:
+    return whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
+
+
+def _grown(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[tuple[LineGroup, Deviation]]:
+    """Groups of lines significantly over their baseline, the strongest first."""
+    grown = []
+    for group in analyser.groups:
+        deviation = verdict.deviation(f"orders.{group.name}")
+        if (
+            deviation is None
+            or not significant(deviation, verdict)
+            or deviation.value - deviation.normal < LINE_GREW_DB
+        ):
+            continue
+        if _shaft_hz(whole) is not None or not any(line.order for line in group.lines):
+            grown.append((group, deviation))
+    return sorted(grown, key=lambda pair: -pair[1].z)
+
+
+def significant(deviation: Deviation, verdict: Verdict) -> bool:
     return deviation.z > 0 and deviation.p_value * len(verdict.deviations) < LIMIT
 
 
@@ -153,7 +171,10 @@ def _runs(levels: list[Deviation], verdict: Verdict) -> list[_Run]:
     ordered = sorted(levels, key=lambda d: (band_of(d.name) or (0.0, 0.0))[0])
     runs: list[list[Deviation]] = []
     for deviation in ordered:
-        if deviation.p_value * len(verdict.deviations) >= LIMIT or abs(deviation.value - deviation.normal) < GREW_DB:
+        if (
+            deviation.p_value * len(verdict.deviations) >= LIMIT
+            or abs(deviation.value - deviation.normal) < BAND_CHANGED_DB
+        ):
             continue
         before = runs[-1][-1] if runs else None
         joins = before is not None and np.sign(before.z) == np.sign(deviation.z) and _touch(before, deviation)
@@ -239,7 +260,7 @@ def _bursts_in(verdict: Verdict, low_hz: float, high_hz: float) -> bool:
             and place is not None
             and place[0] < high_hz
             and place[1] > low_hz
-            and _significant(deviation, verdict)
+            and significant(deviation, verdict)
         ):
             return True
     return False
@@ -247,7 +268,7 @@ def _bursts_in(verdict: Verdict, low_hz: float, high_hz: float) -> bool:
 
 def _pulsates(verdict: Verdict) -> bool:
     """A line of the envelope spectrum grew: what came is not steady noise."""
-    return any(d.name.endswith(("line", ".full", ".tiles")) and _significant(d, verdict) for d in verdict.deviations)
+    return any(d.name.endswith(("line", ".full", ".tiles")) and significant(d, verdict) for d in verdict.deviations)
 
 
 def _impacts_without_level(verdict: Verdict) -> Finding | None:
@@ -256,7 +277,7 @@ def _impacts_without_level(verdict: Verdict) -> Finding | None:
         place = band_of(deviation.name)
         if place is None or deviation.name.rpartition(".")[2] not in ("burst", "spectral", "negentropy"):
             continue
-        if _significant(deviation, verdict):
+        if significant(deviation, verdict):
             return Finding(
                 Rank.BAND,
                 f"impacts in {words.band(*place)}, z {deviation.z:+.1f}",
@@ -272,7 +293,7 @@ def _impacts_without_level(verdict: Verdict) -> Finding | None:
 def knock_finding(whole: Analysis, verdict: Verdict) -> Finding | None:
     """One burst, not a train: the largest sub-frame stands out, the median one does not."""
     most, usual = verdict.deviation("shape.crest_max"), verdict.deviation("shape.crest")
-    if most is None or usual is None or most.z < KNOCK or usual.z > 0.5 * most.z or not _significant(most, verdict):
+    if most is None or usual is None or most.z < KNOCK or usual.z > 0.5 * most.z or not significant(most, verdict):
         return None
     at_s = int(np.argmax(np.abs(whole.spectrum.samples))) / whole.spectrum.rate_hz
     return Finding(

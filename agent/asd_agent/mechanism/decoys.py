@@ -26,6 +26,7 @@ TOP_TILES = 3
 STANDS_OUT = 7.0  # whitened power of one line: p = 3e-3 for the best of three bins
 COINCIDENCE_BINS = 3.5
 TAIL_FROM = 0.8
+PERIOD_LIMIT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,36 +155,47 @@ class Period:
     p_value: float  # corrected for all rates searched
     harmonics: int
     band_hz: tuple[float, float]
-    strength: float
+    strength: float  # on the full band, without sidebands
 
 
-def sideband_of(evidence: Evidence, period: Period | None, step_hz: float, df_hz: float) -> bool:
-    """A bearing line that is only a sideband (at `step_hz`) of a stronger train is no evidence of its own."""
+def explained_by(period: Period | None, evidence: Evidence, step_hz: float, df_hz: float) -> bool:
+    """A bearing line that is only a harmonic or a sideband (at `step_hz`) of a stronger train is no evidence itself."""
     if period is None or period.strength <= evidence.plain:
         return False
     margin = 3 * df_hz
-    carriers = [k * period.hz for k in (1, 2, 3)]
-    if any(abs(evidence.hz - c) < margin for c in carriers) or abs(2 * evidence.hz - period.hz) < margin:
-        return False
-    return any(abs(evidence.hz - c - m * step_hz) < margin for c in carriers for m in (-2, -1, 1, 2))
+    if any(abs(ratio * evidence.hz - period.hz) < ratio * margin for ratio in (1, 2)):
+        return False  # the same train
+    lines = [k * period.hz + m * step_hz for k in (1, 2, 3) for m in (-2, -1, 0, 1, 2)]
+    return any(abs(evidence.hz - line) < margin for line in lines)
 
 
 def strongest_period(env: Envelope, known_hz: Floats, low_hz: float = 3.0) -> Period | None:
-    """The strongest train of impacts anywhere up to a third of the envelope spectrum; None when nothing stands out."""
+    """The strongest train of impacts anywhere up to a third of the envelope spectrum; None when nothing stands out.
+
+    Looked for on the full band and on the second-best tile: impacts are broad, while tones beat in one tile only.
+    """
     df = env.df_hz
     bases = np.arange(low_hz, env.top_hz / HARMONICS, df / HARMONICS)
     if len(bases) < 300:
         return None
-    muted = mute(env.full, df, known_hz)
-    strength = train_strength(gain(muted), df, bases, None)
+    full, tiles = mute(env.full, df, known_hz), mute(env.tiles, df, known_hz)
+    on_full = train_strength(gain(full), df, bases, None)
+    per_tile = train_strength(gain(tiles), df, bases, None)
+    second = min(2, len(per_tile))
+    on_tiles = np.sort(per_tile, axis=0)[-second]
+    tile = int(np.argsort(per_tile[:, int(np.argmax(on_tiles))])[-second])
+    for strength, lines in ((on_full, full), (on_tiles, tiles[tile])):
+        at, p, harmonics = _stands_out(bases, strength, lines, df)
+        if 2 * p < PERIOD_LIMIT and harmonics >= 2:
+            return Period(float(bases[at]), 2 * p, harmonics, _band(env, per_tile[:, at]), float(on_full[at]))
+    return None
+
+
+def _stands_out(bases: Floats, strength: Samples, lines: Samples, df_hz: float) -> tuple[int, float, int]:
+    """(index of the strongest rate, its p for all rates searched, harmonics that stand out)."""
     at = int(np.argmax(strength))
     middle = float(np.median(strength))  # a strong train fills many other rates with its harmonics: no quantile, no SD
     z = (float(strength[at]) - middle) / (1.4826 * float(np.median(np.abs(strength - middle))) + 1e-6)
     p = min(1.0, len(bases) / HARMONICS * float(ndtr(-z)))
-    hz = float(bases[at])
-    lines = [muted[_near(h * hz, df, len(muted))].max() for h in range(1, HARMONICS + 1)]
-    harmonics = int(np.count_nonzero(np.array(lines) > STANDS_OUT))
-    if p > 0.01 or harmonics < 2:
-        return None
-    per_tile = train_strength(gain(mute(env.tiles, df, known_hz)), df, np.array([hz]), None)[:, 0]
-    return Period(hz, p, harmonics, _band(env, per_tile), float(strength[at]))
+    peaks = [lines[_near(h * float(bases[at]), df_hz, len(lines))].max() for h in range(1, HARMONICS + 1)]
+    return at, p, int(np.count_nonzero(np.array(peaks) > STANDS_OUT))

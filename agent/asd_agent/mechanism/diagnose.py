@@ -13,6 +13,7 @@ from asd_agent.mechanism.baseline import MechanismBaseline, Verdict
 from asd_agent.mechanism.bearings import bearing_findings
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.gates import gates
+from asd_agent.mechanism.spacings import spacing_finding
 from asd_agent.mechanism.speed import Speed
 from asd_agent.types import Samples
 
@@ -41,19 +42,28 @@ def diagnose(
     if verdict.p_value is None or verdict.p_value >= ABNORMAL:
         return []
     found = bearing_findings(analyser, whole, verdict)
-    lines = changes.line_findings(analyser, whole, verdict)
-    found += lines
-    found += [b for b in changes.band_findings(whole, verdict) if not _same_tone(b, lines, whole.spectrum.df_hz)]
+    found += changes.line_findings(analyser, whole, verdict)
+    explained = changes.explained_hz(analyser, whole, verdict)
     knock = changes.knock_finding(whole, verdict)
+    for finding in changes.band_findings(whole, verdict):
+        if not _same_tone(finding, explained, whole.spectrum.df_hz) and not _of_the_knock(finding, knock):
+            found.append(finding)
     found += [knock] if knock is not None else []
+    spacing = spacing_finding(whole, verdict) if not found else None
+    found += [spacing] if spacing is not None else []
     return sorted(found, key=_order) or [_unknown(verdict)]
 
 
-def _same_tone(tone: Finding, lines: list[Finding], df_hz: float) -> bool:
+def _of_the_knock(finding: Finding, knock: Finding | None) -> bool:
+    """The band in which a single knock rings is not told apart from it."""
+    return knock is not None and finding.domain == "impacts" and abs(finding.z or 0.0) < abs(knock.z or 0.0)
+
+
+def _same_tone(finding: Finding, explained_hz: list[float], df_hz: float) -> bool:
     """A tone that a line finding explains is not told twice."""
-    if tone.domain != "tone" or tone.hz is None:
+    if finding.domain != "tone" or finding.hz is None:
         return False
-    return any(line.hz is not None and abs(line.hz - tone.hz) <= 3 * df_hz + 0.002 * tone.hz for line in lines)
+    return any(abs(hz - finding.hz) <= 3 * df_hz + 0.002 * finding.hz for hz in explained_hz)
 
 
 def _order(finding: Finding) -> tuple[int, bool, float]:

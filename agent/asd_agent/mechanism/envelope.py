@@ -1,8 +1,9 @@
 """Squared envelope spectrum after cepstral pre-whitening, on the full band and on fixed tiles.
 
 Pre-whitening keeps only the phase of every bin (Borghesani et al., Mech. Syst. Signal Process. 36, 2013): lines and
-resonances lose their weight, repeated impacts keep theirs. Bins far below the loudest part are faded out, or empty
-bands would be lifted into noise. Tiles use the logarithm of the envelope, which a single knock cannot rule.
+resonances lose their weight, impacts that repeat with a little jitter keep theirs (perfectly regular ones are a line
+family, and show in the cepstrum). Bins far below the loudest part are faded out, or empty bands would be lifted into
+noise. Tiles use the logarithm of the envelope, which a single knock cannot rule.
 """
 
 from __future__ import annotations
@@ -85,13 +86,13 @@ def _tiles(rate_hz: int, top_hz: float) -> tuple[float, int]:
 
 
 def _tile_spectra(
-    white: npt.NDArray[np.complex64], df_hz: float, tile_hz: float, tiles: int, keep: int
+    bins: npt.NDArray[np.complex64], df_hz: float, tile_hz: float, tiles: int, keep: int
 ) -> npt.NDArray[np.complex64]:
     """[tiles, keep]. A crop of the spectrum moved to 0 Hz is the band's decimated analytic signal; the padding keeps
     the products of its far edges from folding onto the lines."""
-    width = min(int(tile_hz / df_hz), (len(white) - 1) // tiles)
+    width = min(int(tile_hz / df_hz), (len(bins) - 1) // tiles)
     length = 2 * fast_length(max(width // 2 + 1, int((width + keep) * 0.55)))
-    crops = white[1 : 1 + tiles * width].reshape(tiles, width)
+    crops = bins[1 : 1 + tiles * width].reshape(tiles, width)
     analytic = scipy.fft.ifft(crops, n=length, axis=1)
     power = analytic.real**2 + analytic.imag**2
     power += 1e-3 * power.mean(axis=1, keepdims=True) + np.float32(1e-30)

@@ -21,7 +21,8 @@ def line_floor(spectrum: Spectrum) -> Floor:
 def orders(
     spectrum: Spectrum, groups: Sequence[LineGroup], shaft_hz: float | None, tolerance: float = 0.001
 ) -> dict[str, float]:
-    """{"orders.<group>": mean dB over the floor}; groups that cannot be placed or resolved are left out."""
+    """{"orders.<group>": mean dB over the floor of its strongest lines}; groups that cannot be placed or resolved are
+    left out."""
     placed = [g for g in groups if resolvable(g, spectrum.df_hz, shaft_hz)]
     members = [(g.name, line) for g in placed for line in g.lines]
     peaks = [peak_bin(spectrum, line, shaft_hz or 0.0, tolerance) for _, line in members]
@@ -31,7 +32,12 @@ def orders(
     for (name, _), peak, value in zip(members, peaks, above, strict=True):
         if peak is not None:
             found.setdefault(f"orders.{name}", []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    return {name: float(np.mean(sorted(values)[-_kept(len(values)) :])) for name, values in found.items()}
+
+
+def _kept(lines: int) -> int:
+    """Of many sidebands the strongest third: eccentricity raises one pair, a broken tooth all of them."""
+    return lines if lines < 4 else max(2, lines // 3)
 
 
 def resolvable(group: LineGroup, df_hz: float, shaft_hz: float | None) -> bool:

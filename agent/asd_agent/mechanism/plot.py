@@ -10,12 +10,13 @@ import numpy as np
 
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import UsageError
-from asd_agent.mechanism import wavelet
+from asd_agent.mechanism import wavelet, words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.bands import band_of
 from asd_agent.mechanism.baseline import MechanismBaseline
 from asd_agent.mechanism.envelope import mute
 from asd_agent.mechanism.finding import Finding
+from asd_agent.mechanism.kurtosis import kurtogram
 from asd_agent.mechanism.lines import Train
 from asd_agent.mechanism.spectrum import Spectrum
 from asd_agent.mechanism.speed import Speed
@@ -243,7 +244,11 @@ def _wavelet_maps(figure: Any, axes: Axes, close: Axes, spectrum: Spectrum, near
     _map(axes, coarse / usual, (0.0, spectrum.duration_s), spectrum.rate_hz)
     picture = _map(close, energy[:, first:last] / usual, near, spectrum.rate_hz)
     figure.colorbar(picture, ax=close, label="dB over usual", pad=0.01)
-    axes.set_title(f"wavelet packets ({wavelet.WAVELET}, {len(nodes)} bands)", loc="left", fontsize=10)
+    best = kurtogram(spectrum).best_hz
+    for edge in best:
+        axes.axhline(edge / 1000, color="white", linewidth=0.8, linestyle="--")
+    heading = f"wavelet packets ({wavelet.WAVELET}, {len(nodes)} bands); dashed: kurtogram's band {words.band(*best)}"
+    axes.set_title(heading, loc="left", fontsize=10)
 
 
 def _map(axes: Axes, ratio: Any, span_s: tuple[float, float], rate_hz: int) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -42,6 +43,24 @@ class Speed:
     def reliable(self) -> bool:
         """Good enough to name a component by."""
         return self.running and self.confidence >= ENOUGH and self.tolerance <= 0.005
+
+
+def from_message(payload: bytes) -> Speed | None:
+    """An MQTT payload: the rpm as a number, or JSON with `rpm` and optionally `running`. None when it cannot be read;
+    0 rpm is a standing machine."""
+    try:
+        data = msgspec.json.decode(payload, type=float | _Message)
+    except msgspec.DecodeError:
+        return None
+    message = data if isinstance(data, _Message) else _Message(rpm=float(data))
+    if not 0 <= message.rpm < float("inf"):
+        return None
+    return Speed(message.rpm / 60, "given", running=message.running and message.rpm > 0, tolerance=0.002)
+
+
+class _Message(msgspec.Struct):
+    rpm: float
+    running: bool = True
 
 
 @dataclass(frozen=True, slots=True)
