@@ -15,7 +15,7 @@ from asd_agent import config
 from asd_agent.errors import PublishError
 from asd_agent.publish import Messages, Publisher, broker
 from asd_agent.publish.connection import Connection
-from asd_agent.publish.mqtt import V311
+from asd_agent.publish.mqtt import V5, V311
 from asd_agent.store import Message, Store
 
 
@@ -115,6 +115,37 @@ def test_a_broken_answer_ends_the_connection_and_not_the_thread() -> None:
 
     with pytest.raises(PublishError):
         Connection(mqtt(listen(speak_nonsense)), V311, "test").open()
+
+
+def test_a_second_agent_with_the_same_id_is_named() -> None:
+    def take_over(peer: socket.socket) -> None:
+        peer.recv(1000)
+        peer.sendall(b"\x20\x03\x00\x00\x00" + b"\xe0\x02\x8e\x00")  # CONNACK, DISCONNECT
+
+    connection = Connection(mqtt(listen(take_over)), V5, "test")
+
+    def serve() -> None:
+        connection.open()
+        for _ in range(100):
+            connection.turn(0.1)
+
+    with pytest.raises(PublishError, match=r"is there a second agent with this agent\.id\?"):
+        serve()
+
+
+def test_a_broker_may_allow_fewer_messages_at_once() -> None:
+    def answer(peer: socket.socket) -> None:
+        peer.recv(1000)
+        peer.sendall(b"\x20\x06\x00\x00\x03\x21\x00\x03")  # CONNACK with Receive Maximum 3
+        while peer.recv(1000):
+            pass
+
+    connection = Connection(mqtt(listen(answer)), V5, "test")
+    connection.open()
+    assert connection.room == 3
+    connection.send(Message(topic="t", payload=b"x"))
+    assert connection.room == 2
+    connection.abort()
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

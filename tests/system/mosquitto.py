@@ -77,6 +77,10 @@ class Mosquitto:
             self._process = None
             assert "Error saving" not in self.log
 
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     @property
     def running(self) -> bool:
         return self._process is not None

@@ -77,6 +77,8 @@ def explain(exc: OSError, where: str) -> str:
     if isinstance(exc, ssl.SSLError):
         reason = (exc.reason or str(exc)).lower().replace("_", " ")
         return f"{where}: TLS failed ({reason}): is this the TLS port, and is a mqtt.cert_file needed?"
+    if isinstance(exc, ConnectionResetError) and where.startswith("mqtts"):
+        return f"{where}: the other side hangs up: is this the TLS port of a broker?"
     if isinstance(exc, TimeoutError):
         return f"{where}: no answer: check address, network and firewall"
     if isinstance(exc, ConnectionRefusedError):

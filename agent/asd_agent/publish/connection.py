@@ -38,7 +38,7 @@ TAKEN_OVER = 0x8E
 
 
 class VersionRefused(PublishError):  # noqa: N818 - named after what happened
-    """The broker does not speak this version of MQTT, or hung up on it without a word."""
+    """The broker does not speak this version of MQTT, or hung up on it or kept silent."""
 
 
 class Connection:
@@ -84,17 +84,18 @@ class Connection:
         client.on_subscribe = self._subscribed
         client.on_message = lambda client, userdata, message: on_message(message)
 
-    def open(self) -> None:
+    def open(self, patience_s: float = CONNECT_TIMEOUT_S) -> None:
         """Connect and wait for the broker's yes. Raises VersionRefused when another version may do better."""
         try:
             self._client.connect(self._address.host, self._address.port, self._settings.keepalive_s)
         except OSError as exc:
             raise PublishError(broker.explain(exc, self._settings.url)) from exc
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        deadline = time.monotonic() + patience_s
         while not self._accepted:
             if time.monotonic() > deadline:
                 self.abort()
-                raise PublishError(f"{self._settings.url}: no answer to CONNECT: is it an MQTT broker?")
+                version = "5" if self._v5 else "3.1.1"
+                raise VersionRefused(f"{self._settings.url}: no answer: is it a broker for MQTT {version}?")
             self.turn(0.2)
 
     def turn(self, timeout_s: float, wake_fd: int | None = None) -> None:

@@ -16,7 +16,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from asd_agent import config
 from asd_agent.errors import PublishError, StoreError
-from asd_agent.publish.connection import Connection, VersionRefused
+from asd_agent.publish.connection import CONNECT_TIMEOUT_S, Connection, VersionRefused
 from asd_agent.publish.delivery import Delivery
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.requests import Handler, Request, RequestDesk
@@ -30,6 +30,7 @@ VERSIONS = {"auto": (V5, V311), "5": (V5,), "3.1.1": (V311,)}
 QUEUE_MESSAGES = 200  # scores and answers that wait for the network
 STALLED_S = 60.0  # messages under way without any answer: the connection is dead, whatever TCP says
 TURN_S = 1.0
+FALLBACK_S = 3.0  # without an answer to version 5 (amqtt misreads it and waits for more) the older one is tried
 
 
 class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,10 +179,11 @@ class Publisher:
                 on_ack=self._delivery.acknowledge,
                 on_message=self._requested,
             )
+            last = version is versions[-1]
             try:
-                connection.open()
+                connection.open(CONNECT_TIMEOUT_S if last else FALLBACK_S)
             except VersionRefused:
-                if version is versions[-1]:
+                if last:
                     raise
                 continue
             self._found("5" if version is V5 else "3.1.1")
