@@ -231,7 +231,7 @@ def test_memory_advice_names_settings() -> None:
         pytest.raises(AsdError, match=r"train.batch_size=16 --set train.accumulate=4"),
         _memory_advice(cfg.Train(steps=1, batch_size=32, accumulate=2)),
     ):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 def test_early_errors(tiny_challenge: Path, tmp_path: Path) -> None:

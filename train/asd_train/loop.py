@@ -118,7 +118,9 @@ def _gradients(
     for number in range(settings.accumulate):
         with report.waiting():
             batch = next(batches)
-        batch = Batch(*(x.to(accelerator.device, non_blocking=True) for x in batch))
+        # `row` is looked up in tables on the CPU: from a GPU that would wait for all work under way.
+        sound = (x.to(accelerator.device, non_blocking=True) for x in (batch.waveform, batch.padding, batch.label))
+        batch = Batch(*sound, batch.row)
         last = number == settings.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=in_bf16(settings, accelerator)):
@@ -227,7 +229,7 @@ def _stop() -> Iterator[_Flag]:
 def _memory_advice(settings: Train) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as exc:
+    except torch.cuda.OutOfMemoryError as exc:
         half = max(1, settings.batch_size // 2)
         raise AsdError(
             f"out of GPU memory at batch_size {settings.batch_size}: try --set train.batch_size={half} "

@@ -45,15 +45,12 @@ class NoisePool:
             if clips:
                 clip = clips[int(torch.randint(len(clips), ()))]
                 start = int(torch.randint(len(clip), ()))
-                places = (torch.arange(samples) + start) % len(clip)
-                out[row] = clip[places].float() / 32767
-        return out.to(index.device)
+                out[row] = clip.roll(-start).repeat(-(-samples // len(clip)))[:samples].float() / 32767
+        return out
 
-    def add_to(
-        self, waveform: Tensor, index: Tensor, probability: float, snr_db: tuple[float, float]
-    ) -> Tensor:
+    def add_to(self, waveform: Tensor, index: Tensor, probability: float, snr_db: tuple[float, float]) -> Tensor:
         """The clips with noise of their machine at a random ratio, each with `probability`."""
-        noise = self.draw(index, waveform.shape[1])
+        noise = self.draw(index, waveform.shape[1]).to(waveform.device)
         noisy = augment.add_noise(waveform, noise, augment.uniform(len(waveform), *snr_db, like=waveform))
         chosen = (torch.rand(len(waveform)) < probability).to(waveform.device)
         return torch.where(chosen[:, None], noisy, waveform)

@@ -160,7 +160,7 @@ class Separate(SystemLearner):
         noise = torch.randn_like(x)
         if self.pool is not None:
             has = self.pool.has(batch.row).to(x.device)[:, None]
-            noise = torch.where(has, self.pool.draw(batch.row, x.shape[1]), noise)
+            noise = torch.where(has, self.pool.draw(batch.row, x.shape[1]).to(x.device), noise)
         if padding is not None:
             noise = noise.masked_fill(padding, 0.0)
         noisy = augment.add_noise(x, noise, augment.uniform(len(x), *self.config.snr_db, like=x))
