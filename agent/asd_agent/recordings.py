@@ -26,21 +26,27 @@ def recorded_windows(path: Path, machine: config.Machine, rates: Iterable[int]) 
         raise exc if str(path) in str(exc) else SourceError(f"{path}: {exc}") from exc
 
 
-def whole_recording(path: Path, rate_hz: int, channel: int = 0) -> Samples:
-    """One channel of a whole file at `rate_hz`, [samples]. Raises SourceError, naming the file."""
+def native_recording(path: Path, channel: int = 0) -> tuple[Samples, int]:
+    """One channel of a whole file, [samples], and its rate in Hz. Raises SourceError, naming the file."""
     blocks = list(read_file(path))
-    if channel >= blocks[0].samples.shape[1]:
+    channels = blocks[0].samples.shape[1]
+    if channel >= channels:
+        raise SourceError(f"{path}: has {channels} channel(s), there is no channel {channel}")
+    return np.concatenate([block.samples[:, channel] for block in blocks]), blocks[0].rate_hz
+
+
+def whole_recording(path: Path, rate_hz: int, lowest_hz: int | None = None) -> Samples:
+    """The first channel of a whole file at `rate_hz`, [samples]; recorded at `lowest_hz` or above (default: `rate_hz`).
+
+    Raises SourceError, naming the file.
+    """
+    samples, native_hz = native_recording(path)
+    if native_hz < (lowest_hz or rate_hz):
         raise SourceError(
-            f"{path}: has {blocks[0].samples.shape[1]} channel(s), there is no channel {channel}"
+            f"{path}: recorded at {native_hz} Hz, the bundle wants at least {lowest_hz or rate_hz} Hz: record faster"
         )
-    samples = np.concatenate([block.samples[:, channel] for block in blocks])
-    native = blocks[0].rate_hz
-    if native < rate_hz:
-        raise SourceError(
-            f"{path}: recorded at {native} Hz, the bundle wants {rate_hz} Hz: record at that rate or above"
-        )
-    if native > rate_hz:
+    if native_hz != rate_hz:
         import soxr
 
-        samples = soxr.resample(samples, native, rate_hz, "HQ")
+        samples = soxr.resample(samples, native_hz, rate_hz, "HQ")
     return np.ascontiguousarray(samples, np.float32)

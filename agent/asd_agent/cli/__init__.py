@@ -131,6 +131,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
     sub.add_argument("-o", "--output", required=True, metavar="out.npz", help="`file` and one array per embedding")
 
+    sub = command(
+        "mechanism", "mechanism", "indicators of recordings against the baseline, findings, a picture", machine=True
+    )
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
+    sub.add_argument("--json", action="store_true", help="print JSON, one object a recording")
+    sub.add_argument("--all", action="store_true", help="every indicator, not only those that stand out")
+    sub.add_argument("--plot", metavar="out.png", help="waveform, spectrum, envelope spectrum and wavelet map")
+    sub.add_argument("--rpm", type=float, metavar="RPM", help="the speed of the reference shaft during the recording")
+
+    sub = command("trend", "trend", "does the score grow, how fast, and since when", machine=True)
+    sub.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+    sub.add_argument("--plot", metavar="out.png", help="score, level and distances over time")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
     return top
 
 

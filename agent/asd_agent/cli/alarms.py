@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(settings: config.Config, args: argparse.Namespace) -> int:
+    from rich.markup import escape
     from rich.table import Table
 
     with Store.reader(settings.state_dir) as store:
@@ -54,6 +55,6 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
     for event in events:
         score = "" if event.score is None else f"{event.score:.1f}"
         words = "; ".join(part for part in (event.reason, event.comment) if part)
-        table.add_row(utc(event.utc_s), event.machine, event.kind, event.level, score, words, event.by)
+        table.add_row(utc(event.utc_s), event.machine, event.kind, event.level, score, escape(words), escape(event.by))
     console().print(table)
     return 0

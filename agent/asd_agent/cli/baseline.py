@@ -49,6 +49,7 @@ def machine(settings: config.Config, path: str, machine_id: str) -> config.Machi
 
 
 def _list(settings: config.Config, machine_id: str) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     store = BaselineStore(settings.state_dir, machine_id)
@@ -63,7 +64,7 @@ def _list(settings: config.Config, machine_id: str) -> None:
         try:
             report = store.load(version).manifest.report
         except BaselineError as exc:
-            table.add_row(machine_id, version, roles.get(version, ""), "", "", f"[red]{exc}[/red]")
+            table.add_row(machine_id, version, roles.get(version, ""), "", "", f"[red]{escape(str(exc))}[/red]")
             continue
         verdict = "good" if report.good else "; ".join(report.concerns)
         table.add_row(

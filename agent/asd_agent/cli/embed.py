@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     done = []
     for path in files:
         try:
-            embeddings = encoder.embed(whole_recording(path, bundle.meta.rate_hz))
+            embeddings = encoder.embed(whole_recording(path, bundle.meta.rate_hz, bundle.meta.lowest_rate_hz))
         except AsdError as exc:
             print(f"asd-agent: {exc}", file=sys.stderr)
             continue

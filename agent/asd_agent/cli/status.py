@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from asd_agent import config
 from asd_agent.cli.words import console, utc
-from asd_agent.service.control import ask
+from asd_agent.service.control import DaemonAbsent, ask
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,15 +27,35 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=1).decode() + "\n")
         return 0
-    if not args.watch:
-        console().print(view(data))
-        return 0
+    if args.watch:
+        _watch(settings, data)
+    console().print(view(data))
+    return 0
+
+
+def _watch(settings: config.Config, data: dict[str, Any]) -> NoReturn:
+    """Until Ctrl-C, also while the daemon is restarted."""
     from rich.live import Live
 
-    with Live(view(data), console=console(), screen=False, auto_refresh=False) as live:
+    out = console()
+    if not out.is_terminal:
+        while True:
+            out.print(view(data))
+            time.sleep(REFRESH_S)
+            data = ask(settings, "status")
+    with Live(view(data), console=out, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_S)
-            live.update(view(ask(settings, "status")), refresh=True)
+            live.update(_now(settings), refresh=True)
+
+
+def _now(settings: config.Config) -> RenderableType:
+    from rich.text import Text
+
+    try:
+        return view(ask(settings, "status"))
+    except DaemonAbsent as exc:
+        return Text(str(exc), style="red")
 
 
 def view(data: dict[str, Any]) -> RenderableType:

@@ -1,0 +1,87 @@
+"""asd-agent mechanism: recordings examined as a vibration analyst would."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.capture import recordings
+from asd_agent.cli.baseline import machine
+from asd_agent.cli.words import console
+from asd_agent.config.kinematics import Mechanism
+from asd_agent.detectors import MechanismDetector
+from asd_agent.errors import UsageError
+from asd_agent.mechanism import MechanismBaseline, Speed
+from asd_agent.mechanism.plot import plot
+from asd_agent.mechanism.report import Report, as_data, examine, finding_lines, indicator_table, window_table
+from asd_agent.pipeline import open_pipeline
+from asd_agent.recordings import native_recording
+from asd_agent.types import Samples
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    target = machine(settings, args.config, args.machine)
+    kinematics = target.mechanism or Mechanism()
+    files = recordings(args.paths)
+    if args.plot and len(files) > 1:
+        raise UsageError("--plot draws one recording: name one file")
+    speed = Speed(hz=args.rpm / 60, source="given") if args.rpm else None
+    baseline = _baseline(settings, target)
+    for path in files:
+        samples, rate_hz = native_recording(path, target.source.channel)
+        report = examine(samples, rate_hz, kinematics, baseline, speed, target.window_s, str(path))
+        if args.json:
+            sys.stdout.write(msgspec.json.encode(as_data(report)).decode() + "\n")
+        else:
+            _print(report, everything=args.all)
+        if args.plot:
+            _plot(args.plot, samples, report, kinematics, baseline, speed)
+    return 0
+
+
+def _baseline(settings: config.Config, target: config.Machine) -> MechanismBaseline | None:
+    """Of the operating state with the most windows; None, with a line that says so, when there is none."""
+    active = BaselineStore(settings.state_dir, target.id).active()
+    if active is not None:
+        states = open_pipeline(target, active).states
+        windows = {state.name: state.windows for state in active.manifest.states}
+        for state in sorted(states, key=lambda s: -windows[s.name]):
+            for detector in state.detectors:
+                if isinstance(detector, MechanismDetector):
+                    return detector.baseline
+    print(
+        f"{target.id}: no baseline with a mechanism analysis: values only, and periodic impacts "
+        "(give the machine a `mechanism:` section and calibrate)",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _print(report: Report, *, everything: bool) -> None:
+    out = console()
+    out.print(window_table(report))
+    out.print(indicator_table(report, everything))
+    for line in finding_lines(report):
+        print(line)
+
+
+def _plot(
+    path: str,
+    samples: Samples,
+    report: Report,
+    kinematics: Mechanism,
+    baseline: MechanismBaseline | None,
+    speed: Speed | None,
+) -> None:
+    """The most unusual window."""
+    first = round(report.windows[report.worst].start_s * report.rate_hz)
+    part = samples[first : first + round(report.window_s * report.rate_hz)]
+    findings = [repeated.finding for repeated in report.findings]
+    title = f"{Path(report.origin).name}, from {first / report.rate_hz:.1f} s"
+    plot(path, part, report.rate_hz, kinematics, findings, baseline, speed, title)
