@@ -10,9 +10,7 @@ from pathlib import Path
 _TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # exists once systemd-timesyncd has set the clock
 _STA_UNSYNC = 0x40  # <linux/timex.h>
 _TIME_ERROR = 5
-_STATUS_OFFSET = 5 * ctypes.sizeof(
-    ctypes.c_long
-)  # in struct timex, behind modes, offset, freq, maxerror, esterror
+_STATUS_OFFSET = 5 * ctypes.sizeof(ctypes.c_long)  # in struct timex, behind modes, offset, freq, maxerror, esterror
 _RECHECK_S = {True: 600.0, False: 30.0}
 
 _lock = threading.Lock()

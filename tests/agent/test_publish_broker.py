@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asd_agent import config
-from asd_agent.errors import PublishError
+from asd_agent.errors import ConfigError, PublishError
 from asd_agent.publish import Messages, Publisher, broker
 from asd_agent.publish.connection import Connection
 from asd_agent.publish.mqtt import V5, V311
@@ -83,6 +83,23 @@ def test_the_broker_is_always_verified() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("mqtt_lines", "machine", "error"),
+    [
+        ("url: mqtt://b, ca_file: ca.pem", "m1", "mqtt: url mqtt:// is not encrypted"),
+        ("url: mqtts://b, key_file: key.pem", "m1", "mqtt: key_file needs cert_file"),
+        ("url: mqtt://b", "request", "machines: the id 'request' is a topic of the agent itself"),
+    ],
+)
+def test_settings_that_would_mislead_are_refused(tmp_path: Path, mqtt_lines: str, machine: str, error: str) -> None:
+    file = tmp_path / "agent.yaml"
+    machines = f"[{{id: {machine}, source: {{kind: simulated}}}}]"
+    file.write_text(f"agent: {{id: a}}\nmqtt: {{{mqtt_lines}}}\nmachines: {machines}\n")
+    with pytest.raises(ConfigError, match=error) as caught:
+        config.load(file)
+    assert str(file) in str(caught.value)
 
 
 def listen(serve: Callable[[socket.socket], None]) -> str:

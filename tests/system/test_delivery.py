@@ -29,9 +29,7 @@ SOURCE = Path(__file__).with_name("alarm_source.py")
 
 def start_source(state_dir: Path, port: int, events: int, seed: int, *options: str) -> subprocess.Popen[bytes]:
     arguments = [str(state_dir), str(port), str(events), str(seed), *options]
-    source = subprocess.Popen(
-        [sys.executable, str(SOURCE), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    source = subprocess.Popen([sys.executable, str(SOURCE), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert source.stdout is not None
     source.stdout.readline()
     return source

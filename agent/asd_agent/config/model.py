@@ -159,6 +159,12 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
 
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs cert_file beside it")
+        if self.url.startswith("mqtt:") and (self.ca_file is not None or self.cert_file is not None):
+            raise ValueError("url mqtt:// is not encrypted, ca_file and cert_file would be ignored: use mqtts://")
+
 
 class Evidence(_Section, frozen=True, kw_only=True):
     """FLAC clips around alarms."""
@@ -180,6 +186,9 @@ class Agent(_Section, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
 
 
+RESERVED = ("availability", "request", "response")  # next to the machines' topics
+
+
 class Config(_Section, frozen=True, kw_only=True):
     agent: Agent
     machines: Annotated[list[Machine], Meta(min_length=1)]
@@ -190,6 +199,8 @@ class Config(_Section, frozen=True, kw_only=True):
         for machine_id in ids:
             if ids.count(machine_id) > 1:
                 raise ValueError(f"machines: the id {machine_id!r} is used twice")
+            if machine_id in RESERVED:
+                raise ValueError(f"machines: the id {machine_id!r} is a topic of the agent itself: choose another")
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((m for m in self.machines if m.id == machine_id), None)
