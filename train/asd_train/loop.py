@@ -119,8 +119,11 @@ def _gradients(
         with report.waiting():
             batch = next(batches)
         # `row` is looked up in tables on the CPU: from a GPU that would wait for all work under way.
-        sound = (x.to(accelerator.device, non_blocking=True) for x in (batch.waveform, batch.padding, batch.label))
-        batch = Batch(*sound, batch.row)
+        batch = batch._replace(
+            waveform=batch.waveform.to(accelerator.device, non_blocking=True),
+            padding=batch.padding.to(accelerator.device, non_blocking=True),
+            label=batch.label.to(accelerator.device, non_blocking=True),
+        )
         last = number == settings.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=in_bf16(settings, accelerator)):

@@ -27,11 +27,6 @@ class NoisePool:
             samples = (audio.read(index) * 32767).round().clip(-32768, 32767).astype(np.int16)
             self._clips[groups.index(clip.group)].append(torch.from_numpy(samples))
 
-    @property
-    def machines(self) -> int:
-        """How many machines have noise."""
-        return sum(bool(clips) for clips in self._clips)
-
     def has(self, index: Tensor) -> Tensor:
         """[batch] places of clips in the training set -> [batch] bool: their machine has noise."""
         present = torch.tensor([bool(clips) for clips in self._clips])
