@@ -249,7 +249,7 @@ class Publisher:
 
     def _lost(self, detail: str) -> None:
         with self._lock:
-            self._dropped += len(self._queue)
+            self._dropped += sum(not message.retain for message in self._queue)  # those are sent again
             self._queue.clear()
             if not self._state.connected and self._state.detail == detail:
                 return  # said already

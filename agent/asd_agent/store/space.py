@@ -34,7 +34,7 @@ class Space:
 
     @property
     def held(self) -> bool:
-        return self._row_held and _allocated(self._ballast) >= BALLAST_BYTES
+        return self._row_held and _size(self._ballast) >= BALLAST_BYTES
 
     def hold(self, db: sqlite3.Connection) -> None:
         """Take what is missing of the reserve, as far as there is room. Never raises."""
@@ -105,15 +105,16 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _allocated(path: Path) -> int:
+def _size(path: Path) -> int:
+    """Ours are allocated whole, or not there (blocks are no measure: some file systems compress zeros)."""
     try:
-        return path.stat().st_blocks * 512
+        return path.stat().st_size
     except OSError:
         return 0
 
 
 def _allocate(path: Path, size: int, create: bool) -> None:
-    if _allocated(path) >= size:
+    if _size(path) >= size:
         return
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
