@@ -202,6 +202,11 @@ class Config(_Section, frozen=True, kw_only=True):
             if machine_id in RESERVED:
                 raise ValueError(f"machines: the id {machine_id!r} is a topic of the agent itself: choose another")
 
+    @property
+    def told_topics(self) -> frozenset[str]:
+        """MQTT topics that tell something of the machines: their speed."""
+        return frozenset(m.mechanism.speed_topic for m in self.machines if m.mechanism and m.mechanism.speed_topic)
+
     def machine(self, machine_id: str) -> Machine | None:
         return next((m for m in self.machines if m.id == machine_id), None)
 

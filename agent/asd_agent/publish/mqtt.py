@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 VERSIONS = {"auto": (V5, V311), "5": (V5,), "3.1.1": (V311,)}
+
+Told = Callable[[str, bytes], None]  # topic, payload of what was subscribed to besides requests; must not block
 
 QUEUE_MESSAGES = 200  # scores and answers that wait for the network
 STALLED_S = 60.0  # messages under way without any answer: the connection is dead, whatever TCP says
@@ -54,12 +57,15 @@ class Publisher:
         outbox: Outbox,
         handler: Handler | None = None,
         *,
+        topics: Collection[str] = (),
+        told: Told = lambda topic, payload: None,
         backoff_s: tuple[float, float] = (1.0, 60.0),
     ) -> None:
         self._settings = settings
         self._messages = messages
         self._outbox = outbox
         self._delivery = Delivery(outbox)
+        self._topics, self._told = frozenset(topics), told
         self._desk = RequestDesk(handler, messages, self.publish) if handler is not None else None
         self._backoff_s = backoff_s
         self._retained: dict[str, Message] = {}
@@ -177,7 +183,7 @@ class Publisher:
                 client_id=f"asd-agent-{self._messages.topics.agent}",
                 will=self._messages.availability(online=False),
                 on_ack=self._delivery.acknowledge,
-                on_message=self._requested,
+                on_message=self._arrived,
             )
             last = version is versions[-1]
             try:
@@ -195,6 +201,8 @@ class Publisher:
         self._delivery.restart()
         if self._desk is not None:
             connection.subscribe(self._messages.topics.requests)
+        for topic in self._topics:
+            connection.subscribe(topic)
         stored = self._stored()
         with self._lock:
             now = [self._messages.availability(online=True), *stored, *self._retained.values()]
@@ -227,7 +235,10 @@ class Publisher:
             return False
         return (self._delivery.idle and not self._queue) or time.monotonic() >= self._stop_by_s
 
-    def _requested(self, message: MQTTMessage) -> None:
+    def _arrived(self, message: MQTTMessage) -> None:
+        if message.topic in self._topics:
+            self._told(message.topic, bytes(message.payload))
+            return
         if self._desk is None:
             return
         properties: Any = message.properties

@@ -18,6 +18,7 @@ import structlog
 
 from asd_agent import __version__, clock, config, log
 from asd_agent.baseline import Baseline
+from asd_agent.capture import SourceStatus
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, lean_malloc, shared_encoder
 from asd_agent.errors import AsdError, UsageError
@@ -63,15 +64,16 @@ class Daemon:
         with Store(self.settings.state_dir, score_days=self.settings.agent.score_days) as self._store:
             commands = Commands(self)
             with contextlib.ExitStack() as ending:  # in reverse: sound first, the broker last
-                self._outlet = Outlet(self.settings, self._store, commands)
+                self._outlet = Outlet(self.settings, self._store, commands, self._tell)
                 ending.callback(self._outlet.close)
-                self._monitors = self._make_monitors(self.settings)
                 ending.callback(self._halt)
+                with self._lock:
+                    self._monitors = self._make_monitors(self.settings)
+                    for monitor in self._monitors.values():
+                        monitor.introduce()
+                    self._start_captures()
                 control = ControlServer(socket_path(self.settings), commands, self.settings.agent.socket_group)
                 ending.callback(control.close)
-                for monitor in self._monitors.values():
-                    monitor.introduce()
-                self._start_captures()
                 self._worker.start()
                 notify("READY=1")
                 log_.info("running", agent=self.settings.agent.id, machines=len(self._monitors), pid=os.getpid())
@@ -90,6 +92,13 @@ class Daemon:
             self._worker.join(HALT_S)
 
     # -- machines
+
+    def _tell(self, topic: str, payload: bytes) -> None:
+        """A message on a topic of the configuration."""
+        for monitor in list(self._monitors.values()):
+            mechanism = monitor.machine.mechanism
+            if mechanism is not None and mechanism.speed_topic == topic:
+                monitor.tell_speed(payload)
 
     def monitor(self, machine_id: str) -> Monitor:
         """Raises UsageError that lists what there is."""
@@ -198,6 +207,7 @@ class Daemon:
         """The main thread until SIGTERM."""
         interval = watchdog_s()
         health_at = maintain_at = 0.0
+        available: dict[str, bool] = {}
         while not self._stop.is_set():
             self._wake.wait(min(TICK_S, interval / 4 if interval else TICK_S))
             self._wake.clear()
@@ -213,7 +223,8 @@ class Daemon:
             for monitor in list(self._monitors.values()):
                 monitor.tick()
             now = time.monotonic()
-            if now >= health_at:
+            before, available = available, self._available()
+            if now >= health_at or available != before:  # a source that dies or comes back is told at once
                 health_at = now + HEALTH_S
                 self._outlet.health(self.status())
                 notify(f"STATUS={self._words()}")
@@ -242,8 +253,14 @@ class Daemon:
         }
 
     def _machine_status(self, monitor: Monitor) -> dict[str, Any]:
-        capture = self._captures[monitor.machine.source.device_key()]
-        return monitor.status(capture.status())
+        return monitor.status(self._source_status(monitor))
+
+    def _source_status(self, monitor: Monitor) -> SourceStatus:
+        return self._captures[monitor.machine.source.device_key()].status()
+
+    def _available(self) -> dict[str, bool]:
+        with self._lock:
+            return {name: m.available(self._source_status(m)) for name, m in self._monitors.items()}
 
     def _words(self) -> str:
         alarms = [m.machine.id for m in self._monitors.values() if m.alarm_state.level != "normal"]

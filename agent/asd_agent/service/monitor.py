@@ -19,6 +19,7 @@ from asd_agent.calibrate import build, describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
+from asd_agent.mechanism.speed import Speed, from_message
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.calibration import CalibrationJob
@@ -26,6 +27,7 @@ from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
 from asd_agent.window import Windower
 
+SPEED_HOLDS_S = 120.0  # after the last message on the speed topic
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
 DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
 log = structlog.get_logger()
@@ -70,6 +72,7 @@ class Monitor:
         self._queue_lock = threading.Lock()
         self._windower: Windower | None = None
         self._health = ChainHealth()
+        self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
         self._calibration: CalibrationJob | None = None
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
@@ -115,7 +118,21 @@ class Monitor:
             log.error("no usable sound", machine=self.machine.id, error=line)
         self.source_error = line
 
+    def tell_speed(self, payload: bytes) -> None:
+        """From the machine's `speed_topic`."""
+        speed = from_message(payload)
+        if speed is None:
+            log.warning("speed not understood", machine=self.machine.id, payload=payload[:80])
+        else:
+            self._speed = speed, time.monotonic()
+
     # -- from the worker
+
+    def _known_speed(self) -> Speed | None:
+        """As last told; what is old says nothing of this window."""
+        if self._speed is None or time.monotonic() - self._speed[1] > SPEED_HOLDS_S:
+            return None
+        return self._speed[0]
 
     def take(self) -> Window | None:
         with self._queue_lock:
@@ -123,7 +140,7 @@ class Monitor:
 
     def score(self, window: Window) -> None:
         """Describe, judge, and pass on what changed."""
-        description = self._pipeline.describe(window)
+        description = self._pipeline.describe(window, self._known_speed())
         with self._lock:
             result = self._pipeline.judge(description)
             self._commit(self._alarm.update(result, self._synced()))
@@ -260,6 +277,10 @@ class Monitor:
 
     # -- status
 
+    def available(self, source: SourceStatus) -> bool:
+        """The source delivers, and what can be used."""
+        return source.available and not self.source_error
+
     def health(self, source: SourceStatus) -> list[tuple[Health, str]]:
         baseline = self._pipeline.baseline
         findings = self._health.judge(source, baseline.manifest.chain if baseline else None)
@@ -280,7 +301,7 @@ class Monitor:
         findings = self.health(source)
         return {
             "id": self.machine.id,
-            "available": source.available and not self.source_error,
+            "available": self.available(source),
             "source": msgspec.to_builtins(source),
             "state": last.state if last else State.LEARNING,
             "score": last.score if last else None,
@@ -290,6 +311,7 @@ class Monitor:
             "alarm": msgspec.to_builtins(self.alarm_state),
             "health": {"status": worst(findings), "reasons": [words for _, words in findings]},
             "level_dbfs": last.quality.level_dbfs if last else None,
+            "told_shaft_hz": speed.hz if (speed := self._known_speed()) else None,
             "last_window": rfc3339(last.utc_s) if last else None,
             "windows": self.windows,
             "dropped": self.dropped,

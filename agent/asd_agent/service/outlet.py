@@ -11,7 +11,7 @@ from asd_agent import clock, config
 from asd_agent.errors import StoreError
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
-from asd_agent.publish.mqtt import Publisher
+from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
 from asd_agent.store import Message, Store
 from asd_agent.store.evidence import Evidence
@@ -26,9 +26,10 @@ log = structlog.get_logger()
 class Outlet:
     """The sink of all monitors. Thread-safe; what the broker cannot take now waits in the outbox."""
 
-    def __init__(self, settings: config.Config, store: Store, handler: Handler) -> None:
+    def __init__(self, settings: config.Config, store: Store, handler: Handler, told: Told) -> None:
+        """`handler` answers requests; `told` hears what arrives on the topics of the configuration."""
         self._store = store
-        self._handler = handler
+        self._handler, self._told = handler, told
         self._settings = settings
         self._evidence = Evidence(settings.state_dir, settings.agent.evidence)
         self._publisher: Publisher | None = None
@@ -42,13 +43,20 @@ class Outlet:
         if settings.mqtt is None:
             self._publisher = None
         else:
-            self._publisher = Publisher(settings.mqtt, self._messages, self._store.outbox, self._handler)
+            self._publisher = Publisher(
+                settings.mqtt,
+                self._messages,
+                self._store.outbox,
+                self._handler,
+                topics=settings.told_topics,
+                told=self._told,
+            )
             self._publisher.start()
 
     def reload(self, settings: config.Config) -> None:
         """Connect anew when the broker's settings changed."""
         before, self._settings = self._settings, settings
-        if settings.mqtt != before.mqtt:
+        if (settings.mqtt, settings.told_topics) != (before.mqtt, before.told_topics):
             if self._publisher is not None:
                 self._publisher.stop()
             self._connect(settings)
