@@ -140,9 +140,10 @@ class Monitor:
 
     def score(self, window: Window) -> None:
         """Describe, judge, and pass on what changed."""
-        description = self._pipeline.describe(window, self._known_speed())
+        speed = self._known_speed()
+        description = self._pipeline.describe(window, speed)
         with self._lock:
-            result = self._pipeline.judge(description)
+            result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
             self._commit(self._alarm.update(result, self._synced()))
         self.scoring_error = ""
         self.windows += 1

@@ -1,0 +1,175 @@
+"""The running daemon, its alarms and its calibration: through the shell, over MQTT, and over SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from daemons import machine
+from mosquitto import Collector, wait_for
+
+pytestmark = pytest.mark.system
+
+
+def test_a_fault_is_told_acknowledged_and_clears(site):
+    site.configure(machine(site.folder, alarm={"latch": True}))
+    site.start()
+    site.until(state="normal")
+    refused = site.cli("alarms", "ack", "m")
+    assert refused.returncode == 1
+    assert "no active or latched alarm" in refused.stderr
+    site.play("faulty")
+    site.until(level="danger")
+    site.play("normal")
+    latched = site.until(state="normal", level="danger")
+    wait_for(lambda: site.status()["alarm"]["latched"], "the alarm is latched")
+    assert latched["alarm"]["event_id"]
+    done = site.cli("alarms", "ack", "m", "--by", "eva", "--reason", "bearing greased")
+    assert (done.returncode, done.stdout.strip()) == (0, "m: acknowledged")
+    assert site.status()["alarm"]["level"] == "normal"
+    kinds = [kind for kind in site.kinds() if kind in ("raised", "cleared", "acknowledged")]
+    assert kinds == ["raised", "cleared", "acknowledged"]
+    listed = site.cli("alarms", "list", "m").stdout
+    assert "bearing greased" in listed
+    assert "eva" in listed
+    rows = [json.loads(line) for line in site.cli("alarms", "list", "--json").stdout.splitlines()]
+    assert [row["id"] for row in rows] == [event.id for event in site.events()]
+
+
+def test_an_alarm_outlives_sigkill(site):
+    site.configure(machine(site.folder, alarm={"latch": True}))
+    site.play("faulty")
+    site.start()
+    before = site.until(level="danger")["alarm"]
+    site.kill()
+    site.play("normal")
+    site.start()
+    assert site.status()["alarm"]["event_id"] == before["event_id"]
+    assert site.status()["alarm"]["since_utc_s"] == before["since_utc_s"]
+    site.until(state="normal")
+    wait_for(lambda: site.status()["alarm"]["latched"], "the condition goes, the alarm stays")
+    site.kill()
+    site.start()
+    assert site.status()["alarm"]["latched"]
+    site.cli("alarms", "ack", "m")
+    site.kill()
+    site.start()
+    assert site.status()["alarm"]["level"] == "normal"
+    ids = [event.id for event in site.events()]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_shelved_alarm_is_recorded_and_told_when_shelving_ends(site):
+    site.start()
+    site.until(state="normal")
+    assert site.cli("alarms", "shelve", "m", "--for", "1h", "--reason", "repair").returncode == 0
+    site.play("faulty")
+    site.until(level="danger")
+    raised = next(event for event in site.events() if event.kind == "raised")
+    assert not raised.notify
+    site.kill()
+    site.start()
+    assert site.status()["alarm"]["shelved_until_utc_s"] > time.time()
+    assert site.cli("alarms", "unshelve", "m").returncode == 0
+    told = [event for event in site.events() if event.notify and event.kind == "raised"]
+    assert [event.alarm_id for event in told] == [raised.alarm_id]
+
+
+def test_a_shelving_runs_out(site):
+    site.start()
+    site.ask("shelve", machine="m", minutes=0.02)
+    wait_for(lambda: "unshelved" in site.kinds(), "the shelving has run out")
+    assert site.status()["alarm"]["shelved_until_utc_s"] == 0
+
+
+# -- calibration and baselines
+
+
+def test_calibrating_in_the_running_daemon(site):
+    site.start()
+    site.until(state="normal")
+    first = site.status()["baseline"]
+    done = site.cli("calibrate", "m", "--duration", "10s", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["report"]["windows"] >= 15
+    assert site.status()["baseline"] == first
+    assert site.cli("baseline", "promote", "m").returncode == 0
+    assert site.status()["baseline"] == answer["version"]
+    assert site.cli("baseline", "rollback", "m").returncode == 0
+    assert site.status()["baseline"] == first
+    listed = site.cli("baseline", "list").stdout
+    assert len(listed.splitlines()) == 3
+    again = site.cli("calibrate", "m", "--from", site.template.folder / "normal.wav", "--promote")
+    assert again.returncode == 0, again.stderr
+    assert site.status()["baseline"] not in (first, answer["version"])
+    assert "active" in site.cli("baseline", "list", "m").stdout
+    site.more_windows()
+
+
+def test_a_calibration_can_be_cancelled_and_fail_without_harm(site):
+    site.start()
+    first = site.status()["baseline"]
+    site.ask("calibrate", machine="m", duration_s=3600)
+    wait_for(lambda: site.ask("calibration", machine="m")["windows"] > 0, "windows are gathered")
+    assert "calibrating" in site.status()["health"]["reasons"]
+    second = site.cli("calibrate", "m", "--duration", "1m")
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+    site.ask("cancel_calibration", machine="m")
+    assert site.ask("calibration", machine="m")["phase"] == "cancelled"
+    little = site.cli("calibrate", "m", "--duration", "1s", "--promote")
+    assert little.returncode == 1
+    assert "at least 6 are needed" in little.stderr
+    absent = site.cli("calibrate", "m", "--from", site.folder / "absent.wav")
+    assert absent.returncode == 1
+    assert "absent.wav" in absent.stderr
+    assert site.status()["baseline"] == first
+    site.more_windows()
+
+
+# -- over MQTT
+
+
+def test_the_same_verbs_over_mqtt(site, broker):
+    site.configure(mqtt={"url": broker.url})
+    site.start()
+    collector = Collector(broker.port, "asd/#")
+    wait_for(lambda: collector.last("asd/a/m/availability") == b"online", "the machine is available")
+
+    def request(verb: str, **data: object) -> dict[str, object]:
+        topic = f"asd/a/response/{verb}"
+        before = len(collector.payloads(topic))
+        collector.client.publish(f"asd/a/request/{verb}", json.dumps({"transaction": before, **data}), qos=1)
+        wait_for(lambda: len(collector.payloads(topic)) > before, f"an answer to {verb}")
+        answer: dict[str, object] = json.loads(collector.payloads(topic)[-1])
+        assert answer["transaction"] == before
+        return answer
+
+    site.until(state="normal")
+    assert request("status")["status"] == "ok"
+    assert "no machine 'x'" in str(request("ack", machine="x")["error"])
+    assert "machine" in str(request("ack")["error"])
+    assert "unknown verb 'dance'" in str(request("dance")["error"])
+    assert "unknown field" in str(request("ack", machine="m", colour="red")["error"])
+    site.play("faulty")
+    site.until(level="danger")
+    assert request("ack", machine="m", by="eva", reason="seen")["data"] == "m: acknowledged"
+    assert request("shelve", machine="m", minutes=5, by="eva")["status"] == "ok"
+    assert request("unshelve", machine="m")["status"] == "ok"
+    assert request("out_of_service", machine="m", on=True)["status"] == "ok"
+    assert request("out_of_service", machine="m", on=False)["status"] == "ok"
+    wait_for(lambda: json.loads(collector.last("asd/a/m/alarm") or b"{}").get("acknowledged_by") == "eva", "retained")
+    site.play("normal")
+    site.until(level="normal")
+    paths = [str(site.template.folder / "normal.wav")]
+    assert request("calibrate", machine="m", paths=paths)["status"] == "ok"
+    wait_for(lambda: request("calibration", machine="m")["data"]["phase"] == "done", "calibrated")
+    assert request("promote", machine="m")["status"] == "ok"
+    assert request("rollback", machine="m")["status"] == "ok"
+    sent = {json.loads(p)["id"] for p in collector.payloads("asd/a/m/event")}
+    wait_for(lambda: {e.id for e in site.events()} == {json.loads(p)["id"] for p in
+             collector.payloads("asd/a/m/event")}, "every event has arrived")  # fmt: skip
+    assert sent
+    collector.close()
