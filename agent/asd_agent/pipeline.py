@@ -27,7 +27,7 @@ from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, Mechanis
 from asd_agent.encode.bundle import Bundle, BundleMeta, Output
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError
-from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
+from asd_agent.mechanism import Analyser, MechanismBaseline, Rank, Speed, diagnose
 from asd_agent.quality import assess
 from asd_agent.transients import most_sudden
 from asd_agent.types import Description, DetectorScore, Level, State, Window, WindowResult
@@ -102,7 +102,7 @@ class Pipeline:
             )
 
     def step(self, window: Window) -> WindowResult:
-        return self.judge(self.describe(window))
+        return self.blame(window, self.judge(self.describe(window)))
 
     def describe(self, window: Window, speed: Speed | None = None, operating: str = "") -> Description:
         """Quality first; what cannot be judged is not encoded. `speed` of the shaft and `operating` state: as told from
@@ -137,6 +137,7 @@ class Pipeline:
             p_value=best.p_value,
             detectors=best.scores,
             operating=best.state.name,
+            foreign=(foreign := self._foreign(description)),
             **best.summary(),
             **_event(best.state.transient, description),
         )
@@ -146,9 +147,20 @@ class Pipeline:
             return replace(result, state=State.OFF, operating=OFF, reason=words)
         if level is Level.NORMAL:
             return result
-        foreign = self._foreign(description)
         reason = best.state.explain(description, best.scores) + (f"; explained by {foreign}" if foreign else "")
-        return replace(result, state=State.ANOMALOUS, level=level, foreign=foreign, reason=reason)
+        return replace(result, state=State.ANOMALOUS, level=level, reason=reason)
+
+    def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
+        """The reason of an anomalous window begins with what the mechanism analysis finds in it: a component, a band."""
+        if result.state is not State.ANOMALOUS or self.machine.mechanism is None:
+            return result
+        judged = next(s for s in self.states if s.name == result.operating)
+        for detector in judged.detectors:
+            if isinstance(detector, MechanismDetector):
+                found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, detector.baseline, speed)
+                words = [finding.words for finding in found if finding.rank is not Rank.UNKNOWN]
+                return replace(result, reason="; ".join([*words[:1], result.reason]))
+        return result
 
     @property
     def threshold_score(self) -> float | None:

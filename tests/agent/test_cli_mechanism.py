@@ -73,6 +73,7 @@ def test_a_normal_recording_blames_nothing(site, capsys):
 def test_score_has_the_mechanism_p_value(site, capsys):
     out = run(site, capsys, "score", str(site / "faulty.wav")).splitlines()
     assert float(out[1].split(",")[out[0].split(",").index("mechanism_p")]) < 0.01
+    assert "BPFO of DE" in out[1]
 
 
 def test_trend_says_that_a_score_grows(site, capsys):
