@@ -26,8 +26,9 @@ FRONT_ENDS = {
 # A source of this rate may be resampled upwards: the bands above stay empty, in calibration as later.
 LOWEST_RATES = {"efficientat": 16_000}
 LABELS = "labels"
-# AudioSet's order of classes: 0-71 are human sounds, 72-136 animals, 137 is music.
-FOREIGN = range(137)
+# AudioSet's order of classes begins with the sounds that no machine makes; 137 is music.
+HUMAN, ANIMAL = range(72), range(72, 137)
+FOREIGN = [f"human sound {i}" for i in HUMAN] + [f"animal {i}" for i in ANIMAL]
 
 
 @dataclass(frozen=True)
