@@ -11,11 +11,13 @@ SOURCE ?= simulated
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
 
+# The system tests one by one: they own brokers, sound servers and a container.
 test: $(VENV)/.dev system-packages
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system"
+	$(BIN)/pytest -m system
 
 test-fast: $(VENV)/.dev
-	$(BIN)/pytest -m "not system and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system and not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The agent's promise on a real air compressor: quiet on an unseen day, loud on faults, silent about a stopped machine."""
+"""The agent's promise on a real compressor: quiet on an unseen day, loud on faults, silent about a stopped machine."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_source_that_is_not_there_is_one_line():
 def test_either_embedded_broker_carries_messages(name, tmp_path, monkeypatch):
     if name == "amqtt":
         monkeypatch.setattr(demo_broker.shutil, "which", lambda *_, **__: None)
-    elif not demo_broker.Broker(tmp_path).name == "mosquitto":
+    elif demo_broker.Broker(tmp_path).name != "mosquitto":
         pytest.skip("mosquitto is not installed (see tests/system/packages.sh)")
     with demo_broker.Broker(tmp_path) as broker:
         assert broker.name == name
