@@ -4,8 +4,8 @@ Machines: the compressor (idle: every day against the two others; loaded), two f
 other one calibrates), a motor at eight speeds, and seven machines of DCASE 2023. Where a machine was recorded on one
 occasion only, the beginning of every recording calibrates and its end is judged.
 
-Additive faults and nuisance pass through a synthetic room first; a level is theirs relative to the machine's. Faults that
-are no sound of their own scale with the level instead: see `spoil`.
+Additive faults and nuisance pass through a synthetic room first; a level is theirs relative to the machine's. Faults
+that are no sound of their own scale with the level instead: see `spoil`.
 """
 
 from __future__ import annotations

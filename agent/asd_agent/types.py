@@ -139,7 +139,7 @@ class WindowResult:
     mechanism_p: float | None = None
     reason: str = ""
     operating: str = ""  # the operating state that the sound is nearest to
-    foreign: str = ""  # a recognised sound of no machine that explains the deviation, e.g. "Dog (z 7)"
+    foreign: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
     event_p: float | None = None  # of the most sudden moment, as on the days of the calibration
     event_at_s: float | None = None  # after the start of the window
 

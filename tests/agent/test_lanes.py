@@ -1,0 +1,179 @@
+"""Which windows vote, and when sudden moments count. Times are those of the windows; nothing here waits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asd_agent import config
+from asd_agent.decide import Alarm
+from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.drift import Drift, DriftState
+from asd_agent.decide.fusion import Spread
+from asd_agent.decide.lanes import KNOWN_AFTER, ChangedLane, EventLane, most
+from asd_agent.types import AlarmState, EventKind, Quality, State, WindowResult
+
+QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
+LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
+
+
+def machine(window_s: float = 10.0, hop_s: float = 5.0, **alarm: object) -> config.Machine:
+    return config.Machine(
+        id="m",
+        source=config.SimulatedSource(),
+        window_s=window_s,
+        hop_s=hop_s,
+        alarm=config.Alarm(**alarm),
+    )
+
+
+def result(i: int, kind: str, hop_s: float = 5.0, **more: object) -> WindowResult:
+    """ "A" deviates, "n" is normal (of state idle), "l" is normal of state loaded, "x" cannot be judged."""
+    state = {"A": State.ANOMALOUS, "x": State.NOT_ASSESSABLE}.get(kind, State.NORMAL)
+    fields = {
+        "operating": {"l": "loaded"}.get(kind, "idle"),
+        "p_value": {"A": 1e-4, "x": None}.get(kind, 0.5),
+        "event_p": 0.5,
+    }
+    return WindowResult(
+        index=i, start_s=i * hop_s, duration_s=10.0, utc_s=1e6 + i * hop_s, origin="", state=state, quality=QUALITY,
+        **(fields | more),
+    )  # fmt: skip
+
+
+def admitted(kinds: str, settings: config.Machine | None = None, **more: object) -> str:
+    settings = settings or machine()
+    lane = ChangedLane(settings)
+    votes = [
+        v for i, k in enumerate(kinds) for v in lane.admit(result(i, k, settings.hop_s, **(more if k == "A" else {})))
+    ]
+    return "".join("A" if v.state is State.ANOMALOUS else kinds[v.index] for v in votes)
+
+
+def raised_after(kinds: str, settings: config.Machine) -> int | None:
+    """The number of windows until the alarm is raised."""
+    lane, alarm = ChangedLane(settings), Alarm(settings, LIMITS, AlarmState())
+    for i, kind in enumerate(kinds):
+        for vote in lane.admit(result(i, kind, settings.hop_s)):
+            if any(e.kind is EventKind.RAISED for e in alarm.update(vote, True)):
+                return i + 1
+    return None
+
+
+def test_a_change_of_state_does_not_vote() -> None:
+    assert admitted("nnAAlll") == "nnlll"
+    assert admitted("llAnnn") == "llnnn"
+
+
+def test_a_deviation_without_change_of_state_votes() -> None:
+    assert admitted("nnAAAnn") == "nnAAAnn"
+    assert admitted("nnAAAAlll") == "nnAAAAlll"  # far too long for a change of state
+
+
+def test_windows_that_all_overlap_vote_once() -> None:
+    assert admitted("nnAAnn") == "nnAnn"
+    assert admitted("nAnnAn") == "nAnnAn"
+
+
+def test_a_lasting_fault_is_raised_at_the_third_window() -> None:
+    assert raised_after("nnn" + "AAAAA", machine()) == 6
+    assert raised_after("nnn" + "AAAAA", machine(window_s=2.0, hop_s=2.0)) == 6
+
+
+@pytest.mark.parametrize("hop_s", [1.0, 2.5, 5.0, 10.0])
+def test_a_single_moment_never_raises_however_windows_overlap(hop_s: float) -> None:
+    touched = math.ceil(10 / hop_s)
+    assert raised_after("n" * 6 + "A" * touched + "n" * 20, machine(hop_s=hop_s)) is None
+
+
+def test_windows_that_cannot_be_judged_pass_and_release_what_was_held() -> None:
+    assert admitted("nAx") == "nAx"
+
+
+def test_a_recognised_foreign_sound_does_not_vote_but_cannot_hide_what_stays() -> None:
+    assert admitted("nn" + "A" * 20 + "nn", foreign="Dog (z 7)") == "nnnn"
+    stays = admitted("nn" + "A" * 200, foreign="Dog (z 7)")
+    assert stays.count("A") == 200 - 120  # 600 s of windows every 5 s
+
+
+def test_an_unknown_state_is_told_with_its_beginning() -> None:
+    lane = ChangedLane(machine())
+    for i, kind in enumerate("nn" + "A" * KNOWN_AFTER):
+        lane.admit(result(i, kind))
+    assert lane.unknown is not None
+    assert lane.unknown.lasting
+    assert (lane.unknown.since_utc_s, lane.unknown.windows) == (1e6 + 10, KNOWN_AFTER)
+    lane.admit(result(99, "n"))
+    assert lane.unknown is None
+
+
+@given(st.text("nlAx", max_size=60), st.sampled_from([1.0, 2.5, 5.0, 10.0]))
+def test_votes_come_in_order_once_and_all_normal_windows_vote(kinds: str, hop_s: float) -> None:
+    lane = ChangedLane(machine(hop_s=hop_s))
+    votes = [v.index for i, k in enumerate(kinds) for v in lane.admit(result(i, k, hop_s))]
+    assert votes == sorted(set(votes))
+    assert {i for i, k in enumerate(kinds) if k != "A"} <= set(votes)
+
+
+def moments(lane: EventLane, times_s: list[float], **more: object) -> bool:
+    return [lane.update(result(0, "n", event_p=1e-6, event_at_s=t, **more)) for t in times_s][-1]
+
+
+def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
+    lane = EventLane(machine(), events_per_hour=0.0, calibrated_s=4 * 3600)
+    assert lane.allowed == 4
+    assert not moments(lane, [0.0, 1.0, 2.0, 20.0])  # one episode, however many barks
+    assert not moments(lane, [100.0, 200.0])
+    assert moments(lane, [300.0])
+    assert not moments(lane, [3 * 3600.0])  # an hour later it is forgotten
+
+
+def test_recognised_foreign_moments_do_not_count() -> None:
+    lane = EventLane(machine(), 0.0, 3600)
+    assert not moments(lane, [100.0 * i for i in range(20)], foreign="Dog (z 7)")
+
+
+@pytest.mark.parametrize("hours", [0.1, 1.0, 10.0, 100.0])
+@pytest.mark.parametrize("events", [0.5, 3.5, 20.5])
+def test_the_allowed_count_is_a_quantile_of_the_negative_binomial(events: float, hours: float) -> None:
+    from scipy.stats import nbinom
+
+    distribution, k = nbinom(events, hours / (hours + 1)), most(events, hours, 1e-3)
+    if k < 120:
+        assert distribution.sf(k) <= 1e-3
+        assert k == 0 or distribution.sf(k - 1) > 1e-3
+
+
+def test_a_machine_that_knocks_in_calibration_may_go_on_knocking() -> None:
+    quiet, knocking = EventLane(machine(), 0.0, 3600), EventLane(machine(), 20.0, 3600)
+    assert knocking.allowed > 35 > quiet.allowed
+
+
+SPREAD = Spread(within=0.7, between=0.2, windows=500, blocks=5, sessions=4)
+
+
+def fed(scores: list[float]) -> Drift:
+    drift = Drift(SPREAD, hop_s=5.0)
+    for score in scores:
+        drift.update(score)
+    return drift
+
+
+def test_a_slow_rise_is_drift_and_a_wild_hour_is_not() -> None:
+    assert not fed([0.0] * 20_000).drifting
+    assert not fed([0.0] * 3000 + [30.0] * 720 + [0.0] * 3000).drifting
+    rising = fed([2.0] * 720 * 24)
+    assert rising.drifting
+    assert rising.level == pytest.approx(2.0, abs=0.05)
+
+
+def test_drift_goes_on_after_a_restart() -> None:
+    whole = fed([1.5] * 3000)
+    half = fed([1.5] * 1000)
+    again = Drift(SPREAD, 5.0, DriftState(**{f: getattr(half.state, f) for f in half.state.__struct_fields__}))
+    for _ in range(2000):
+        again.update(1.5)
+    assert again.state == whole.state
