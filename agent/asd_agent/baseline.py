@@ -179,7 +179,7 @@ class BaselineStore:
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
         folder = self.folder / "baselines" / version
-        if not folder.is_dir():
+        if version not in self.versions():  # nor any other path
             known = ", ".join(self.versions()) or "none; calibrate first"
             raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
         try:

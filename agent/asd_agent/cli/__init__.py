@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0, 2 for usage and configuration errors, 1 otherwise."""
     args = parser().parse_args(argv)
     try:
+        from asd_agent import log
+
+        log.configure("warning")  # to stderr: the standard output is for results
         module = importlib.import_module(f"asd_agent.cli.{args.module}")
         return int(module.run(args))
     except AsdError as exc:
@@ -27,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `asd-agent score ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as exc:  # no room, no permission: nobody needs a traceback for that
+        print(f"asd-agent: {f'{exc.filename}: ' if exc.filename else ''}{exc.strerror or exc}", file=sys.stderr)
         return 1
 
 
@@ -68,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("demo", "demo", "everything on one machine with an embedded broker; a fault appears", config=False)
     sub.add_argument("--fast", action="store_true", help="the short version (about half the time)")
-    sub.add_argument("--minutes", type=float, metavar="N", help="listen this long after the calibration")
+    sub.add_argument("--minutes", type=positive, metavar="N", help="listen this long after the calibration")
     sub.add_argument(
         "--source",
         default="simulated",
@@ -159,6 +166,17 @@ def duration(text: str) -> float:
     if not 0 < seconds < 3.2e7:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 10m, 1.5h or 2d")
     return seconds
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 if __name__ == "__main__":

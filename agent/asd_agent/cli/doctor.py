@@ -149,7 +149,10 @@ def _sources(settings: config.Config) -> Iterator[Finding]:
                 "ok" if known["available"] else "fail", what, f"held by the daemon: {known['source']['detail']}"
             )
             continue
-        yield _listen(machine, what)
+        try:
+            yield _listen(machine, what)
+        except AsdError as exc:
+            yield Finding("fail", what, str(exc))
 
 
 def _listen(machine: config.Machine, what: str) -> Finding:

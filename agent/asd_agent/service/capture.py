@@ -76,7 +76,6 @@ class CaptureThread:
                 self._wake()
                 return
             except AsdError as exc:
-                log.error("source failed", source=self.name, error=str(exc))
                 self._failed(str(exc))
             except Exception as exc:  # a thread that dies unnoticed would be a deaf agent
                 log.exception("source failed", source=self.name)

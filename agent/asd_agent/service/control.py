@@ -74,7 +74,9 @@ class ControlServer:
         except KeyError as exc:
             raise StoreError(f"agent.socket_group: there is no group {group!r} on this machine") from exc
         except OSError as exc:
-            raise StoreError(f"{path}: the control socket cannot be opened ({exc.strerror or exc})") from exc
+            raise StoreError(
+                f"{path}: the control socket cannot be opened ({exc.strerror or exc}): set agent.socket"
+            ) from exc
         threading.Thread(target=self._server.serve_forever, args=(0.2,), name="control", daemon=True).start()
 
     def close(self) -> None:
