@@ -163,6 +163,22 @@ def test_a_trained_system_is_a_checkpoint_of_its_encoder(unbroken: Path) -> None
     assert torch.equal(pool(own, "mean"), pool(loaded, "mean"))
 
 
+def test_embed_uses_the_whole_system(unbroken: Path, tiny_challenge: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    files = [str(path) for path in sorted(tiny_challenge.rglob("test/*.wav"))[:3]]
+    assert cli.main(["embed", str(unbroken), *files, "--device", "cpu", "-o", str(tmp_path / "e.npz")]) == 0
+    found = np.load(tmp_path / "e.npz")
+    assert found["file"].tolist() == files
+    system, card = load_system(unbroken / "system")
+    from asd_train.data.audio import read_audio
+
+    for row, file in enumerate(files):
+        wave = torch.from_numpy(read_audio(file, card.rate_hz))[None, : card.rate_hz]  # clip_s is 1
+        assert np.abs(found["embedding"][row] - system(wave)[0].numpy()).max() < 1e-5
+    assert cli.main(["embed", str(unbroken), *files, "--pool", "cls", "-o", str(tmp_path / "e.npz")]) == 2
+
+
 def test_snapshots_are_averaged_systems(tiny_challenge: Path, tmp_path: Path) -> None:
     fit(retrain(small(tiny_challenge), steps=3, snapshots=[2, 3]), tmp_path / "run")
     snapshots = sorted(p.name for p in (tmp_path / "run" / "snapshots").iterdir())

@@ -50,8 +50,16 @@ def embed_files(
     """Write `file` [n] and `embedding` [n, dim] of every recording; returns n.
 
     how "none" adds `tokens` [n, time, frequency, dim of the joined layers], zero-padded along time, and
-    `frames` [n], how many steps of time are sound; `embedding` is then their mean. Raises AsdError.
+    `frames` [n], how many steps of time are sound; `embedding` is then their mean. A run of asd-train fit embeds
+    as it was trained to, without a choice of layers and pooling. Raises AsdError.
     """
+    for folder in (Path(checkpoint), Path(checkpoint) / "system"):
+        if (folder / "system.json").is_file():
+            if (layers, how) != ("last", "mean"):
+                raise UsageError(
+                    f"{folder}: a trained system has its own layers and pooling; leave --layers and --pool"
+                )
+            return _embed_by_system(folder, recordings(paths), Path(output), pick_device(device))
     backbone = load_backbone(checkpoint).to(pick_device(device))
     encoder = PooledEncoder(backbone, parse_layers(layers, backbone), "mean" if how == "none" else how)
     files = recordings(paths)
@@ -67,6 +75,18 @@ def embed_files(
         longest = int(arrays["frames"].max())
         arrays["tokens"] = np.stack([np.pad(t, ((0, longest - len(t)), (0, 0), (0, 0))) for t in tokens])
     save_arrays(Path(output), arrays)
+    return len(files)
+
+
+def _embed_by_system(folder: Path, files: Sequence[Path], output: Path, device: torch.device) -> int:
+    from asd_train.data.clip import Clip
+    from asd_train.embed_clips import embed_clips
+    from asd_train.model import load_system
+
+    system, card = load_system(folder)
+    clips = [Clip(path=str(path), machine="") for path in files]
+    found = embed_clips(system, clips, card.rate_hz, clip_s=card.clip_s, fill=card.fill, device=device)
+    save_arrays(output, {"file": np.array([clip.path for clip in clips]), "embedding": found.astype(np.float32)})
     return len(files)
 
 

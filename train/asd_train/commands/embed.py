@@ -16,6 +16,7 @@ pooling, of the tokens [time, frequency, dim] of each layer; several layers are 
   time   over time alone -> frequencies x dim (GenRep: 8 x 768)
   none   adds all tokens, key `tokens`, padded to the longest file, and their number in time, key `frames`
 layers count from 1; 0 is what enters the first block, -1 the last.
+A run of asd-train fit (RUN or RUN/system) embeds as it was trained to: leave these options out.
 
   asd-train embed BEATs_iter3_plus_AS2M.pt train/*.wav --layers 5 --pool time -o genrep.npz
 """
