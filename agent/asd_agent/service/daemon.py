@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from asd_agent import __version__, clock, config, log
@@ -117,7 +118,7 @@ class Daemon:
             if old is not None and old.machine == machine:
                 made[machine.id] = old
                 continue
-            state = old.alarm_state if old is not None else states.get(machine.id, AlarmState())
+            state = old.alarm_state if old is not None else _remembered(states.get(machine.id, AlarmState()))
             made[machine.id] = Monitor(
                 machine, settings.state_dir, pipelines(machine), state, self._outlet, clock.synchronized
             )
@@ -266,6 +267,11 @@ class Daemon:
         alarms = [m.machine.id for m in self._monitors.values() if m.alarm_state.level != "normal"]
         words = f"{len(self._monitors)} machine(s)"
         return words + (f", alarm: {', '.join(alarms)}" if alarms else ", no alarm")
+
+
+def _remembered(state: AlarmState) -> AlarmState:
+    """The alarm stands; the votes of the windows before an interruption of unknown length are void."""
+    return msgspec.structs.replace(state, rising=(), falling=())
 
 
 def pipelines(machine: config.Machine) -> Callable[[Baseline | None], Pipeline]:
