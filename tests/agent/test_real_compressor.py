@@ -14,6 +14,7 @@ from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.decide.alarm import Alarm
 from asd_agent.pipeline import Pipeline, open_pipeline
 from asd_agent.recordings import recorded_windows
+from asd_agent.service.lanes import Lanes
 from asd_agent.types import AlarmState, EventKind, State, Window
 from asd_agent.window import Windower
 
@@ -49,7 +50,8 @@ def steps(pipeline, machine, paths):
 
 def events(pipeline, machine, results):
     alarm = Alarm(machine, pipeline.thresholds, AlarmState())
-    return [event for result in results for event in alarm.update(result, True)]
+    lanes = Lanes(pipeline, pipeline.baseline)
+    return [event for result in results for vote in lanes.admit(result) for event in alarm.update(vote, True)]
 
 
 def with_fault(path, kind: str, seed: int, rates) -> Window:

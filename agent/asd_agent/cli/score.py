@@ -21,7 +21,7 @@ from asd_agent.types import WindowResult
 
 COLUMNS = [
     "file", "start_s", "duration_s", "state", "quality", "score", "p_value", "level",
-    "embedding_distance", "embedding_p", "mechanism_p", "reason",
+    "embedding_distance", "embedding_p", "mechanism_p", "reason", "operating", "foreign", "event_p", "event_at_s",
 ]  # fmt: skip
 
 
@@ -66,6 +66,10 @@ def _row(path: Path, result: WindowResult, detectors: list[str]) -> list[Any]:
         _number(result.embedding_p),
         _number(result.mechanism_p),
         result.reason,
+        result.operating,
+        result.foreign,
+        _number(result.event_p),
+        _number(result.event_at_s),
         *(_number(getattr(scores.get(n), what, None)) for n in detectors for what in ("distance", "p_value")),
     ]
 

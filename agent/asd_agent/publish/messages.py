@@ -67,6 +67,10 @@ class Messages:
             ),
             reason=result.reason,
             baseline=baseline,
+            operating=result.operating,
+            foreign=result.foreign,
+            event_p=_digits(result.event_p),
+            event_at_s=_digits(result.event_at_s),
             windows=sum(states.values()) if states else 1,
             states=dict(states or {}),
         )

@@ -52,6 +52,10 @@ class Score(_Payload, frozen=True, kw_only=True, tag="asd/score/1"):
     detectors: tuple[Detector, ...]
     reason: str
     baseline: str
+    operating: str = ""  # the operating state that the sound is nearest to
+    foreign: str = ""  # a recognised sound of no machine
+    event_p: float | None = None  # of the most sudden moment of the window
+    event_at_s: float | None = None  # after the start of the window
     windows: int = 1  # how many this stands for
     states: dict[State, int] = {}  # how many of each state, when it stands for several
 

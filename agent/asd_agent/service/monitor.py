@@ -24,6 +24,7 @@ from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
+from asd_agent.service.lanes import Lanes
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
 from asd_agent.window import Windower
 
@@ -144,7 +145,8 @@ class Monitor:
         description = self._pipeline.describe(window, speed)
         with self._lock:
             result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
-            self._commit(self._alarm.update(result, self._synced()))
+            for vote in self._lanes.admit(result) if self._lanes is not None else (result,):
+                self._commit(self._alarm.update(vote, self._synced()))
         self.scoring_error = ""
         self.windows += 1
         self.last = result
@@ -224,6 +226,8 @@ class Monitor:
             log.error("baseline refused", machine=self.machine.id, error=self.fault)
             self._pipeline = self._make_pipeline(None)
         self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
+        baseline = self._pipeline.baseline
+        self._lanes = Lanes(self._pipeline, baseline) if baseline is not None else None
 
     @property
     def baseline_version(self) -> str:
@@ -292,6 +296,9 @@ class Monitor:
             findings.append((Health.FUNCTION_CHECK, "not calibrated: run `asd-agent calibrate`"))
         if self._calibration is not None and self._calibration.running:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
+        if self._lanes is not None and self._lanes.drifting:
+            words = f"{self._lanes.drifting}: look at machine and microphone, or calibrate again"
+            findings.append((Health.MAINTENANCE_REQUIRED, words))
         if time.monotonic() - self._dropped_s < DROPPED_RECENTLY_S:
             findings.append((Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow"))
         return findings
@@ -309,6 +316,9 @@ class Monitor:
             "p_value": last.p_value if last else None,
             "threshold": self.threshold,
             "reason": last.reason if last else "",
+            "operating": last.operating if last else "",
+            "unknown_state": self._lanes.unknown_state if self._lanes is not None else "",
+            "events_last_hour": self._lanes.events if self._lanes is not None else 0,
             "alarm": msgspec.to_builtins(self.alarm_state),
             "health": {"status": worst(findings), "reasons": [words for _, words in findings]},
             "level_dbfs": last.quality.level_dbfs if last else None,

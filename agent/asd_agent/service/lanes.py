@@ -1,0 +1,67 @@
+"""Both lanes and the drift of one machine on its active baseline: what stands between a window and the alarm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from asd_agent.baseline import Baseline
+from asd_agent.decide.drift import Drift
+from asd_agent.decide.lanes import ChangedLane, EventLane
+from asd_agent.decide.tail import z_of
+from asd_agent.pipeline import Pipeline
+from asd_agent.types import Level, State, WindowResult
+
+
+class Lanes:
+    """Not thread-safe. Starts anew with each baseline."""
+
+    def __init__(self, pipeline: Pipeline, baseline: Baseline) -> None:
+        states = baseline.manifest.states
+        machine = pipeline.machine
+        self._alert_p = pipeline.thresholds.alert_p if pipeline.thresholds is not None else 0.0
+        self._spreads = {state.name: state.fusion.spread for state in states}
+        self._changed = ChangedLane(machine)
+        events_per_hour = max(state.events_per_hour for state in states)
+        self._events = EventLane(machine, events_per_hour, baseline.manifest.report.seconds)
+        self._drifts = {name: Drift(spread, machine.hop_s) for name, spread in self._spreads.items()}
+
+    def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
+        """A result -> what votes in the alarm now: deviations that may be the machine's, and moments that come back."""
+        repeated = self._events.update(result)
+        if result.state is State.NORMAL and result.p_value is not None and result.operating in self._drifts:
+            score = z_of(min(result.p_value, 1 - 1e-9)) * self._spreads[result.operating].total
+            self._drifts[result.operating].update(score)
+        admitted = self._changed.admit(result)
+        return tuple(self._as_repeated(r) for r in admitted) if repeated else admitted
+
+    def _as_repeated(self, result: WindowResult) -> WindowResult:
+        """A normal window votes for the moments around it."""
+        if result.state is not State.NORMAL or result.p_value is None:
+            return result
+        words = f"{self._events.count} sudden moments within an hour, {self._events.allowed} are too many"
+        p_value = min(result.p_value, self._alert_p)
+        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=words)
+
+    @property
+    def events(self) -> int:
+        """Sudden moments in the last hour."""
+        return self._events.count
+
+    @property
+    def unknown_state(self) -> str:
+        """ "new operating state since 10:42, 37 windows", or empty."""
+        unknown = self._changed.unknown
+        if unknown is None or not unknown.lasting:
+            return ""
+        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(unknown.since_utc_s))
+        return f"like no known operating state since {since} UTC, {unknown.windows} windows"
+
+    @property
+    def drifting(self) -> str:
+        """What drifts, or empty."""
+        found = {name: drift for name, drift in self._drifts.items() if drift.drifting}
+        return ", ".join(
+            f"normal sound ({name}) has drifted by {drift.level:+.1f} standard deviations since calibration"
+            for name, drift in found.items()
+        )
