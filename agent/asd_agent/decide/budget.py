@@ -101,8 +101,8 @@ def false_alarms_per_month(
 ) -> Floats:
     """Expected days with a false alarm per month when windows vote above `score` (in held-out units).
 
-    score, fast, slow: of one shape [...] or scalar, the last two standard deviations; stray: chance of a single window to exceed any limit, whatever
-    the machine does (a slammed door). -> [...].
+    score, fast, slow: of one shape [...] or scalar, the last two standard deviations; stray: chance of a single window
+    to exceed any limit, whatever the machine does (a slammed door). -> [...].
     """
     score, fast, slow, stray = (np.asarray(v, dtype=np.float64)[..., None] for v in (score, fast, slow, stray))
     gaussian = 0.5 * _erfc((score - slow * _GRID) / fast / math.sqrt(2))

@@ -4,6 +4,7 @@ The threshold follows from estimates, and few blocks estimate little. Here every
 calibration leaves open, and each draw gives a rate by the model of `budget`:
 
     within, between   their estimate x dof / chi-square, with windows - blocks and blocks - 1 degrees of freedom
+    centre            normal, with the standard error of the mean of the blocks
     drift             DRIFT / sessions x a log-normal factor, 3.3 up or down in nine of ten cases: between the two cases
                       that DRIFT lies between (see `fusion`)
 
@@ -98,10 +99,11 @@ class _Case:
         medians = (spread.between + noise) * _chi_square_factor(rng, max(spread.blocks - 1, 1))
         between = np.maximum(medians - noise, 0.0)
         drift = DRIFT / spread.sessions * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
-        fast, slow = np.sqrt(within), np.sqrt(between * (1 + 1 / spread.blocks) + drift)
+        fast, slow = np.sqrt(within), np.sqrt(between + drift)
+        centre = np.sqrt((between + noise) / spread.blocks) * rng.standard_normal(DRAWS)
         least, most = clopper_pearson(strays, windows)
         low, middle, high = (
-            float(np.quantile(false_alarms_per_month(self.score, fast, slow, self.votes, share), quantile))
+            float(np.quantile(false_alarms_per_month(self.score - centre, fast, slow, self.votes, share), quantile))
             for quantile, share in ((0.05, least), (0.5, strays / windows), (0.95, most))
         )
         return low, middle, high
