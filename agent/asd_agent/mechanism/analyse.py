@@ -77,7 +77,8 @@ class Analyser:
         """samples [n] that pass the gates."""
         spectrum = transform(samples, self.rate_hz)
         found = self.find_speed(spectrum, speed)
-        straight = tracking.straighten(spectrum, found.hz) if found is not None else None
+        high_orders = bool(self.trains or self.config.gears or self.config.blades)
+        straight = tracking.straighten(spectrum, found.hz) if found is not None and high_orders else None
         if found is None or straight is None:
             return Analysis(spectrum, found, spectrum, envelope(spectrum, self.envelope_top_hz(found)))
         angular, mean_hz = straight
@@ -114,15 +115,14 @@ class Analyser:
         if not self.trains:
             return {}
         muted = self.known_lines_hz(speed.hz, env.top_hz)
-        full = gain(mute(env.full, env.df_hz, muted))
-        tiles = gain(mute(env.tiles, env.df_hz, muted))
+        gains = gain(mute(np.concatenate([env.full[None], env.tiles]), env.df_hz, muted))
         out: dict[str, float] = {}
         for train in self.trains:
             bases = train_bases_hz(train, speed, env.df_hz)
             spacing = None if train.spacing is None else train.spacing * speed.hz
-            best = np.sort(train_strength(tiles, env.df_hz, bases, spacing).max(axis=1))[-TOP_TILES:]
-            out[f"envelope.{train.name}.full"] = float(train_strength(full, env.df_hz, bases, spacing).max())
-            out[f"envelope.{train.name}.tiles"] = float(best.mean())
+            best = train_strength(gains, env.df_hz, bases, spacing).max(axis=1)
+            out[f"envelope.{train.name}.full"] = float(best[0])
+            out[f"envelope.{train.name}.tiles"] = float(np.sort(best[1:])[-TOP_TILES:].mean())
         return out
 
     def known_lines_hz(self, shaft_hz: float | None, top_hz: float) -> Floats:

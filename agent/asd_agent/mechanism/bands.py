@@ -70,5 +70,5 @@ def _tonal_share(spectrum: Spectrum) -> float:
     width = max(8, round(LINE_NEIGHBOURHOOD_HZ / spectrum.df_hz))
     medians = block_medians(spectrum.power, width)
     blocks = spectrum.power[: len(medians) * width].reshape(-1, width)
-    lines = np.where(blocks > 20 * medians[:, None], blocks, np.float32(0))
-    return float(lines.sum(dtype=np.float64) / (spectrum.power.sum(dtype=np.float64) + 1e-20))
+    lines = blocks[blocks > 20 * medians[:, None]].sum(dtype=np.float64)
+    return float(lines / (spectrum.power.sum(dtype=np.float64) + 1e-20))

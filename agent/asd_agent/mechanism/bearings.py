@@ -5,12 +5,17 @@ from __future__ import annotations
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
-from asd_agent.mechanism.decoys import Evidence, Period, explained_by, strongest_period, test_trains
+from asd_agent.mechanism.decoys import Evidence, Period, explained_by, strength_z, strongest_period, test_trains
+from asd_agent.mechanism.envelope import envelope
 from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.mechanism.spectrum import transform
+from asd_agent.types import Floats
 
 LIMIT = 0.01
 GROWN = 3.0  # standard scores of a bearing's indicator above its baseline
 FEWEST_HARMONICS = 2
+FEWEST_IMPACTS = 5  # in half a window
+REPEATED = 3.0  # standard scores of the rate in half a window
 
 
 def bearing_findings(analyser: Analyser, whole: Analysis, verdict: Verdict | None) -> list[Finding]:
@@ -24,7 +29,7 @@ def bearing_findings(analyser: Analyser, whole: Analysis, verdict: Verdict | Non
         named = _named(analyser, evidence, period, env.df_hz, speed.hz, verdict)
         if named is not None:
             return [named]
-    if period is None or not _periods_grew(verdict, period):
+    if period is None or not _periods_grew(verdict, period) or not _repeats(analyser, whole, period, known):
         return []
     return [_nameless(period, speed.hz if speed is not None and speed.reliable else None)]
 
@@ -101,6 +106,17 @@ def _periods_grew(verdict: Verdict | None, period: Period) -> bool:
             if any(low <= k * period.hz < high for k in (1, 2, 3)):
                 return True
     return False
+
+
+def _repeats(analyser: Analyser, whole: Analysis, period: Period, known_hz: Floats) -> bool:
+    """Both halves of the window show the rate by themselves: a handful of irregular knocks always fits some rate."""
+    x = whole.angular.samples
+    half = len(x) // 2
+    if half / analyser.rate_hz * period.hz < FEWEST_IMPACTS:
+        return False
+    parts = [transform(part, analyser.rate_hz) for part in (x[:half], x[half:])]
+    envelopes = [envelope(part, whole.envelope.top_hz) for part in parts]
+    return all(strength_z(env, period.hz, known_hz) > REPEATED for env in envelopes)
 
 
 def _nameless(period: Period, shaft_hz: float | None) -> Finding:

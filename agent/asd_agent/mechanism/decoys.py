@@ -191,11 +191,27 @@ def strongest_period(env: Envelope, known_hz: Floats, low_hz: float = 3.0) -> Pe
     return None
 
 
+def strength_z(env: Envelope, hz: float, known_hz: Floats) -> float:
+    """Standard score of a train at one rate (within a bin) among all rates; full band or second-best tile."""
+    df = env.df_hz
+    bases = np.arange(2 * df, env.top_hz / HARMONICS, df / HARMONICS)
+    here = np.abs(bases - hz) <= df
+    if len(bases) < 100 or not here.any():
+        return 0.0
+    on_full = train_strength(gain(mute(env.full, df, known_hz)), df, bases, None)
+    per_tile = train_strength(gain(mute(env.tiles, df, known_hz)), df, bases, None)
+    on_tiles = np.sort(per_tile, axis=0)[-min(2, len(per_tile))]
+    return max(_z(on_full, float(on_full[here].max())), _z(on_tiles, float(on_tiles[here].max())))
+
+
+def _z(null: Samples, value: float) -> float:
+    middle = float(np.median(null))  # a strong train fills many other rates with its harmonics: no quantile, no SD
+    return (value - middle) / (1.4826 * float(np.median(np.abs(null - middle))) + 1e-6)
+
+
 def _stands_out(bases: Floats, strength: Samples, lines: Samples, df_hz: float) -> tuple[int, float, int]:
     """(index of the strongest rate, its p for all rates searched, harmonics that stand out)."""
     at = int(np.argmax(strength))
-    middle = float(np.median(strength))  # a strong train fills many other rates with its harmonics: no quantile, no SD
-    z = (float(strength[at]) - middle) / (1.4826 * float(np.median(np.abs(strength - middle))) + 1e-6)
-    p = min(1.0, len(bases) / HARMONICS * float(ndtr(-z)))
+    p = min(1.0, len(bases) / HARMONICS * float(ndtr(-_z(strength, float(strength[at])))))
     peaks = [lines[_near(h * float(bases[at]), df_hz, len(lines))].max() for h in range(1, HARMONICS + 1)]
     return at, p, int(np.count_nonzero(np.array(peaks) > STANDS_OUT))

@@ -52,7 +52,7 @@ def envelope(spectrum: Spectrum, top_hz: float) -> Envelope:
     return Envelope(
         spectrum.df_hz,
         _against_background(_power(full), spectrum.df_hz),
-        _against_background(_power(_tile_spectra(white, spectrum.df_hz, tile_hz, tiles, keep)), spectrum.df_hz),
+        _against_background(_tile_power(white, spectrum.df_hz, tile_hz, tiles, keep), spectrum.df_hz),
         tile_hz,
     )
 
@@ -71,10 +71,11 @@ def _full_spectrum(white: npt.NDArray[np.complex64], spectrum: Spectrum, keep: i
 
 def prewhiten(spectrum: Spectrum) -> npt.NDArray[np.complex64]:
     size = np.abs(spectrum.bins)
-    block = max(1, round(200.0 / spectrum.df_hz))
-    usable = max(block, len(size) // block * block)
-    loudest = np.sqrt((size[:usable].reshape(-1, min(block, usable)) ** 2).mean(axis=1).max())
-    white = spectrum.bins / (size + np.float32(np.sqrt(FADE) * loudest + 1e-12))
+    block = max(1, min(round(200.0 / spectrum.df_hz), len(size)))
+    blocks = size[: len(size) // block * block].reshape(-1, block)
+    loudest = float(np.einsum("ij,ij->i", blocks, blocks).max()) / block
+    size += np.float32(np.sqrt(FADE * loudest) + 1e-12)
+    white: npt.NDArray[np.complex64] = np.divide(spectrum.bins, size, dtype=np.complex64)
     white[0] = 0
     return white
 
@@ -85,20 +86,21 @@ def _tiles(rate_hz: int, top_hz: float) -> tuple[float, int]:
     return (width, count) if count > 1 else (rate_hz / 2, 1)
 
 
-def _tile_spectra(
-    bins: npt.NDArray[np.complex64], df_hz: float, tile_hz: float, tiles: int, keep: int
-) -> npt.NDArray[np.complex64]:
+def _tile_power(bins: npt.NDArray[np.complex64], df_hz: float, tile_hz: float, tiles: int, keep: int) -> Samples:
     """[tiles, keep]. A crop of the spectrum moved to 0 Hz is the band's decimated analytic signal; the padding keeps
     the products of its far edges from folding onto the lines."""
     width = min(int(tile_hz / df_hz), (len(bins) - 1) // tiles)
     length = 2 * fast_length(max(width // 2 + 1, int((width + keep) * 0.55)))
-    crops = bins[1 : 1 + tiles * width].reshape(tiles, width)
-    analytic = scipy.fft.ifft(crops, n=length, axis=1)
-    power = analytic.real**2 + analytic.imag**2
-    power += 1e-3 * power.mean(axis=1, keepdims=True) + np.float32(1e-30)
-    np.log(power, out=power)
-    power -= power.mean(axis=1, keepdims=True)
-    return np.asarray(scipy.fft.rfft(power, axis=1)[:, :keep])
+    out = np.empty((tiles, keep), np.float32)
+    for tile in range(tiles):  # one at a time: the arrays stay in the cache
+        first = 1 + tile * width
+        analytic = scipy.fft.ifft(bins[first : first + width], n=length)
+        power = analytic.real**2 + analytic.imag**2
+        power += np.float32(1e-3) * power.mean() + np.float32(1e-30)
+        np.log(power, out=power)
+        power -= power.mean()
+        out[tile] = _power(scipy.fft.rfft(power)[:keep])
+    return out
 
 
 def _power(bins: npt.NDArray[np.complex64]) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from asd_agent.types import Samples
 
@@ -24,30 +25,35 @@ def gates(samples: Samples, rate_hz: int) -> tuple[str, ...]:
     found = []
     middle = float(samples.mean(dtype=np.float64))
     reach = max(high - middle, middle - low)
-    rails = [rail for rail in (low, high) if abs(rail - middle) > 0.5 * reach]  # digital silence is no rail
-    if sum(_rail_share(samples, rail) for rail in rails) > CLIPPED_SHARE:
+    clipped = 0.0
+    if high - middle > 0.5 * reach:  # digital silence is no rail
+        clipped += _rail_share(samples >= np.float32(high - 1e-6 * abs(high)))
+    if middle - low > 0.5 * reach:
+        clipped += _rail_share(samples <= np.float32(low + 1e-6 * abs(low)))
+    if clipped > CLIPPED_SHARE:
         found.append("clipping")
-    if _start_or_stop(samples * np.float32(1 / reach)):
+    if _start_or_stop(samples, reach):
         found.append("transient")
     return tuple(found)
 
 
-def _rail_share(samples: Samples, rail: float) -> float:
-    """Share of samples in runs of RAIL_RUN equal extreme values."""
-    at = np.flatnonzero(np.abs(samples - np.float32(rail)) <= 1e-6 * abs(rail))
+def _rail_share(at_rail: npt.NDArray[np.bool_]) -> float:
+    """Share of samples in runs of at least RAIL_RUN at the rail."""
+    at = np.flatnonzero(at_rail)
     if len(at) < RAIL_RUN:
         return 0.0
     steps = np.diff(at) == 1
     in_run = steps[:-1] & steps[1:]
-    return float(np.count_nonzero(in_run) + 2) / len(samples) if in_run.any() else 0.0
+    return float(np.count_nonzero(in_run) + 2) / len(at_rail) if in_run.any() else 0.0
 
 
-def _start_or_stop(samples: Samples) -> bool:
+def _start_or_stop(samples: Samples, reach: float) -> bool:
     """The level of the last fifth differs from the first fifth by TRANSIENT_DB and got there steadily: a run-up or a
     run-down. A knock in the middle passes."""
     count = 10
     frames = samples[: len(samples) // count * count].reshape(count, -1)
-    level = 10 * np.log10(frames.var(axis=1) + 1e-12)
+    variance = [float(np.var(frame / np.float32(reach))) for frame in frames]
+    level = 10 * np.log10(np.array(variance) + 1e-12)
     step = abs(level[-2:].mean() - level[:2].mean())
     if step < TRANSIENT_DB:
         return False

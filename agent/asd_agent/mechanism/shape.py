@@ -12,6 +12,7 @@ from asd_agent.mechanism.spectrum import Spectrum
 from asd_agent.types import Samples
 
 FRAME_S = 0.5
+PIECE = 3  # frames worked on at a time: they stay in the cache
 _SMALL = 1e-6
 
 
@@ -28,15 +29,10 @@ def level(samples: Samples) -> dict[str, float]:
 def shape(spectrum: Spectrum) -> dict[str, float]:
     """Logarithms of ratios, so that growth is additive. Independent of gain, offset and polarity."""
     frames = _frames(spectrum)
-    size = np.abs(frames)
-    power = frames * frames
-    m2 = power.mean(axis=1) + _SMALL
-    m3 = np.einsum("ij,ij->i", power, frames) / frames.shape[1]
-    m4 = np.einsum("ij,ij->i", power, power) / frames.shape[1]
-    rms, peak, mean = np.sqrt(m2), size.max(axis=1), size.mean(axis=1)
+    pieces = [_moments(frames[i : i + PIECE]) for i in range(0, len(frames), PIECE)]
+    m2, m3, m4, peak, mean, root, teager, teager_kurtosis = np.concatenate(pieces, axis=1)
+    rms = np.sqrt(m2)
     crest, kurtosis = np.log(peak / rms), np.log(m4 / m2**2)
-    teager, teager_kurtosis = _teager(frames, power, m2)
-    root = np.sqrt(size).mean(axis=1) ** 2
     return {
         "shape.crest": _median(crest),
         "shape.crest_max": float(crest.max()),
@@ -46,22 +42,36 @@ def shape(spectrum: Spectrum) -> dict[str, float]:
         "shape.shape_factor": _median(np.log(rms / mean)),
         "shape.impulse_factor": _median(np.log(peak / mean)),
         "shape.clearance": _median(np.log(peak / root)),
-        "shape.teager": _median(teager),
-        "shape.teager_kurtosis": _median(teager_kurtosis),
+        "shape.teager": _median(np.log(np.maximum(teager / m2, 1e-4))),
+        "shape.teager_kurtosis": _median(np.log(teager_kurtosis)),
         "shape.unsteadiness": float(np.std(np.log(m2))),
     }
 
 
-def _teager(frames: Samples, power: Samples, m2: Samples) -> tuple[Samples, Samples]:
-    """Teager-Kaiser energy x_n^2 - x_(n-1) x_(n+1) (Kaiser 1990): its mean per power rises with frequency, its
-    kurtosis with impacts."""
+def _moments(frames: Samples) -> Samples:
+    """[frames, samples] -> [8, frames]: mean powers 2, 3, 4, peak, mean size, squared mean root, Teager-Kaiser energy
+    x_n^2 - x_(n-1) x_(n+1) (Kaiser 1990: its mean per power rises with frequency, its kurtosis with impacts)."""
+    size = np.abs(frames)
+    power = frames * frames
+    count = frames.shape[1]
     psi = power[:, 1:-1] - frames[:, :-2] * frames[:, 2:]
-    mean = psi.mean(axis=1)
-    psi -= mean[:, None]
+    teager = psi.mean(axis=1)
+    psi -= teager[:, None]
     psi *= psi
     second = psi.mean(axis=1) + _SMALL**2
     fourth = np.einsum("ij,ij->i", psi, psi) / psi.shape[1]
-    return np.log(np.maximum(mean / m2, 1e-4)), np.log(fourth / second**2 + _SMALL)
+    return np.stack(
+        (
+            power.mean(axis=1) + _SMALL,
+            np.einsum("ij,ij->i", power, frames) / count,
+            np.einsum("ij,ij->i", power, power) / count,
+            size.max(axis=1),
+            size.mean(axis=1),
+            np.sqrt(size).mean(axis=1) ** 2,
+            teager,
+            fourth / second**2 + _SMALL,
+        )
+    )
 
 
 def _frames(spectrum: Spectrum) -> Samples:

@@ -16,11 +16,8 @@ from asd_agent.types import Samples
 
 Complex = npt.NDArray[np.complex64]
 
-# glibc hands freed blocks beyond a threshold back to the kernel, and getting them again costs a fifth of the analysis
-# in page faults. Freeing one large block (never touched, so it costs nothing) raises that threshold for good.
-np.empty(31 << 20, np.uint8)
-
 EDGE_S = 0.02  # faded in and out: else the jump from the last sample to the first fills the weak bands with one impulse
+PIECE = 8192  # bins worked on at a time
 TINY = 1e-20  # keeps logarithms finite; unit-RMS input puts every real value far above
 
 
@@ -44,7 +41,7 @@ class Spectrum:
 
 
 def transform(samples: Samples, rate_hz: int) -> Spectrum:
-    """samples [n], not constant, finite -> Spectrum. A Hann taper is a three-point sum in the frequency domain."""
+    """samples [n], not constant, finite -> Spectrum."""
     x = samples[: 2 * fast_length(len(samples) // 2)].astype(np.float32, copy=False)
     x = x - np.float32(x.mean(dtype=np.float64))
     x /= max(x.max(), -x.min())  # squares of any gain fit float32
@@ -53,11 +50,19 @@ def transform(samples: Samples, rate_hz: int) -> Spectrum:
     x[-len(ramp) :] *= ramp[::-1]
     x /= np.float32(np.sqrt(np.dot(x, x) / len(x)))
     bins: Complex = scipy.fft.rfft(x)
-    tapered = bins[1:-1] - 0.5 * (bins[:-2] + bins[2:])
+    power = _hann_power(bins)
+    return Spectrum(x, rate_hz, bins, power, np.log(power))
+
+
+def _hann_power(bins: Complex) -> Samples:
+    """A Hann taper is a three-point sum in the frequency domain. In pieces that stay in the cache; never zero."""
     power = np.empty(len(bins), np.float32)
-    power[1:-1] = tapered.real**2 + tapered.imag**2
+    for first in range(1, len(bins) - 1, PIECE):
+        last = min(first + PIECE, len(bins) - 1)
+        tapered = bins[first:last] - np.float32(0.5) * (bins[first - 1 : last - 1] + bins[first + 1 : last + 1])
+        power[first:last] = tapered.real**2 + tapered.imag**2 + np.float32(TINY)
     power[0], power[-1] = power[1], power[-2]
-    return Spectrum(x, rate_hz, bins, power, np.log(power + np.float32(TINY)))
+    return power
 
 
 def _ramp(length: int) -> Samples:

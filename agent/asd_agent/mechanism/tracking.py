@@ -50,10 +50,10 @@ def track(spectrum: Spectrum, hz: float) -> Track | None:
         return None
     prominence = _prominence(power, df)
     grid = hz * np.exp(np.arange(-REACH, REACH + STEP / 2, STEP))
-    scores = np.zeros((len(power), len(grid)))
-    for k in range(1, TEETH + 1):
-        scores += prominence.take(np.rint(grid * k / df).astype(int), axis=1, mode="clip")
-        scores -= 0.5 * prominence.take(np.rint(grid * (k - 0.5) / df).astype(int), axis=1, mode="clip")
+    teeth = np.rint(np.arange(1, TEETH + 1)[:, None] * grid / df).astype(int)
+    between = np.rint(np.arange(0.5, TEETH)[:, None] * grid / df).astype(int)
+    scores = prominence.take(teeth, axis=1, mode="clip").sum(axis=1, dtype=np.float64)
+    scores -= 0.5 * prominence.take(between, axis=1, mode="clip").sum(axis=1)
     path = _best_path(scores)
     times = np.asarray((np.arange(len(power)) + 0.5) * FRAME_S, np.float64)
     smooth = np.polyval(np.polyfit(times, np.log(grid[path]), 2), times)

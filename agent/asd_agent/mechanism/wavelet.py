@@ -7,6 +7,7 @@ of the tree holds the band gray(i). All nodes of one level are split by one call
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pywt
 
 from asd_agent.mechanism.bands import band_name
@@ -14,30 +15,41 @@ from asd_agent.mechanism.spectrum import Spectrum
 from asd_agent.types import Floats, Samples
 
 WAVELET = "db4"
-LEAF_HZ = 500.0  # not narrower: an impact must fit
+LEAF_HZ = 750.0  # not narrower: an impact must fit
 MAX_LEVEL = 4
 FRAME_S = 0.05
 
 
 def leaves(spectrum: Spectrum) -> Samples:
     """[leaves, samples / leaves] in the order of frequency, each leaf rate / 2 / leaves wide."""
+    nodes = _nodes(spectrum)
+    return np.asarray(nodes[_order(len(nodes))])
+
+
+def _nodes(spectrum: Spectrum) -> Samples:
+    """In the natural order of the filter bank."""
     level = _level(spectrum.rate_hz)
     length = len(spectrum.samples) // 2**level * 2**level
     nodes = spectrum.samples[None, :length]
     for _ in range(level):
         low, high = pywt.dwt(nodes, WAVELET, mode="periodization", axis=-1)
         nodes = np.stack((low, high), axis=1).reshape(-1, low.shape[1])
-    order = np.arange(len(nodes))
-    return np.asarray(nodes[order ^ (order >> 1)])
+    return nodes
+
+
+def _order(count: int) -> npt.NDArray[np.intp]:
+    """Place of each band, low to high, in the natural order."""
+    order = np.arange(count)
+    return np.asarray(order ^ (order >> 1))
 
 
 def wavelet(spectrum: Spectrum) -> dict[str, float]:
-    nodes = leaves(spectrum)
+    nodes = _nodes(spectrum)
     width = spectrum.rate_hz / 2 / len(nodes)
     per_frame = max(4, round(FRAME_S * 2 * width))
     frames = max(1, nodes.shape[1] // per_frame)
     cut = nodes[:, : frames * per_frame].reshape(len(nodes), frames, -1)
-    energy = np.einsum("lfs,lfs->lf", cut, cut).astype(np.float64) + 1e-12
+    energy = np.einsum("lfs,lfs->lf", cut, cut).astype(np.float64)[_order(len(nodes))] + 1e-12
     total = energy.sum(axis=1)
     level = 10 * np.log10(total + 1e-9 * total.max())
     level -= np.median(level)
