@@ -272,8 +272,9 @@ def test_command_line(tiny_challenge: Path, tmp_path: Path, capsys: pytest.Captu
     assert "2025 Blower    16      4       0 + 4 noise" in plan
     assert f"{STEPS} steps of 8 clips" in plan
     assert "memory" in plan
-    assert cli.main([*arguments, "--set", "train.steps=2", "-o", str(tmp_path / "run")]) == 0
+    assert cli.main([*arguments, "--set", "train.steps=2", "--tensorboard", "-o", str(tmp_path / "run")]) == 0
     assert len(log(tmp_path / "run")) == 2
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "system")
     assert cli.main([*arguments, "--set", "train.stepz=2"]) == 2
     assert f"{config}: train.stepz: unknown key (did you mean 'steps'?)" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -111,6 +111,25 @@ class Reporter:
         if self._board is not None:
             for name, value in [*losses.items(), ("lr", lr), ("clips_per_s", rate)]:
                 self._board.add_scalar(name, value, step)
+
+
+def reading() -> Callable[[int, int], None]:
+    """A bar for decoding, called with (clips done, clips in all); gone when all are done."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("reading clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+
+    def tell(done: int, total: int) -> None:
+        if not bar.task_ids:
+            bar.add_task("", total=total)
+            bar.start()
+        bar.update(bar.task_ids[0], completed=done)
+        if done == total:
+            bar.stop()  # the training's bar comes next, and a terminal shows one at a time
+
+    return tell
 
 
 def _log_from(path: Path, done: int) -> Any:

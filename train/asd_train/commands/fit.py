@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from asd_agent.config.load import read
     from asd_train import config
     from asd_train.fit import fit
+    from asd_train.progress import reading
 
     system = read(args.config, config.System, changes(args))
     if args.tiny:
@@ -92,5 +93,5 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = folder_of(args, system.name)
     with resumable(args, folder):
-        print(fit(system, folder, resume=args.resume, tensorboard=args.tensorboard))
+        print(fit(system, folder, resume=args.resume, tensorboard=args.tensorboard, progress=reading()))
     return 0

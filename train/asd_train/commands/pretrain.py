@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from asd_agent.config.load import read
     from asd_train import pretrain
+    from asd_train.progress import reading
 
     config = read(args.config, pretrain.Pretrain, changes(args))
     if args.tiny:
@@ -42,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = folder_of(args, config.name)
     with resumable(args, folder):
-        print(pretrain.pretrain(config, folder, resume=args.resume, tensorboard=args.tensorboard))
+        options = {"resume": args.resume, "tensorboard": args.tensorboard, "progress": reading()}
+        print(pretrain.pretrain(config, folder, **options))
     return 0
