@@ -1,14 +1,17 @@
 """Can this window be judged at all? A dead or broken measuring chain must never look like a healthy machine.
 
 Reasons, in this order: gap, short, nan, silence, flat, dc, clipping. One window of 10 s at 48 kHz costs about
-2 ms.
+0.3 ms.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from asd_agent.config import QualityLimits
 from asd_agent.types import Quality, Samples, Window
@@ -24,6 +27,7 @@ EDGE = 8  # tolerances below the peak a flat top's neighbour must lie (see _on_r
 FLAT_TOPS = 3  # so many make a rail
 PILE, PILE_TOLERANCE, PILE_SPREAD = 8, 2e-3, 0.1  # hits; the finest resolution needed; spread of neighbours
 STEP_SAMPLES = 8192
+SMALL_DC = 0.01  # of the power
 COARSEST_STEP = 1 / 128
 
 
@@ -33,36 +37,31 @@ def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
     `window_s` is the configured length: a shorter window is "short".
     """
     x = window.samples
-    finite = len(x) == 0 or _extent(x) < NO_SOUND
+    extremes = _Extremes.of(x, window.rate_hz)
+    finite = extremes.peak < NO_SOUND
     if not finite:
         x = x[np.abs(x) < NO_SOUND]
-    dc = float(x.mean()) if len(x) else 0.0
-    rms = _rms(x - np.float32(dc))
+        extremes = _Extremes.of(x, window.rate_hz)
+    dc, rms = _dc_and_rms(x)
     level_dbfs, dc_dbfs = _dbfs(rms), _dbfs(abs(dc))
     silent, without_dc = level_dbfs < limits.silence_dbfs, dc_dbfs < limits.silence_dbfs
-    clipped = clipped_share(x)
+    clipped = extremes.clipped_share()
     found = {
         "gap": window.gap,
         "short": len(window.samples) < math.floor(window_s * window.rate_hz),
         "nan": not finite,
         "silence": silent,
-        "flat": not (silent and without_dc) and flat_share(x, window.rate_hz) >= FLAT_SHARE,
+        "flat": not (silent and without_dc) and extremes.flat_share(rms) >= FLAT_SHARE,
         "dc": not without_dc and abs(dc) > limits.dc_share * math.hypot(rms, dc),
         "clipping": clipped >= limits.clipped_share,
     }
     reasons = tuple(reason for reason, is_so in found.items() if is_so)
-    return Quality(reasons, level_dbfs, _extent(x) if len(x) else 0.0, dc, clipped)
+    return Quality(reasons, level_dbfs, extremes.peak, dc, clipped)
 
 
 def flat_share(x: Samples, rate_hz: int) -> float:
     """Share of 20 ms segments in which the line hardly moves: a stuck converter, a torn cable. x: [n]"""
-    size = max(2, round(FLAT_SEGMENT_S * rate_hz))
-    count = len(x) // size
-    if not count:
-        return float(len(x) > 0 and x.max() == x.min())
-    segments = x[: count * size].reshape(count, size)
-    extent = segments.max(axis=1) - segments.min(axis=1)
-    return float(np.mean(extent <= FLAT_RANGE * _rms(x - x.mean())))
+    return _Extremes.of(x, rate_hz).flat_share(_dc_and_rms(x)[1])
 
 
 def clipped_share(x: Samples) -> float:
@@ -71,44 +70,99 @@ def clipped_share(x: Samples) -> float:
     A rail is full scale, or, below it (a preamplifier that clips, a gain after the converter), an extreme
     value with flat tops or on which samples pile up.
     """
-    if len(x) < 3:
-        return 0.0
-    step = _step(x)
-    return min(1.0, sum(_on_rail(side, step) for side in (x, -x)))
+    return _Extremes.of(x, 48_000).clipped_share()
 
 
-def _on_rail(x: Samples, step: float) -> float:
-    """Share of samples on the upper rail; 0 when there is none.
+@dataclass(frozen=True)
+class _Extremes:
+    """x [n] with the highest and lowest value of each 20 ms [segments]: two passes that serve all questions."""
 
-    Flat tops: a smooth crest with L >= 3 samples within the tolerance t is a parabola of curvature
-    8 t / (L - 1)^2 at most, so the samples beside them are within t ((L + 1) / (L - 1))^2 <= 4 t of the peak.
-    A clipped wave breaks off. Piling up, for bright noise that hits the rail one sample at a time: many hits,
-    nothing just below, and neighbours of all heights. (A tone in step with the clock has neighbours of one
-    height; a constant sweep has as many samples again just below, by the arcsine law.)
-    """
-    peak = float(x.max())
-    reach = (peak - float(x.min())) / 2
-    if reach <= 0:
-        return 0.0
-    tolerance = max(RAIL_STEPS * step, RAIL_SHARE * reach)
-    on_rail = np.flatnonzero(x >= np.float32(peak - tolerance))
-    share = len(on_rail) / len(x)
-    if 1 - RAIL_STEPS * step <= peak <= 1:
-        return share  # full scale
-    breaks = np.flatnonzero(np.diff(on_rail) > 1)
-    first = on_rail[np.concatenate(([0], breaks + 1))]
-    last = on_rail[np.concatenate((breaks, [len(on_rail) - 1]))]
-    before, after = x[np.maximum(first - 1, 0)], x[np.minimum(last + 1, len(x) - 1)]
-    flat_tops = (last - first >= 2) & (np.minimum(before, after) < peak - EDGE * tolerance)
-    if np.count_nonzero(flat_tops) >= FLAT_TOPS:
-        return share
-    piled_up = (
-        len(first) >= PILE
-        and tolerance < PILE_TOLERANCE * reach
-        and np.count_nonzero(x >= np.float32(peak - 4 * tolerance)) < 1.25 * len(on_rail)
-        and float(before.std()) > PILE_SPREAD * reach
-    )
-    return share if piled_up else 0.0
+    x: Samples
+    size: int
+    high: Samples  # the last segment may be shorter
+    low: Samples
+
+    @classmethod
+    def of(cls, x: Samples, rate_hz: int) -> Self:
+        size = max(2, round(FLAT_SEGMENT_S * rate_hz))
+        starts = np.arange(0, len(x), size)
+        if not len(x):
+            return cls(x, size, x, x)
+        return cls(x, size, np.maximum.reduceat(x, starts), np.minimum.reduceat(x, starts))
+
+    @property
+    def peak(self) -> float:
+        """max |x|; NaN when there is one, 0 for no samples."""
+        return float(max(self.high.max(), -self.low.min())) if len(self.x) else 0.0
+
+    def flat_share(self, rms: float) -> float:
+        whole = len(self.x) // self.size
+        if not whole:
+            return float(len(self.x) > 0 and self.high[0] == self.low[0])
+        extent = self.high[:whole] - self.low[:whole]
+        return float(np.mean(extent <= FLAT_RANGE * rms))
+
+    def clipped_share(self) -> float:
+        if len(self.x) < 3:
+            return 0.0
+        step = _step(self.x)
+        return min(1.0, self._on_rail(1, step) + self._on_rail(-1, step))
+
+    def _on_rail(self, side: Literal[1, -1], step: float) -> float:
+        """Share of samples on the upper (1) or lower (-1) rail; 0 when there is none.
+
+        Flat tops: a smooth crest with L >= 3 samples within the tolerance t is a parabola of curvature
+        8 t / (L - 1)^2 at most, so the samples beside them are within t ((L + 1) / (L - 1))^2 <= 4 t of the peak.
+        A clipped wave breaks off. Piling up, for bright noise that hits the rail one sample at a time: many hits,
+        nothing just below, and neighbours of all heights. (A tone in step with the clock has neighbours of one
+        height; a constant sweep has as many samples again just below, by the arcsine law.)
+        """
+        highest, lowest = float(self.high.max()), float(self.low.min())
+        peak, reach = highest if side == 1 else -lowest, (highest - lowest) / 2
+        if reach <= 0:
+            return 0.0
+        tolerance = max(RAIL_STEPS * step, RAIL_SHARE * reach)
+        on_rail = self._above(side, peak - tolerance)
+        share = len(on_rail) / len(self.x)
+        if 1 - RAIL_STEPS * step <= peak <= 1:
+            return share  # full scale
+        breaks = np.flatnonzero(np.diff(on_rail) > 1)
+        first = on_rail[np.concatenate(([0], breaks + 1))]
+        last = on_rail[np.concatenate((breaks, [len(on_rail) - 1]))]
+        before = side * self.x[np.maximum(first - 1, 0)]
+        after = side * self.x[np.minimum(last + 1, len(self.x) - 1)]
+        flat_tops = (last - first >= 2) & (np.minimum(before, after) < peak - EDGE * tolerance)
+        if np.count_nonzero(flat_tops) >= FLAT_TOPS:
+            return share
+        piled_up = (
+            len(first) >= PILE
+            and tolerance < PILE_TOLERANCE * reach
+            and len(self._above(side, peak - 4 * tolerance)) < 1.25 * len(on_rail)
+            and float(before.std()) > PILE_SPREAD * reach
+        )
+        return share if piled_up else 0.0
+
+    def _above(self, side: Literal[1, -1], limit: float) -> npt.NDArray[np.intp]:
+        """Where side * x reaches `limit`; looks only into segments that do."""
+        bound = np.float32(limit)
+        segments = np.flatnonzero((self.high if side == 1 else -self.low) >= bound)
+        places = [
+            start + np.flatnonzero(side * self.x[start : start + self.size] >= bound) for start in segments * self.size
+        ]
+        return np.concatenate(places)
+
+
+def _dc_and_rms(x: Samples) -> tuple[float, float]:
+    """Mean of x [n], and RMS without it."""
+    if not len(x):
+        return 0.0, 0.0
+    dc = float(np.einsum("i->", x)) / len(x)
+    power = float(np.dot(x, x)) / len(x)
+    if dc * dc > SMALL_DC * power:  # the difference of two nearly equal numbers says little
+        dc = float(x.mean())
+        x = x - np.float32(dc)
+        return dc, math.sqrt(float(np.dot(x, x)) / len(x))
+    return dc, math.sqrt(power - dc * dc)
 
 
 def _step(x: Samples) -> float:
@@ -116,21 +170,13 @@ def _step(x: Samples) -> float:
 
     Found also after a gain; the finest steps drown in float32 and do not matter. 8 bits are the coarsest.
     """
-    gaps = np.diff(np.unique(x[:STEP_SAMPLES]))
+    gaps = np.diff(np.sort(x[:STEP_SAMPLES]))
+    gaps = gaps[gaps > 0]
     if not len(gaps):
         return 0.0
     step = float(gaps.min())
     multiples = gaps / np.float32(step)
     return min(step, COARSEST_STEP) if np.abs(multiples - np.round(multiples)).max() < 0.1 else 0.0
-
-
-def _extent(x: Samples) -> float:
-    """max |x|; NaN when there is one."""
-    return float(max(x.max(), -x.min()))
-
-
-def _rms(x: Samples) -> float:
-    return math.sqrt(float(np.dot(x, x)) / len(x)) if len(x) else 0.0
 
 
 def _dbfs(amplitude: float) -> float:
