@@ -109,20 +109,28 @@ def prune(model: onnx.ModelProto) -> None:
 
 def _split(links: Links, name: str) -> onnx.NodeProto:
     """The reshape of [batch, time, dim] before the transpose to [batch, heads, time, head dim]."""
-    transpose = links.maker[name]
-    reshape: onnx.NodeProto | None = links.maker.get(transpose.input[0])
-    if not _is_head_transpose(transpose) or reshape is None or reshape.op_type != "Reshape":
-        raise BundleError(f"the graph's attention has an unknown shape at {name}: it cannot be fused")
-    return reshape
+    transpose = links.maker.get(name)
+    if transpose is not None and _is_head_transpose(transpose):
+        reshape: onnx.NodeProto | None = links.maker.get(transpose.input[0])
+        if reshape is not None and reshape.op_type == "Reshape":
+            return reshape
+    raise BundleError(f"the graph's attention has an unknown shape at {name}: it cannot be fused")
 
 
 def _heads(links: Links, reshape: onnx.NodeProto) -> int:
-    """The third of the four sizes, which the tracer joins from single constants."""
-    size = links.maker[links.maker[reshape.input[1]].input[2]]
+    """The third of its four sizes, which are one constant or joined from single ones."""
+    sizes = links.maker[reshape.input[1]]
+    if sizes.op_type == "Constant":
+        return int(_value(sizes)[2])
+    size = links.maker[sizes.input[2]]
     while size.op_type in ("Unsqueeze", "Cast", "Identity"):
         size = links.maker[size.input[0]]
-    value: Any = helper.get_node_attr_value(size, "value")
-    return int(numpy_helper.to_array(value).item())
+    return int(_value(size).item())
+
+
+def _value(constant: onnx.NodeProto) -> np.ndarray:
+    tensor: Any = helper.get_node_attr_value(constant, "value")
+    return numpy_helper.to_array(tensor)
 
 
 def _after_merge(links: Links, name: str) -> onnx.NodeProto:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -33,8 +33,7 @@ def trace(model: nn.Module, outputs: Sequence[str], samples: int, *, fixed: bool
     example = torch.zeros(1, samples).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))
     stream = io.BytesIO()
     try:
-        # torch prints the whole graph where it fails
-        with torch.inference_mode(), warnings.catch_warnings(), redirect_stdout(None), _whole_attention():
+        with torch.inference_mode(), warnings.catch_warnings(), _whole_attention():
             warnings.simplefilter("ignore")  # the tracer's remarks on sizes that are fixed on purpose
             torch.onnx.export(
                 model.eval(),
@@ -61,10 +60,11 @@ def _whole_attention() -> Iterator[None]:
         torch.onnx.unregister_custom_op_symbolic(_SDPA, OPSET)  # type: ignore[attr-defined]
 
 
-def _attention(
-    graph: Any, query: Any, key: Any, value: Any, mask: Any, *_: Any
-) -> Any:  # dropout, causal, scale and grouped queries: ours are 0, False, default and False
-    """query, key, value [batch, heads, time, head dim], mask [batch or 1, heads, time, time] or None."""
+def _attention(graph: Any, query: Any, key: Any, value: Any, mask: Any, *_: Any) -> Any:
+    """query, key, value [batch, heads, time, head dim], mask [batch or 1, heads, time, time] or None.
+
+    What follows (dropout, causal, scale, grouped queries) is 0, False, default and False in our encoders.
+    """
     inputs = [query, key, value] if mask.node().mustBeNone() else [query, key, value, mask]
     result = graph.op(f"{DOMAIN}::Attention", *inputs)
     result.setType(query.type())

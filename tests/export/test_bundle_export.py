@@ -195,6 +195,7 @@ def test_verify(checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["--window-s", "0.001"], 2, "needs at least 0.025 s"),
         (["--variants", "fp16"], 2, "use fp32, int8"),
         (["--window-s", "100"], 2, "use shorter windows"),
+        (["--labels"], 2, "needs an EfficientAT checkpoint"),
     ],
 )
 def test_mistakes_are_one_clear_line(

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     add("--window-s", type=_window, metavar="S", help="seconds, or any (default: as trained, else 10)")
     add("--distance", choices=("whitened", "cosine", "euclidean"), help="default: whitened")
     add("--variants", default="fp32,int8", help="of fp32,int8 (default: both)")
-    add("--labels", action="store_true", help="also the probabilities of human and animal sounds (AudioSet head)")
+    add("--labels", action="store_true", help="also the probabilities of human and animal sounds (EfficientAT)")
     add("--name", help="of the bundle (default: that of the checkpoint)")
     add("--licence", help="of the weights (default: as their authors published them)")
     add("--sound", nargs="+", default=[], metavar="PATH", help="recordings to compare torch and bundle on")
