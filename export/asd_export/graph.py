@@ -130,9 +130,7 @@ def framed_power_spectrum(graph: Graph, x: str, window: Array, hop: int, rows: i
     """
     columns, half = len(window) // rows, rows // 2 + 1
     sample = columns * np.arange(rows)[None, :] + np.arange(columns)[:, None]
-    kernel = window[sample] * _circle(
-        -np.arange(half)[:, None, None] * sample, len(window)
-    )  # [half, columns, rows]
+    kernel = window[sample] * _circle(-np.arange(half)[:, None, None] * sample, len(window))  # [half, columns, rows]
     taps = np.stack([kernel.real, kernel.imag], axis=1).transpose(2, 0, 1, 3)  # [columns, half, 2, rows]
     phases = graph.op("Transpose", graph.reshape(x, [0, -1, columns]), perm=[0, 2, 1])
     weights = graph.floats(taps.reshape(-1, 1, rows))

@@ -123,9 +123,7 @@ def _fine(graph: Graph, x: str) -> Embeddings:
     # A segment holds three frames and shares its last with the next: frames 0, 1, 2 | 2, 3, 4 | ...
     pairs = graph.op("ReduceMean", graph.cut(power, 1, 0, -1), axes=[1], keepdims=0)
     lasts = graph.op("ReduceMean", graph.cut(power, 1, 2, np.iinfo(np.int64).max, 2), axes=[1], keepdims=0)
-    mean = graph.op(
-        "Add", graph.op("Mul", pairs, graph.floats(2 / 3)), graph.op("Mul", lasts, graph.floats(1 / 3))
-    )
+    mean = graph.op("Add", graph.op("Mul", pairs, graph.floats(2 / 3)), graph.op("Mul", lasts, graph.floats(1 / 3)))
     parts = graph.op("Mul", graph.reshape(mean, [0, len(bins)]), graph.floats(weight))
     # A dense pooling matrix would weigh 5 MB: add the bins into their bands instead, bands first, batch last.
     shape = graph.op("Concat", graph.ints([len(centres)]), graph.batch(x), axis=0)

@@ -115,9 +115,7 @@ def _read_torch(path: Path) -> Checkpoint:
         cfg = plain(content.get("cfg")) or {}
         layout, name, config, tensors = read(state, cfg if isinstance(cfg, dict) else {})
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: part of the checkpoint is missing or malformed ({error!r})"
-        ) from error
+        raise CheckpointError(f"{path}: part of the checkpoint is missing or malformed ({error!r})") from error
     return Checkpoint(path, layout, name, config, tensors, LICENCES[name], _sha256(path))
 
 
@@ -210,9 +208,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path}: part of the EAT checkpoint is missing ({error!r})") from error
         return Checkpoint(path, "EAT (safetensors)", "eat", config, renamed, LICENCES["eat"], _sha256(path))
     keys = ", ".join(sorted(tensors)[:4])
-    raise CheckpointError(
-        f"{path}: not an EAT checkpoint, and no {CONFIG} of asd-train beside it ({keys}, ...)"
-    )
+    raise CheckpointError(f"{path}: not an EAT checkpoint, and no {CONFIG} of asd-train beside it ({keys}, ...)")
 
 
 def _ours(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> Checkpoint:
@@ -229,9 +225,7 @@ def _system(path: Path, tensors: dict[str, Tensor], encoders: list[dict[str, Any
     """The encoder of a trained system: its tensors are called branches.N.backbone.*"""
     if len(encoders) != 1:
         names = ", ".join(str(encoder.get("name")) for encoder in encoders)
-        raise CheckpointError(
-            f"{path.parent}: a system of several encoders ({names}); name that of one of them"
-        )
+        raise CheckpointError(f"{path.parent}: a system of several encoders ({names}); name that of one of them")
     inside = {}
     for name, value in tensors.items():
         _, mark, own = name.partition(".backbone.")

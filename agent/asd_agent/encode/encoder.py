@@ -23,9 +23,7 @@ _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 class Encoder:
     """A session on one variant of a bundle. Any thread may call `embed`, several at once too."""
 
-    def __init__(
-        self, bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1
-    ) -> None:
+    def __init__(self, bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1) -> None:
         """Open the graph; raises BundleError when it cannot be run or is not what the metadata says."""
         self.bundle = bundle
         self.variant = choose_variant(bundle, variant)
@@ -45,9 +43,7 @@ class Encoder:
         try:
             values = self._session.run(self._names, {INPUT: waveform[None, :]})
         except Exception as exc:
-            raise BundleError(
-                f"{self._where()}: onnxruntime cannot run it ({_line(exc)}); export it anew"
-            ) from exc
+            raise BundleError(f"{self._where()}: onnxruntime cannot run it ({_line(exc)}); export it anew") from exc
         embeddings = {}
         for name, value in zip(self._names, values, strict=True):
             if value.shape != (1, self._dims[name]):
@@ -64,17 +60,13 @@ class Encoder:
         meta = self.bundle.meta
         n = waveform.size
         if waveform.ndim != 1 or n < meta.min_samples or meta.window_samples not in (None, n):
-            least = (
-                f"at least {meta.min_samples}" if meta.window_samples is None else f"{meta.window_samples}"
-            )
+            least = f"at least {meta.min_samples}" if meta.window_samples is None else f"{meta.window_samples}"
             raise BundleError(
                 f"bundle {meta.name!r} takes {least} samples of one channel at {meta.rate_hz} Hz, "
                 f"got {list(waveform.shape)}; change window_s"
             )
         if not np.isfinite(waveform).all():
-            raise BundleError(
-                f"bundle {meta.name!r}: the samples are not finite (NaN or infinity); check the source"
-            )
+            raise BundleError(f"bundle {meta.name!r}: the samples are not finite (NaN or infinity); check the source")
 
     def _where(self) -> str:
         return str(self.bundle.graph(self.variant))
@@ -84,9 +76,7 @@ _shared: weakref.WeakValueDictionary[tuple[str, VariantName, int], Encoder] = we
 _shared_lock = threading.Lock()
 
 
-def shared_encoder(
-    bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1
-) -> Encoder:
+def shared_encoder(bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1) -> Encoder:
     """The one encoder of this process for a bundle (by checksum), variant and thread count.
 
     It lives as long as someone holds it. Raises BundleError as `Encoder`.
@@ -137,9 +127,7 @@ def _open(bundle: Bundle, variant: VariantName, threads: int) -> Any:
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as exc:
-        raise BundleError(
-            f"{file}: onnxruntime cannot load it ({_line(exc)}); export the bundle anew"
-        ) from exc
+        raise BundleError(f"{file}: onnxruntime cannot load it ({_line(exc)}); export the bundle anew") from exc
 
 
 def _check_signature(bundle: Bundle, variant: VariantName, session: Any) -> None:
@@ -151,17 +139,13 @@ def _check_signature(bundle: Bundle, variant: VariantName, session: Any) -> None
     if list(inputs) != [INPUT] or not _fits(inputs[INPUT], meta.window_samples):
         problem = f"its input is {inputs}, not {INPUT} float32 [batch, {meta.window_samples or 'any'}]"
     elif set(outputs) != set(wanted):
-        problem = (
-            f"its outputs are {', '.join(sorted(outputs))}, bundle.json says {', '.join(sorted(wanted))}"
-        )
+        problem = f"its outputs are {', '.join(sorted(outputs))}, bundle.json says {', '.join(sorted(wanted))}"
     else:
         for name, dim in wanted.items():
             if not _fits(outputs[name], dim):
                 problem = f"its output {name!r} is {outputs[name]}, bundle.json says float32 [batch, {dim}]"
     if problem:
-        raise BundleError(
-            f"{bundle.graph(variant)}: does not fit bundle.json: {problem}; export the bundle anew"
-        )
+        raise BundleError(f"{bundle.graph(variant)}: does not fit bundle.json: {problem}; export the bundle anew")
 
 
 def _fits(node: tuple[str, list[Any]], size: int | None) -> bool:

@@ -124,17 +124,13 @@ class Beats(Backbone):
         wished = self.wished(layers)
         patches = self.patch_embedding(mel[:, None])  # [B, embed, time, frequency]
         rows, columns = patches.shape[2:]
-        x = self.layer_norm(
-            patches.flatten(2).transpose(1, 2)
-        )  # token index = time * frequencies + frequency
+        x = self.layer_norm(patches.flatten(2).transpose(1, 2))  # token index = time * frequencies + frequency
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
         mask = None if frame_mask is None else shrink_mask(frame_mask, x.shape[1])
         found = self.encoder(x, mask, wished)
         token_mask = None if mask is None else mask.reshape(-1, rows, columns)
-        return tuple(
-            Tokens(found[layer].reshape(-1, rows, columns, self.dim), token_mask) for layer in wished
-        )
+        return tuple(Tokens(found[layer].reshape(-1, rows, columns, self.dim), token_mask) for layer in wished)
 
     def logits(self, last: Tokens) -> Tensor:
         """Mean over the tokens that are sound, of the logits of each."""
@@ -173,9 +169,7 @@ class Encoder(nn.Module):
     def position_bias(self, count: int, device: torch.device) -> Tensor:
         """[heads, count, count]: the table's value for the bucket of (key - query)."""
         offsets = torch.arange(1 - count, count, device=device)
-        values: Tensor = self.relative_attention_bias(
-            relative_bucket(offsets, self.buckets, self.max_distance)
-        )
+        values: Tensor = self.relative_attention_bias(relative_bucket(offsets, self.buckets, self.max_distance))
         position = torch.arange(count, device=device)
         return values.t()[:, position[None, :] - position[:, None] + count - 1]
 

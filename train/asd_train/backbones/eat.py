@@ -104,9 +104,7 @@ class Eat(Backbone):
         positions = self.fixed_positional_encoder.positions
         if patches.shape[1] > positions.shape[1]:
             longest = positions.shape[1] // FREQUENCIES * PATCH // 100
-            raise UsageError(
-                f"this EAT checkpoint knows positions for {longest} s of sound: use shorter windows"
-            )
+            raise UsageError(f"this EAT checkpoint knows positions for {longest} s of sound: use shorter windows")
         return patches + positions[:, : patches.shape[1]]
 
     def logits(self, last: Tokens) -> Tensor:
