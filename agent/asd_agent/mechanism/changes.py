@@ -11,6 +11,7 @@ from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.bands import LINE_NEIGHBOURHOOD_HZ, band_of
 from asd_agent.mechanism.baseline import Deviation, Verdict
+from asd_agent.mechanism.envelope import Envelope
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.lines import LineGroup
 from asd_agent.mechanism.spectrum import Floor, Spectrum
@@ -22,6 +23,7 @@ ELECTRICAL = "electrical supply"
 SKIRT_DB = 10.0
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
 TONE_DB = 13.0
+PULSATING = 25.0  # whitened power of a line; noise reaches about 10 in a window
 KNOCK = 6.0  # the largest sub-frame's crest over the median one, in standard scores, for a single knock
 
 
@@ -219,7 +221,7 @@ def _band_finding(run: _Run, whole: Analysis, verdict: Verdict) -> Finding:
             domain, character = "tone", f"a tone at {words.hz(hz)}"
         elif _bursts_in(verdict, low, high):
             domain, character = "impacts", "impacts"
-        elif _pulsates(verdict):
+        elif _pulsates(whole.envelope, low, high):
             domain, character = "pulsation", "pulsating"
         else:
             domain, character = "broadband", "broadband: friction, flow or a leak"
@@ -263,9 +265,14 @@ def _bursts_in(verdict: Verdict, low_hz: float, high_hz: float) -> bool:
     return False
 
 
-def _pulsates(verdict: Verdict) -> bool:
-    """A line of the envelope spectrum grew: what came is not steady noise."""
-    return any(d.name.endswith(("line", ".full", ".tiles")) and significant(d, verdict) for d in verdict.deviations)
+def _pulsates(env: Envelope, low_hz: float, high_hz: float) -> bool:
+    """The envelope of most of the band has a line: what came is not steady noise."""
+    lines = []
+    for tile, values in enumerate(env.tiles):
+        first, last = env.tile_band(tile)
+        if min(last, high_hz) - max(first, low_hz) >= 0.5 * min(last - first, high_hz - low_hz):
+            lines.append(float(values.max()))
+    return bool(lines) and float(np.median(lines)) > PULSATING
 
 
 def _impacts_without_level(verdict: Verdict) -> Finding | None:
