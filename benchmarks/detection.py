@@ -97,18 +97,25 @@ def windows(
     yield from Windower(rate_hz, settings.window_s, settings.hop_s, pipeline.rates).push(block, 0)
 
 
-def one_machine(data: Path, name: str, bundles: list[str], every: int) -> dict[str, Any]:
-    """Faults and nuisance in single windows of a machine, and the minimum over three."""
+def one_machine(data: Path, name: str, bundles: list[str], most: int) -> dict[str, Any]:
+    """Faults and nuisance in single windows of a machine (at most so many), and the minimum over three.
+
+    Every window has each fault at two levels, by turns -5 and -15 or -10 and -20 dB.
+    """
     machine = next(m for m in sounds.machines(data) if m.name == name)
     judge = Judge(machine, bundles)
     normal = [s for x in machine.test if (s := judge.scores(x))]
     usual = {detector: [s[detector] for s in normal] for detector in normal[0]}
-    chosen = range(0, len(machine.test), every if len(machine.test) > 20 else 1)
+    chosen = range(0, len(machine.test), -(-len(machine.test) // most))
+    turns = list(enumerate(chosen))
     auc: dict[str, dict[str, list[float]]] = {d: {} for d in usual}
     pauc: dict[str, dict[str, list[float]]] = {d: {} for d in usual}
     three: dict[str, list[float]] = {}
     for kind in FAULTS:
-        found = [[s for i in chosen if (s := judge.scores(_spoilt(machine, i, kind, level)))] for level in LEVELS_DB]
+        found = [
+            [s for n, i in turns if n % 2 == at % 2 and (s := judge.scores(_spoilt(machine, i, kind, level)))]
+            for at, level in enumerate(LEVELS_DB)
+        ]
         for detector, scores in usual.items():
             auc[detector][kind] = [area(scores, [s[detector] for s in some]) for some in found]
             pauc[detector][kind] = [area(scores, [s[detector] for s in some], 0.1) for some in found]
@@ -129,12 +136,14 @@ def one_machine(data: Path, name: str, bundles: list[str], every: int) -> dict[s
     return {"auc": auc, "pauc": pauc, "three": three, "nuisance": dict(nuisance)}
 
 
-def single_windows(data: Path, bundles: list[str], every: int) -> dict[str, Any]:
-    """Means over machines and levels; two machines at a time."""
+def evaluate(data: Path, bundles: list[str], most: int, episodes: int) -> dict[str, Any]:
+    """Means over machines and levels, and the streams; two jobs at a time."""
     names = [m.name for m in sounds.machines(data)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(one_machine, data, name, bundles, every) for name in names]
+        live = pool.submit(streams, data, bundles, episodes)
+        jobs = [pool.submit(one_machine, data, name, bundles, most) for name in names]
         found = [job.result() for job in jobs]
+        streamed = live.result()
     detectors = dict.fromkeys(d for f in found for d in f["auc"] if d != EXPLAINED)
     kinds = [*FAULTS, "propeller"]
 
@@ -162,6 +171,7 @@ def single_windows(data: Path, bundles: list[str], every: int) -> dict[str, Any]
         },
         "auc_of_three_windows": {k: _mean([np.mean(f["three"][k]) for f in found]) for k in FAULTS},
         "nuisance_above_5_percent": {k: _mean(v) for k, v in sorted(nuisance.items())},
+        "streams": streamed,
     }
 
 
@@ -202,7 +212,7 @@ def streams(data: Path, bundles: list[str], episodes: int) -> dict[str, Any]:
     for kind in FAULTS:
         for level in LEVELS_DB:
             rng = rng_of("delay", kind, level)
-            sound = _part(day, 100, rng)
+            sound = _part(day, 75, rng)
             sound[30 * rate_hz :] = sounds.spoil(sound[30 * rate_hz :], rate_hz, kind, level, rng)
             run = Stream(judge).run(sound)
             delay[f"{level:g} dB"].append(math.inf if run.raised_s is None else run.raised_s - 30)
@@ -346,13 +356,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--bundle", action="append", default=[], help="a further encoder beside `default`")
-    parser.add_argument("--quick", action="store_true", help="every sixth window, few episodes")
+    parser.add_argument("--quick", action="store_true", help="few windows and episodes; writes nothing")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     start = time.perf_counter()
     bundles = ["default", *args.bundle]
-    results = single_windows(args.data, bundles, 9 if args.quick else 3)
-    results["streams"] = streams(args.data, bundles, 10 if args.quick else 40)
+    results = evaluate(args.data, bundles, *((4, 10) if args.quick else (12, 30)))
     print(table(results))
     print(json.dumps({k: v for k, v in results.items() if k not in ("auc", "pauc")}, indent=1))
     if not args.quick:

@@ -233,7 +233,7 @@ def _fit_state(
         columns.append(z)
     joined = [i for i, d in enumerate(detectors) if _decides(d.name, mode)] or list(range(len(pipeline.outputs)))
     z = np.array(columns).T
-    fusion = Fusion.fit(z[:, joined], block, session)
+    fusion = Fusion.fit(z[:, joined], block, session, min(machine.hop_s / machine.window_s, 1.0))
     embedded = z[:, : len(pipeline.outputs)]
     excess = [d.transient.excess_db for d in windows if d.transient is not None]
     calibration = StateCalibration(

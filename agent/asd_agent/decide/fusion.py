@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from asd_agent.decide.blocks import Labels
 from asd_agent.decide.logscore import HIGHEST_Z, LOWEST_Z, centre_and_scale
+from asd_agent.decide.pareto import Pareto
 from asd_agent.decide.tail import surprise, tail, z_of_surprise
 from asd_agent.errors import CalibrationError
 from asd_agent.types import Floats
@@ -68,10 +69,12 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     median: float  # of the joined z on held-out normals
     scale: float
     spread: Spread
+    pareto: Pareto | None = None  # of the held-out scores, where there are enough
 
     @classmethod
-    def fit(cls, z: npt.ArrayLike, block: Labels, session: npt.ArrayLike) -> Self:
-        """z [n, detectors] of held-out normals, with the block and the session of each window [n].
+    def fit(cls, z: npt.ArrayLike, block: Labels, session: npt.ArrayLike, separate: float = 1.0) -> Self:
+        """z [n, detectors] of held-out normals, with the block and the session of each window [n]; `separate`: share
+        of the windows that share no sound with others.
 
         Raises CalibrationError for NaN.
         """
@@ -81,15 +84,19 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         joined = np.array([join(row) for row in rows])
         median, scale = centre_and_scale(joined, SMALLEST_SCALE)
         spread = _spread((joined - median) / scale, block, len(np.unique(np.asarray(session))))
-        return cls(median=median, scale=scale, spread=spread)
+        return cls(median=median, scale=scale, spread=spread, pareto=Pareto.fit((joined - median) / scale, separate))
 
     def score(self, z: Iterable[float]) -> float:
         """z of the detectors -> standard score on held-out normals."""
         return (join(z) - self.median) / self.scale
 
     def p_value(self, z: Iterable[float]) -> float:
-        """z of the detectors -> probability that a later normal window is as far out, at least 1e-300."""
-        return tail(self.score(z) / self.spread.total)
+        """z of the detectors -> probability that a later normal window is as far out, at least 1e-300: by the Gaussian
+        tail, or the one that the calibration showed where that is heavier."""
+        score = self.score(z) / self.spread.total
+        if self.pareto is None or score <= self.pareto.start:
+            return tail(score)
+        return max(tail(score), self.pareto.p_value(score))
 
 
 def join(z: Iterable[float]) -> float:
