@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 
 from asd_agent import config
-from asd_agent.types import State, WindowResult
+from asd_agent.decide.budget import Thresholds
+from asd_agent.types import Level, State, WindowResult
 
 FOREIGN_PATIENCE_S = 600.0  # a foreign sound that stays explains nothing any more
 FOREIGN_BREAK_S = 120.0  # without it, it has gone
 HOUR_S = 3600.0
 EPISODE_S = 30.0  # what happens within it happened once
 KNOWN_AFTER = 12  # deviating windows without a break, until they are called an unknown state
+EVENT_LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-300, alert_clear_p=1e-2, danger_clear_p=1e-300)
 PRIOR_EVENTS = 0.5  # Jeffreys' prior of a Poisson rate
 
 
@@ -115,6 +118,17 @@ class EventLane:
         while self._times and moment_s - self._times[0] > HOUR_S:
             self._times.popleft()
         return len(self._times) >= self.allowed
+
+    def vote(self, result: WindowResult) -> WindowResult:
+        """The result as the event lane's own alarm counts it (`EVENT_LIMITS`, votes 1/1); one that cannot be judged is
+        passed on as it is."""
+        repeated = self.update(result)
+        if result.state not in (State.NORMAL, State.ANOMALOUS):
+            return result
+        if not repeated:
+            return replace(result, state=State.NORMAL, level=Level.NORMAL, p_value=1.0, reason="")
+        reason = f"{self.count} sudden moments within an hour, fewer than {self.allowed} are expected"
+        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=EVENT_LIMITS.alert_p, reason=reason)
 
     @property
     def count(self) -> int:
