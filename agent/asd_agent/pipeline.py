@@ -151,7 +151,7 @@ class Pipeline:
         return replace(result, state=State.ANOMALOUS, level=level, reason=reason)
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
-        """The reason of an anomalous window begins with what the mechanism analysis finds in it: a component, a band."""
+        """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band."""
         if result.state is not State.ANOMALOUS or self.machine.mechanism is None:
             return result
         judged = next(s for s in self.states if s.name == result.operating)

@@ -102,7 +102,7 @@ class Alarm(_Section, frozen=True, kw_only=True):
     clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
     danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs
     deadband: Annotated[float, Meta(ge=0, le=1)] = 0.15  # share of the threshold score to fall below it
-    # The event lane: single sudden moments. A moment counts from this p on; at least so many times of half a minute with one
+    # The event lane: single sudden moments. A moment counts from this p on; at least so many half minutes with one
     # within an hour, and more than calibration and budget allow, raise an alarm. One alone never does.
     event_p: Annotated[float, Meta(gt=0, lt=1)] = 1e-4
     event_repeats: Annotated[int, Meta(ge=2)] = 4
