@@ -104,9 +104,7 @@ def main() -> None:
     parser.add_argument("--window-s", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path(__file__).parent / "results" / "encoder.json"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "encoder.json")
     args = parser.parse_args()
 
     encoder = Encoder(Bundle.load(args.bundle))

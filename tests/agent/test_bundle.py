@@ -98,9 +98,7 @@ def test_truncated_graph(folder: Path) -> None:
     assert "encoder.onnx: damaged" in message(folder)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[1, 2]", b"null", b'{"format_version": "1"}']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[1, 2]", b"null", b'{"format_version": "1"}'])
 def test_corrupt_description(folder: Path, content: bytes) -> None:
     (folder / "bundle.json").write_bytes(content)
     assert "bundle.json: not a" in message(folder)

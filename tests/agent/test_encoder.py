@@ -50,9 +50,7 @@ def unchanged(_: dict) -> None:
 
 def test_embeddings_are_those_of_the_description(encoder: Encoder, noise: np.ndarray) -> None:
     embeddings = encoder.embed(noise)
-    assert {k: v.shape for k, v in embeddings.items()} == {
-        o.name: (o.dim,) for o in encoder.bundle.meta.outputs
-    }
+    assert {k: v.shape for k, v in embeddings.items()} == {o.name: (o.dim,) for o in encoder.bundle.meta.outputs}
     assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in embeddings.values())
 
 
@@ -70,9 +68,7 @@ def test_wrong_lengths_and_shapes_are_refused(encoder: Encoder, shape: tuple[int
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite_never_get_an_embedding(
-    encoder: Encoder, noise: np.ndarray, value: float
-) -> None:
+def test_samples_that_are_not_finite_never_get_an_embedding(encoder: Encoder, noise: np.ndarray, value: float) -> None:
     noise[12_345] = value
     with pytest.raises(BundleError, match="not finite"):
         encoder.embed(noise)
@@ -101,12 +97,8 @@ def _fewer(data: dict) -> None:
     data["outputs"].pop()
 
 
-@pytest.mark.parametrize(
-    ("change", "told"), [(_other_dim, "36"), (_other_name, "rhythm"), (_fewer, "modulation")]
-)
-def test_a_graph_that_is_not_as_described_is_refused(
-    tmp_path: Path, change: Callable[[dict], None], told: str
-) -> None:
+@pytest.mark.parametrize(("change", "told"), [(_other_dim, "36"), (_other_name, "rhythm"), (_fewer, "modulation")])
+def test_a_graph_that_is_not_as_described_is_refused(tmp_path: Path, change: Callable[[dict], None], told: str) -> None:
     bundle = changed(tmp_path / "other", change)
     with pytest.raises(BundleError, match=r"encoder\.onnx: does not fit bundle\.json") as caught:
         Encoder(bundle)
@@ -188,9 +180,7 @@ def test_a_session_that_nobody_holds_is_closed() -> None:
 
 
 def test_threads_may_share_an_encoder(noise: np.ndarray) -> None:
-    windows = [
-        np.roll(noise, shift) * np.linspace(0.1, 1, noise.size, dtype=np.float32) for shift in range(8)
-    ]
+    windows = [np.roll(noise, shift) * np.linspace(0.1, 1, noise.size, dtype=np.float32) for shift in range(8)]
     alone = [Encoder(Bundle.load("default")).embed(window) for window in windows]
     with ThreadPoolExecutor(4) as pool:
         encoders = list(pool.map(lambda _: shared_encoder(Bundle.load("default")), range(8)))
@@ -242,8 +232,6 @@ def test_running_a_bundle_needs_neither_torch_nor_onnx_nor_scipy() -> None:
         "Encoder(Bundle.load('default')).embed(np.ones(16000, np.float32))\n"
         "print(sorted({'torch', 'onnx', 'scipy', 'soxr', 'rich'} & {m.split('.')[0] for m in sys.modules}))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""

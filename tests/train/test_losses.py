@@ -17,9 +17,7 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v)
 
 
-def random_batch(
-    seed: int, batch: int = 6, dim: int = 5, classes: int = 4
-) -> tuple[torch.Tensor, torch.Tensor]:
+def random_batch(seed: int, batch: int = 6, dim: int = 5, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, dim, generator=generator), torch.randint(classes, (batch,), generator=generator)
 
@@ -37,9 +35,7 @@ def literal_arcface(x, weight, targets, primary, centres, scale, margin) -> floa
             first += count
             if c == primary[i]:
                 theta = math.acos(cos)
-                cos = (
-                    math.cos(theta + margin) if theta < math.pi - margin else cos - margin * math.sin(margin)
-                )
+                cos = math.cos(theta + margin) if theta < math.pi - margin else cos - margin * math.sin(margin)
             logits.append(scale * cos)
         log_sum = max(logits) + math.log(sum(math.exp(v - max(logits)) for v in logits))
         total -= sum(float(targets[i][c]) * (logits[c] - log_sum) for c in range(len(centres)))
@@ -117,8 +113,7 @@ def literal_adacos_scale(x, weight, targets, centres, scale) -> float:
     peak = max(scale * c for row in cos for c in row)
     mean = float(np.mean([sum(math.exp(scale * c - peak) for c in row) for row in cos]))
     angle = [
-        sum(float(targets[i][j // centres]) * math.acos(cos[i][j]) for j in range(len(weight)))
-        for i in range(len(x))
+        sum(float(targets[i][j // centres]) * math.acos(cos[i][j]) for j in range(len(weight))) for i in range(len(x))
     ]
     median = sorted(angle)[(len(angle) - 1) // 2]
     return (peak + math.log(mean)) / math.cos(min(math.pi / 4, median))

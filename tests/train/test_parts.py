@@ -44,9 +44,7 @@ def test_mixup_shares_touch_the_asked_part_of_the_batch() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 999), n=st.integers(1, 3), probability=st.floats(0, 1))
-def test_feature_exchange_labels_say_where_each_branch_came_from(
-    seed: int, n: int, probability: float
-) -> None:
+def test_feature_exchange_labels_say_where_each_branch_came_from(seed: int, n: int, probability: float) -> None:
     torch.manual_seed(seed)
     labels = [0, 1, 2, 0, 1]
     # The features carry their clip's number, so that the origin can be read off.
@@ -154,9 +152,7 @@ def test_feature_perturbation_keeps_the_size() -> None:
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.ModuleDict({"q": nn.Linear(6, 6), "fc": nn.Linear(6, 6)}) for _ in range(2)
-        )
+        self.layers = nn.ModuleList(nn.ModuleDict({"q": nn.Linear(6, 6), "fc": nn.Linear(6, 6)}) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:

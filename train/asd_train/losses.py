@@ -24,9 +24,7 @@ def centre_index(classes: int, centres: int | Sequence[int]) -> Tensor:
     """
     counts = [centres] * classes if isinstance(centres, int) else list(centres)
     if len(counts) != classes or min(counts, default=0) < 1:
-        raise ValueError(
-            f"{len(counts)} centre counts (smallest {min(counts, default=0)}) for {classes} classes"
-        )
+        raise ValueError(f"{len(counts)} centre counts (smallest {min(counts, default=0)}) for {classes} classes")
     index = torch.empty(classes, max(counts), dtype=torch.long)
     first = 0
     for row, count in zip(index, counts, strict=True):

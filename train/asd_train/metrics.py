@@ -62,9 +62,7 @@ def roc(scores: Floats, anomalous: Bools) -> tuple[Floats, Floats]:
     positives = int(np.count_nonzero(anomalous))
     negatives = len(anomalous) - positives
     if not positives or not negatives:
-        raise UsageError(
-            f"an AUC needs normal and anomalous clips: {negatives} normal, {positives} anomalous"
-        )
+        raise UsageError(f"an AUC needs normal and anomalous clips: {negatives} normal, {positives} anomalous")
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     true = np.cumsum(anomalous[order])[ends]

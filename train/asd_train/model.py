@@ -43,9 +43,7 @@ class EncoderBranch(nn.Module):
         self.dense = nn.Linear(self.width, config.dim) if config.dim else None
         self.width = config.dim or self.width
 
-    def tokens(
-        self, waveform: Tensor, padding: Tensor | None, layers: list[int] | None = None
-    ) -> list[Tokens]:
+    def tokens(self, waveform: Tensor, padding: Tensor | None, layers: list[int] | None = None) -> list[Tokens]:
         """Tokens of the branch's (or the given) layers; SpecAug in training."""
         mel, mask = self.backbone.frontend(waveform, padding)
         if self.training and (mask_of := self.config.spec_augment) is not None:

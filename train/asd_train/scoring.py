@@ -89,9 +89,7 @@ class Normals:
             strict=True,
         )
         for of_source, of_target in blocks:
-            rest = Normals(
-                np.delete(self.source, of_source, axis=0), np.delete(self.target, of_target, axis=0)
-            )
+            rest = Normals(np.delete(self.source, of_source, axis=0), np.delete(self.target, of_target, axis=0))
             block = np.concatenate([self.source[of_source], self.target[of_target]])
             yield rest, block, np.concatenate([of_source, of_target + len(self.source)])
 
@@ -99,18 +97,14 @@ class Normals:
 @dataclass(frozen=True)
 class Scores:
     test: Floats  # [m]
-    held_out: (
-        Floats  # [n + t] normal clips, each scored by a bank without its block; NaN where that cannot be
-    )
+    held_out: Floats  # [n + t] normal clips, each scored by a bank without its block; NaN where that cannot be
 
 
 def fit(normals: Normals, scoring: Scoring) -> bank.Bank:
     """The bank of one machine; raises UsageError when the recipe needs what the data has not."""
     source, target = normals.source, normals.target
     if not len(target) and (scoring.kind in _NEEDS_TARGET or scoring.smote or scoring.bank == "target"):
-        raise UsageError(
-            f"{scoring.kind}: no training clips of a target domain; use cosine, euclidean or whitened"
-        )
+        raise UsageError(f"{scoring.kind}: no training clips of a target domain; use cosine, euclidean or whitened")
     try:
         if scoring.smote:
             target = _oversampled(source, target, scoring)

@@ -26,9 +26,7 @@ def read_npz(path: str | Path) -> tuple[list[str], dict[str, Vectors]]:
     files = arrays.pop("file", None)
     if files is None:
         raise UsageError(f"{path}: holds no array `file`; write it with asd-train embed or asd-agent embed")
-    vectors = {
-        name: a.astype(np.float32) for name, a in arrays.items() if a.ndim == 2 and len(a) == len(files)
-    }
+    vectors = {name: a.astype(np.float32) for name, a in arrays.items() if a.ndim == 2 and len(a) == len(files)}
     if not vectors:
         raise UsageError(f"{path}: holds no array [files, dim]; embed with a pooling other than none")
     return [str(f) for f in files], vectors
@@ -79,9 +77,7 @@ def _row(parts: tuple[str, ...], found: dict[tuple[str, ...], int], doubled: set
         if end in found and end not in doubled:
             return found[end]
         if end in doubled:
-            raise UsageError(
-                f"{'/'.join(end)}: the embeddings hold several files of that name; embed with full paths"
-            )
+            raise UsageError(f"{'/'.join(end)}: the embeddings hold several files of that name; embed with full paths")
     raise UsageError(
         f"{'/'.join(parts[-3:])}: no embedding of this clip; embed all clips of the data, or use --machine"
     )

@@ -102,9 +102,7 @@ def _decode(file: Path, raw: bytes) -> BundleMeta:
     try:
         version = msgspec.json.decode(raw, type=_Version).format_version
     except msgspec.MsgspecError as exc:
-        raise BundleError(
-            f"{file}: not a bundle description ({exc}); export or copy the bundle anew"
-        ) from exc
+        raise BundleError(f"{file}: not a bundle description ({exc}); export or copy the bundle anew") from exc
     if version != FORMAT_VERSION:
         remedy = "update asd-agent" if version > FORMAT_VERSION else "export the bundle anew"
         raise BundleError(f"{file}: bundle format {version}, this agent reads {FORMAT_VERSION}; {remedy}")
@@ -119,9 +117,7 @@ def _verify(file: Path, sha256: str) -> None:
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError as exc:
-        raise BundleError(
-            f"{file}: missing, bundle.json names it; copy the whole bundle folder anew"
-        ) from exc
+        raise BundleError(f"{file}: missing, bundle.json names it; copy the whole bundle folder anew") from exc
     except OSError as exc:
         raise BundleError(f"{file}: cannot be read ({exc.strerror})") from exc
     if found != sha256:

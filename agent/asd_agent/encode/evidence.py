@@ -40,9 +40,7 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
     makes the others fall. Empty for an embedding whose values have no labels.
     """
     if len(deviation) != output.dim:
-        raise ValueError(
-            f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}"
-        )
+        raise ValueError(f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}")
     found: list[_Stretch] = []
     start = 0
     for axis in output.axes:

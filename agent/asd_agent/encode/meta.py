@@ -25,9 +25,7 @@ Count = Annotated[int, Meta(ge=1)]
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of an embedding's values stands for, so that a reason can be given in words."""
 
-    quantity: (
-        Quantity  # level = dB of a band; unsteadiness = its standard deviation over time; modulation = dB
-    )
+    quantity: Quantity  # level = dB of a band; unsteadiness = its standard deviation over time; modulation = dB
     unit: Literal["Hz"] = "Hz"
     values: list[float]  # centre of each value
 
@@ -55,9 +53,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"outputs: {self.name!r} has {self.dim} values and {len(self.labels)} labels")
         covered = sum(len(axis.values) for axis in self.axes)
         if self.axes and covered != self.dim:
-            raise ValueError(
-                f"outputs: the axes of {self.name!r} label {covered} values, the embedding has {self.dim}"
-            )
+            raise ValueError(f"outputs: the axes of {self.name!r} label {covered} values, the embedding has {self.dim}")
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

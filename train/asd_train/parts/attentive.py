@@ -24,9 +24,7 @@ class AttentiveStatistics(nn.Module):
         """padding [batch, n], True where a token is padding."""
         keep = tokens.new_ones(tokens.shape[:2]) if padding is None else (~padding).to(tokens.dtype)
         mean, deviation = _statistics(tokens, (keep / keep.sum(1, keepdim=True).clamp_min(1))[:, :, None])
-        context = torch.cat(
-            [tokens, mean[:, None].expand_as(tokens), deviation[:, None].expand_as(tokens)], -1
-        )
+        context = torch.cat([tokens, mean[:, None].expand_as(tokens), deviation[:, None].expand_as(tokens)], -1)
         scores = self._attend(context)
         if padding is not None:
             scores = scores.masked_fill(padding[:, :, None], -torch.inf)

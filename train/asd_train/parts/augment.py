@@ -36,9 +36,7 @@ def mixup_shares(n: int, like: Tensor, *, probability: float = 1.0, beta: float 
     return torch.where(torch.rand(n) < probability, torch.rand(n), torch.ones(n)).to(like.device)
 
 
-def exchange_features(
-    branches: list[Tensor], targets: Tensor, probability: float = 0.5
-) -> tuple[list[Tensor], Tensor]:
+def exchange_features(branches: list[Tensor], targets: Tensor, probability: float = 0.5) -> tuple[list[Tensor], Tensor]:
     """Feature exchange (Wilkinghoff 2023, in ASDKit's form for n branches of any size).
 
     branches n x [batch, dim], targets [batch, classes] -> branches, targets [batch, (n + 1) * classes].

@@ -17,8 +17,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         groups = next(g for g in range(min(groups, dim), 0, -1) if dim % g == 0)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=groups))
-            for _ in range(blocks)
+            nn.Sequential(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=groups)) for _ in range(blocks)
         )
         self.proj = nn.Linear(dim, out)
 

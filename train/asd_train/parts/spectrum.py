@@ -28,9 +28,7 @@ class MagnitudeSpectrum(nn.Module):
         self.rows = rows = next(r for r in range(math.isqrt(samples), 0, -1) if samples % r == 0)
         self.columns = columns = samples // rows
         if columns > 8192:
-            raise ValueError(
-                f"{samples} samples have no two factors of similar size; choose a rounder clip length"
-            )
+            raise ValueError(f"{samples} samples have no two factors of similar size; choose a rounder clip length")
         row, column = torch.arange(rows).double(), torch.arange(columns).double()
         half = (samples // 2 + rows - 1) // rows  # columns of the result that lie below the Nyquist bin
         angles = {

@@ -126,9 +126,7 @@ def _draw(number: int, rng: np.random.Generator, seconds: float | None) -> Machi
     )
 
 
-def _conditions(
-    shifts: set[Shift], rng: np.random.Generator
-) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
+def _conditions(shifts: set[Shift], rng: np.random.Generator) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
     """Two or three conditions of the source, and those of the target, which differ in what shifts."""
     speeds, loads = range(int(rng.integers(2, 4))), range(int(rng.integers(1, 3)))
     source = tuple(Condition(speed, load, "A", 1) for speed in speeds for load in loads)

@@ -46,18 +46,12 @@ def clean(machine: Machine, condition: Condition, rng: np.random.Generator) -> S
 
 def noise(machine: Machine, condition: Condition, rng: np.random.Generator) -> Samples:
     """The surroundings without the machine [n]."""
-    return _record(
-        _surroundings(machine.seed, condition.site, round(machine.seconds * RATE_HZ), rng), condition, rng
-    )
+    return _record(_surroundings(machine.seed, condition.site, round(machine.seconds * RATE_HZ), rng), condition, rng)
 
 
-def _machine(
-    machine: Machine, condition: Condition, fault: str | None, n: int, rng: np.random.Generator
-) -> Floats:
+def _machine(machine: Machine, condition: Condition, fault: str | None, n: int, rng: np.random.Generator) -> Floats:
     """The machine and its fault through its body, RMS near 1. [n]"""
-    shaft_hz = (
-        machine.shaft_hz * SPEED_STEP**condition.speed * (1 - 0.03 * condition.load) * rng.normal(1, 0.006)
-    )
+    shaft_hz = machine.shaft_hz * SPEED_STEP**condition.speed * (1 - 0.03 * condition.load) * rng.normal(1, 0.006)
     source = config.SimulatedSource(
         rate_hz=RATE_HZ,
         shaft_hz=float(shaft_hz),
@@ -157,9 +151,7 @@ def _microphone(number: int) -> Floats:
     rng = np.random.default_rng((99, number))
     octaves = np.log2(_knots())
     resonance = 6.0 * np.exp(-(((octaves - np.log2(rng.uniform(2500, 5000))) / 0.5) ** 2))
-    return np.asarray(
-        resonance - 8.0 * np.maximum(0, octaves - np.log2(5000)) - 4.0 * (octaves < np.log2(150))
-    )
+    return np.asarray(resonance - 8.0 * np.maximum(0, octaves - np.log2(5000)) - 4.0 * (octaves < np.log2(150)))
 
 
 @functools.cache

@@ -123,9 +123,7 @@ def _write_table(folder: Path, machine: Machine, orders: Iterable[Order]) -> Non
         if order.kind == "clip":
             name = "/".join(Path(order.path).parts[-3:])
             lines.append([name, *(cell for pair in machine.attributes(order.condition) for cell in pair)])
-    (folder / "attributes_00.csv").write_text(
-        "".join(",".join(line) + "\n" for line in lines), encoding="utf-8"
-    )
+    (folder / "attributes_00.csv").write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _without_labels(machine: Machine, orders: Sequence[Order]) -> tuple[list[Order], list[str]]:
