@@ -1,4 +1,4 @@
-"""Real recordings: bearing vibration (diagnosis, speed), a compressor (false alarms on another day, faults), a motor."""
+"""Real recordings: bearing vibration (diagnosis, speed), a compressor (false alarms on another day, faults), a motor"""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ def text(table) -> str:
 def test_a_recording_is_cut_and_its_finding_counted(baseline, faulty):
     result = report.examine(faulty, RATE_HZ, CONFIG, baseline, window_s=8, origin="a.flac")
     assert [w.start_s for w in result.windows] == [0.0, 8.0, 16.0]
+    assert len(faulty[result.worst_slice]) == 8 * RATE_HZ
     first = result.findings[0]
     assert first.finding.component == "bearing DE outer race"
     assert (first.windows, first.of) == (3, 3)
@@ -97,6 +98,8 @@ def test_a_picture_that_cannot_be_made_is_one_clear_error(tmp_path, monkeypatch)
     x = np.random.default_rng(0).standard_normal(2 * RATE_HZ).astype(np.float32)
     with pytest.raises(UsageError, match="cannot be written"):
         plot(tmp_path / "p.tiffany", x, RATE_HZ, Mechanism(), [])
+    with pytest.raises(UsageError, match="nothing to draw \\(flat\\)"):
+        plot(tmp_path / "p.png", 0 * x, RATE_HZ, Mechanism(), [])
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match="asd-agent\\[plot\\]"):
         plot(tmp_path / "p.png", x, RATE_HZ, Mechanism(), [])

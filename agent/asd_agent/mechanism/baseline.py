@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -103,22 +104,22 @@ class MechanismBaseline:
         if stops:
             return Verdict(None, None, {}, (), gates=stops)
         values = np.array([indicators.get(name, np.nan) for name in self.names])
-        fused = self._fused()
+        fused = self._fused
         if np.isfinite(values[fused]).sum() < 0.5 * fused.sum():
             raise BaselineError(
                 "mechanism: the window's indicators do not match the baseline (another sampling rate or kinematics); "
                 "calibrate again"
             )
         z = _scores(values[None], self.centre, self.scale)[:, 0]
-        raw = np.array([_raw(row, self.names) for row in z])
+        raw = np.array([_raw(row, self._families) for row in z])
         regime = int(np.argmin(raw))
         p = self._calibrated_p(float(raw[regime]))
         return Verdict(
             p_value=p,
             z=float(statistics.upper_z(p)),
-            families={k: float(np.exp(v)) for k, v in family_log_p(z[regime], self.names).items()},
+            families={k: float(np.exp(v)) for k, v in family_log_p(z[regime], self._families).items()},
             deviations=self._deviations(values, z[regime], regime, fused),
-            level=self._deviations(values, z[regime], regime, ~fused & self._of_family("level")),
+            level=self._deviations(values, z[regime], regime, self._level),
             regime=regime,
             notes=self._notes(indicators),
         )
@@ -146,20 +147,31 @@ class MechanismBaseline:
             raise BaselineError(f"mechanism: the baseline lacks {exc}; calibrate again") from exc
 
     def _calibrated_p(self, raw: float) -> float:
-        """Upper tail of the held-out scores: a location, a scale that covers their heavy tail, and a Student tail for
-        their number."""
+        """Upper tail of the held-out scores, Student's for their number."""
+        centre, spread = self._held_out_spread
+        degrees = int(np.isfinite(self.held_out).sum()) - 1
+        return float(max(stdtr(degrees, (centre - raw) / spread), statistics.SMALLEST_P))
+
+    @cached_property
+    def _held_out_spread(self) -> tuple[float, float]:
+        """A location, and a scale that covers a heavy tail: events are part of normal sound."""
         known = self.held_out[np.isfinite(self.held_out)]
         centre = float(np.median(known))
         mad = 1.4826 * float(np.median(np.abs(known - centre)))
         tail = (float(np.quantile(known, 0.9)) - centre) / 1.2816
-        spread = DRIFT * max(mad, 0.7 * float(known.std()), tail, SMALLEST_SPREAD)
-        return float(max(stdtr(len(known) - 1, (centre - raw) / spread), statistics.SMALLEST_P))
+        return centre, DRIFT * max(mad, 0.7 * float(known.std()), tail, SMALLEST_SPREAD)
 
+    @cached_property
+    def _families(self) -> dict[str, npt.NDArray[np.intp]]:
+        return fused_families(self.names)
+
+    @cached_property
     def _fused(self) -> npt.NDArray[np.bool_]:
-        return _fused(self.names)
+        return np.array([statistics.family(n) not in APART for n in self.names])
 
-    def _of_family(self, name: str) -> npt.NDArray[np.bool_]:
-        return np.array([statistics.family(n) == name for n in self.names])
+    @cached_property
+    def _level(self) -> npt.NDArray[np.bool_]:
+        return np.array([statistics.family(n) == "level" for n in self.names])
 
     def _deviations(
         self, values: Floats, z: Floats, regime: int, members: npt.NDArray[np.bool_]
@@ -195,19 +207,30 @@ def contiguous_folds(blocks: npt.NDArray[np.generic], folds: int) -> npt.NDArray
     return np.asarray(changes * min(folds, runs) // runs)
 
 
-def family_log_p(z: Floats, names: Sequence[str]) -> dict[str, float]:
-    """[indicators] standard scores, NaN = not measured -> ln p per fused family."""
-    log_p = statistics.log_two_sided_p(np.nan_to_num(z))
+def fused_families(names: Sequence[str]) -> dict[str, npt.NDArray[np.intp]]:
+    """Which indicators each fused family has."""
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        if np.isfinite(z[i]) and statistics.family(name) not in APART:
+        if statistics.family(name) not in APART:
             members.setdefault(statistics.family(name), []).append(i)
-    return {name: statistics.log_cauchy(log_p[which]) for name, which in members.items()}
+    return {name: np.array(which) for name, which in members.items()}
 
 
-def _raw(z: Floats, names: Sequence[str]) -> float:
+def family_log_p(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> dict[str, float]:
+    """[indicators] standard scores, NaN = not measured -> ln p of each family that was measured."""
+    log_p = statistics.log_two_sided_p(z)
+    out: dict[str, float] = {}
+    for name, which in families.items():
+        known = log_p[which]
+        known = known[np.isfinite(known)]
+        if len(known):
+            out[name] = statistics.log_cauchy(known)
+    return out
+
+
+def _raw(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> float:
     """ln(-ln p) of the families together: near-Gaussian for normal windows, as the log of a distance is."""
-    return float(np.log(-statistics.log_cauchy(np.array(list(family_log_p(z, names).values())))))
+    return float(np.log(-statistics.log_cauchy(np.array(list(family_log_p(z, families).values())))))
 
 
 def _fit(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
@@ -226,7 +249,8 @@ def _scores(values: Floats, centre: Floats, scale: Floats) -> Floats:
 def _judge_fold(values: Floats, names: list[str], held: npt.NDArray[np.bool_]) -> Floats:
     """Raw scores of the held-out windows by a baseline of the others."""
     z = _scores(values[held], *_fit(values[~held], names))
-    return np.array([min(_raw(z[r, w], names) for r in range(len(z))) for w in range(z.shape[1])])
+    families = fused_families(names)
+    return np.array([min(_raw(z[r, w], families) for r in range(len(z))) for w in range(z.shape[1])])
 
 
 def _speeds(values: Floats, names: list[str]) -> Floats:
@@ -252,7 +276,3 @@ def _common_names(windows: Sequence[Mapping[str, float]]) -> list[str]:
 
 def _matrix(windows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Floats:
     return np.array([[window.get(name, np.nan) for name in names] for window in windows], float)
-
-
-def _fused(names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    return np.array([statistics.family(name) not in APART for name in names])

@@ -16,6 +16,7 @@ from asd_agent.mechanism.bands import band_of
 from asd_agent.mechanism.baseline import MechanismBaseline
 from asd_agent.mechanism.envelope import mute
 from asd_agent.mechanism.finding import Finding
+from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.kurtosis import kurtogram
 from asd_agent.mechanism.lines import Train
 from asd_agent.mechanism.spectrum import Spectrum
@@ -40,11 +41,15 @@ def plot(
     speed: Speed | None = None,
     title: str = "",
 ) -> None:
-    """Draw one window [n] that passes the gates to a PNG, SVG or PDF. Raises UsageError without matplotlib."""
+    """Draw one window [n] to a PNG, SVG or PDF. Raises UsageError without matplotlib, or when the window shows nothing
+    that could be drawn (gates)."""
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise UsageError("the picture needs matplotlib: pip install 'asd-agent[plot]'") from exc
+    empty = set(gates(samples, rate_hz)) & {"nan", "flat", "short"}
+    if empty:
+        raise UsageError(f"{title or path}: nothing to draw ({', '.join(sorted(empty))})")
     analyser = Analyser(config, rate_hz)
     whole = analyser.analyse(samples, speed)
     figure = Figure(figsize=(13, 14), layout="constrained")

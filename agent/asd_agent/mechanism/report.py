@@ -60,6 +60,12 @@ class Report:
     findings: tuple[Repeated, ...]
     worst: int  # index of the most unusual window
 
+    @property
+    def worst_slice(self) -> slice:
+        """Its samples in the recording: what to draw."""
+        first = round(self.windows[self.worst].start_s * self.rate_hz)
+        return slice(first, first + round(self.window_s * self.rate_hz))
+
 
 def examine(
     samples: Samples,

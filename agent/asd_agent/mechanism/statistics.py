@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr, logsumexp, ndtri
+from scipy.special import log_ndtr, ndtri
 
 from asd_agent.types import Floats
 
@@ -78,7 +78,8 @@ def log_cauchy(log_p: Floats) -> float:
     p = np.exp(log_p)
     with np.errstate(divide="ignore", over="ignore"):
         log_cot = np.where(p < 1e-8, -np.log(np.pi) - log_p, np.log(1 / np.tan(np.pi * np.minimum(p, 0.5)) + 0.0))
-    log_t = float(logsumexp(np.maximum(log_cot, -30.0)) - np.log(len(log_p)))
+    largest = float(max(log_cot.max(), -30.0))
+    log_t = largest + float(np.log(np.mean(np.exp(log_cot - largest)) + 1e-13))
     if log_t > 18.0:
         return -float(np.log(np.pi)) - log_t
     return float(np.log(0.5 - np.arctan(np.exp(log_t)) / np.pi))
