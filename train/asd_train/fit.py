@@ -111,6 +111,8 @@ def fit(
     system = build_system(config)
     names = list(material.classes.names) if material.classes else []
     origin = origin_of(config, material.used, accelerator.num_processes)
+    if accelerator.is_main_process:
+        state.claim(folder, origin, resume, "system")
 
     def save(at: Path, step: int) -> None:
         if accelerator.is_main_process:
@@ -126,8 +128,6 @@ def fit(
     steps = steps_of(settings, len(batches), accelerator.num_processes)
     learner = learner_of(material, system)
     job = Job(folder, settings, steps, origin, tensorboard)
-    if accelerator.is_main_process:
-        state.claim(folder, origin, resume, "system")
     train(
         learner,
         feed_of(dataset, batches, material.places, settings.workers),

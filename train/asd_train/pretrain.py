@@ -186,6 +186,8 @@ def pretrain(
     accelerator = make_accelerator()
     clips = training_clips(load_clips(config.data))
     origin = origin_of(config, ((clip, -1) for clip in clips), accelerator.num_processes)
+    if accelerator.is_main_process:
+        state.claim(folder, origin, resume, "encoder")
     learner = EatLearner(student_of(config), config)
     dataset, places = material_of(config, clips, config.train.cache_gb, progress)
     batches = Batches(dataset.lengths[places], config.train.batch_size, seed=config.train.seed, drop_last=True)
@@ -197,8 +199,6 @@ def pretrain(
             with written_whole(at) as part:
                 save_checkpoint(part, learner.student, training=about)
 
-    if accelerator.is_main_process:
-        state.claim(folder, origin, resume, "encoder")
     train(
         learner,
         feed_of(dataset, batches, places, config.train.workers),
