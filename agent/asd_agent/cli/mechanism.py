@@ -80,8 +80,7 @@ def _plot(
     speed: Speed | None,
 ) -> None:
     """The most unusual window."""
-    first = round(report.windows[report.worst].start_s * report.rate_hz)
-    part = samples[first : first + round(report.window_s * report.rate_hz)]
+    part = samples[report.worst_slice]
     findings = [repeated.finding for repeated in report.findings]
-    title = f"{Path(report.origin).name}, from {first / report.rate_hz:.1f} s"
+    title = f"{Path(report.origin).name}, from {report.windows[report.worst].start_s:.1f} s"
     plot(path, part, report.rate_hz, kinematics, findings, baseline, speed, title)
