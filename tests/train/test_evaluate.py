@@ -114,6 +114,13 @@ def test_several_scorings_write_to_a_folder_each(tiny_challenge, npz, tmp_path, 
     assert "| GearPump |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("transductive", "told"), [("true", True), ("false", False)])
+def test_transductive_scores_are_told(tiny_challenge, npz, tmp_path, transductive, told):
+    scoring = f"domain_z,metric=euclidean,memmixup=5,transductive={transductive}"
+    run(npz, "--data", tiny_challenge, "--no-plots", "--bootstrap", 0, "--scoring", scoring, "-o", tmp_path)
+    assert ("an agent has no test set" in (tmp_path / "results.md").read_text()) is told
+
+
 def test_an_evaluation_set_without_truth_gets_scores_but_no_figures(clips, tmp_path):
     blind = [
         Clip(f"/x/m/test/section_00_{i:04d}.wav", "m", 2025, domain="", label="", split="test")

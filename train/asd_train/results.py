@@ -68,11 +68,16 @@ def read_scores(path: Path) -> dict[str, float]:
     return found
 
 
-def summarise(sections: Sequence[Section], rules: Rules, rounds: int = 1000) -> dict[str, Any]:
-    """Figures of every labelled section and of all, with intervals; `score` None where no truth is known."""
+def summarise(
+    sections: Sequence[Section], rules: Rules, rounds: int = 1000, *, transductive: bool = False
+) -> dict[str, Any]:
+    """Figures of every labelled section and of all, with intervals; `score` None where no truth is known.
+
+    `transductive`: the scores of a clip depend on the other test clips, which readers must be told.
+    """
     known = [section for section in sections if section.labelled]
     if not known:
-        return {"rules": rules, "machines": [], "score": None, "interval": None}
+        return {"rules": rules, "transductive": transductive, "machines": [], "score": None, "interval": None}
     scored = [section.scored() for section in known]
     figures = [section_figures(s, rules) for s in scored]
     intervals = bootstrap(scored, rules, rounds) if rounds else {}
@@ -90,6 +95,7 @@ def summarise(sections: Sequence[Section], rules: Rules, rounds: int = 1000) -> 
     ]
     return {
         "rules": rules,
+        "transductive": transductive,
         "machines": machines,
         "score": official_score(figures, rules),
         "interval": intervals.get("all"),
@@ -130,9 +136,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
         )
     means = [_percent(summary["means"].get(c)) for c in columns]
     rows.append(["**all**", *means, f"**{_percent(summary['score'])}**", _span(summary["interval"])])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return table + (_TRANSDUCTIVE if summary["transductive"] else "")
 
 
+_TRANSDUCTIVE = """
+Scores are standardised over all test clips of a machine, as in the report; an agent has no test set and cannot do it.
+"""
 _TITLES = {
     "auc": "AUC",
     "pauc": "pAUC",

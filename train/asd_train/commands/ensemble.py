@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.output)
     try:
         write_scores(sections, out)
-        write_summary(summarise(sections, rules, args.bootstrap), out)
+        summary = summarise(sections, rules, args.bootstrap, transductive=config.normalise == "test")
+        write_summary(summary, out)
         used = {m.scores: w / sum(weights) for m, w in zip(config.members, weights, strict=True)}
         (out / "weights.json").write_text(json.dumps(used, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:

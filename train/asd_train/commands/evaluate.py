@@ -82,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
     path, out = Path(args.input), Path(args.output)
     if args.batch_size < 1 or args.workers < 0 or args.bootstrap < 0:
         raise UsageError("--batch-size must be at least 1, --workers and --bootstrap at least 0")
-    for folder, sections, rules in _evaluations(path, out, args):
+    for folder, sections, rules, transductive in _evaluations(path, out, args):
         try:
             write_scores(sections, folder)
-            summary = summarise(sections, rules, args.bootstrap)
+            summary = summarise(sections, rules, args.bootstrap, transductive=transductive)
             write_summary(summary, folder)
             if not args.no_plots:
                 _plot(sections, folder)
@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tuple[Path, list[Section], Rules]]:
-    """(folder, scored sections, rules) of every scoring."""
+def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tuple[Path, list[Section], Rules, bool]]:
+    """(folder, scored sections, rules, transductive) of every scoring."""
     from asd_train.evaluate import evaluate, rules_of
     from asd_train.subject import Options, open_subject
 
@@ -114,10 +114,10 @@ def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tu
         _keep(clips, vectors, out)
     for place, scoring in enumerate(scorings or [subject.scoring]):
         folder = out / args.scoring[place] if len(scorings) > 1 else out
-        yield folder, evaluate(clips, vectors, scoring, _log_mel), rules
+        yield folder, evaluate(clips, vectors, scoring, _log_mel), rules, scoring.transductive
 
 
-def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules]:
+def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules, bool]:
     """A configuration of a system without embeddings: `autoencoder:` or `mechanism:`."""
     from asd_agent.config.load import read
     from asd_train.autoencoder import Baseline, evaluate_autoencoder
@@ -139,7 +139,7 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
             sections = evaluate_mechanism(clips, system.mechanism, args.workers, tell)
         else:
             raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
-    return out, sections, rules_of(clips) if args.rules == "auto" else args.rules
+    return out, sections, rules_of(clips) if args.rules == "auto" else args.rules, False
 
 
 def _lines(path: Path) -> list[str]:
