@@ -25,7 +25,7 @@ from asd_agent.errors import UsageError
 from asd_train.data import DataSource
 from asd_train.data.audio import read_audio
 from asd_train.data.clip import Clip
-from asd_train.evaluate import Section, sections_of
+from asd_train.evaluate import Section, is_normal, sections_of
 from asd_train.logmel import BANDS, log_mel
 
 RATE_HZ = 16_000
@@ -79,7 +79,7 @@ def evaluate_autoencoder(
     """
     found = []
     for (year, machine, section), rows in sections_of(clips).items():
-        normal = [clips[r] for r in rows if clips[r].split == "train" and clips[r].label == "normal"]
+        normal = [clips[r] for r in rows if is_normal(clips[r])]
         test = sorted((clips[r] for r in rows if clips[r].split == "test"), key=lambda clip: clip.file)
         frames = [joined_frames(clip.path).to(device) for clip in normal]
 
