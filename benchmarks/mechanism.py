@@ -27,8 +27,9 @@ from scipy.stats import beta
 
 from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.mechanism import Analyser, MechanismBaseline, Speed, diagnose
+from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 from asd_agent.mechanism.bearings import bearing_findings
+from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.kurtosis import kurtogram
 from asd_agent.mechanism.spectrum import transform
 from asd_agent.mechanism.speed import estimate

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config
+from asd_agent import config, mechanism
 from asd_agent.baseline import (
     Baseline,
     DetectorCalibration,
@@ -29,7 +29,6 @@ from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.states import OFF
 from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
 from asd_agent.errors import CalibrationError, EndOfSource, SourceError
-from asd_agent.mechanism import baseline as mechanism
 from asd_agent.pipeline import OperatingState, Pipeline
 from asd_agent.recordings import recorded_windows
 from asd_agent.types import Description

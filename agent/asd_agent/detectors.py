@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import bank
+from asd_agent import bank, mechanism
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.encode.evidence import describe
 from asd_agent.encode.meta import Output
-from asd_agent.mechanism import MechanismBaseline
 from asd_agent.types import Description, DetectorScore, Floats
+
+if TYPE_CHECKING:
+    from asd_agent.mechanism import MechanismBaseline
 
 MECHANISM = "mechanism"
 SMOTE_TO = 0.5  # a few windows of a new condition are oversampled to this share of the source's
@@ -130,7 +132,7 @@ class MechanismDetector:
     @classmethod
     def fit(cls, windows: Sequence[Description], block: Labels) -> tuple[Self, Floats]:
         """The detector, and z [n] of the windows, each judged without its block. Raises CalibrationError."""
-        baseline = MechanismBaseline.fit([d.indicators for d in windows], block)
+        baseline = mechanism.MechanismBaseline.fit([d.indicators for d in windows], block)
         return cls(baseline), np.nan_to_num(baseline.held_out_z())
 
     def score(self, description: Description) -> DetectorScore:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config
+from asd_agent import config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
@@ -27,10 +27,12 @@ from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, Mechanis
 from asd_agent.encode.bundle import Bundle, BundleMeta, Output
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError
-from asd_agent.mechanism import Analyser, MechanismBaseline, Rank, Speed, diagnose
 from asd_agent.quality import assess
 from asd_agent.transients import most_sudden
 from asd_agent.types import Description, DetectorScore, Level, State, Window, WindowResult
+
+if TYPE_CHECKING:
+    from asd_agent.mechanism import Analyser, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
 FOREIGN_Z = 4.0  # beyond it a recognised foreign sound explains a deviation (detection-facts, 6)
@@ -67,11 +69,10 @@ class Judgement:
     def summary(self) -> dict[str, float | None]:
         """The fields of a result that speak of embeddings and of mechanism apart."""
         embedded = [s for s in self.scores if s.name != MECHANISM]
-        mechanism = next((s.p_value for s in self.scores if s.name == MECHANISM), None)
         return {
             "embedding_p": self.state.embedding_fusion.p_value(s.z for s in embedded),
             "embedding_distance": max(embedded, key=lambda s: s.z).distance,
-            "mechanism_p": mechanism,
+            "mechanism_p": next((s.p_value for s in self.scores if s.name == MECHANISM), None),
         }
 
 
@@ -119,7 +120,7 @@ class Pipeline:
             quality=quality,
             embeddings=embeddings,
             indicators=self._indicators(window, speed),
-            transient=most_sudden(window.samples, window.rate_hz),
+            transient=most_sudden(window.resampled[max(self.rates)], max(self.rates)),  # at what the encoders hear
             operating=operating,
         )
 
@@ -154,11 +155,13 @@ class Pipeline:
         """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band."""
         if result.state is not State.ANOMALOUS or self.machine.mechanism is None:
             return result
+        from asd_agent.mechanism.diagnose import diagnose
+
         judged = next(s for s in self.states if s.name == result.operating)
         for detector in judged.detectors:
             if isinstance(detector, MechanismDetector):
                 found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, detector.baseline, speed)
-                words = [finding.words for finding in found if finding.rank is not Rank.UNKNOWN]
+                words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
                 return replace(result, reason="; ".join([*words[:1], result.reason]))
         return result
 
@@ -187,7 +190,7 @@ class Pipeline:
             return {}
         analyser = self._analysers.get(window.rate_hz)
         if analyser is None:
-            analyser = self._analysers[window.rate_hz] = Analyser(self.machine.mechanism, window.rate_hz)
+            analyser = self._analysers[window.rate_hz] = mechanism.Analyser(self.machine.mechanism, window.rate_hz)
         return analyser.indicators(window.samples, speed).values
 
     def _quiet_db(self, description: Description) -> float | None:
@@ -223,7 +226,7 @@ class Pipeline:
     def _detector(self, baseline: Baseline, state: StateCalibration, name: str) -> Detector:
         calibration, arrays = state.detectors[name], baseline.part(f"{state.name}/{name}")
         if calibration.log_score is None:
-            return MechanismDetector(MechanismBaseline.from_arrays(arrays))
+            return MechanismDetector(mechanism.MechanismBaseline.from_arrays(arrays))
         if name not in self.outputs:
             raise BaselineError(
                 f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"

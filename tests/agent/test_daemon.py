@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -103,6 +105,12 @@ def hear(monitor: Monitor, samples: np.ndarray) -> None:
 
 
 FAULT = config.Fault(kind="bearing", level_db=0)
+
+
+def test_the_daemon_loads_nothing_that_only_some_machines_need():
+    code = "import sys, asd_agent.service.daemon; print(sorted({'scipy', 'pywt', 'torch', 'amqtt'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # -- one machine

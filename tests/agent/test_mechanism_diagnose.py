@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import BaselineError
-from asd_agent.mechanism import Analyser, Finding, MechanismBaseline, Rank, Speed, diagnose
+from asd_agent.mechanism import Analyser, Finding, MechanismBaseline, Rank, Speed
 from asd_agent.mechanism.decoys import test_trains as decoy_test
+from asd_agent.mechanism.diagnose import diagnose
 from mechanism_machine import CONFIG, RATE_HZ, SECONDS, SHAFT_HZ, TEETH, Faults, inner_order, machine, outer_order
 
 NO_GEOMETRY = Mechanism(mains_hz=50.0)

@@ -9,7 +9,8 @@ import soundfile
 
 from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.mechanism import Analyser, MechanismBaseline, Rank, Speed, diagnose
+from asd_agent.mechanism import Analyser, MechanismBaseline, Rank, Speed
+from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.spectrum import transform
 from asd_agent.mechanism.speed import estimate
 

@@ -18,6 +18,7 @@ CONFIG_HELP = "configuration file (YAML)"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0, 2 for usage and configuration errors, 1 otherwise."""
     args = parser().parse_args(argv)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for one window, threads cost more than they give
     try:
         from asd_agent import log
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
@@ -19,7 +19,6 @@ from asd_agent.calibrate import build, describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
-from asd_agent.mechanism.speed import Speed, from_message
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.calibration import CalibrationJob
@@ -29,6 +28,9 @@ from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, W
 from asd_agent.window import Windower
 
 SPEED_HOLDS_S = 120.0  # after the last message on the speed topic
+if TYPE_CHECKING:
+    from asd_agent.mechanism.speed import Speed
+
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
 DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
 log = structlog.get_logger()
@@ -121,6 +123,8 @@ class Monitor:
 
     def tell_speed(self, payload: bytes) -> None:
         """From the machine's `speed_topic`."""
+        from asd_agent.mechanism.speed import from_message
+
         speed = from_message(payload)
         if speed is None:
             log.warning("speed not understood", machine=self.machine.id, payload=payload[:80])
