@@ -13,7 +13,7 @@ from asd_agent.decide import Alarm
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.drift import Drift, DriftState
 from asd_agent.decide.fusion import Spread
-from asd_agent.decide.lanes import EVENT_LIMITS, KNOWN_AFTER, ChangedLane, EventLane, most
+from asd_agent.decide.lanes import KNOWN_AFTER, ChangedLane, EventLane, most
 from asd_agent.types import AlarmState, EventKind, Quality, State, WindowResult
 
 QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
@@ -131,15 +131,16 @@ def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
     assert not moments(lane, [3 * 3600.0])  # an hour later it is forgotten
 
 
-def test_the_event_lane_has_an_alarm_of_its_own() -> None:
-    settings = machine(window_votes="1/1", clear_votes="1/1")
-    lane, alarm = EventLane(settings, 0.0, 4 * 3600), Alarm(settings, EVENT_LIMITS, AlarmState())
-    kinds = [
-        e.kind
-        for i in range(1200)
-        for e in alarm.update(lane.vote(result(i, "n", event_p=1e-6 if i % 20 == 0 and i < 200 else 0.5)), True)
-    ]
-    assert kinds[-2:] == [EventKind.RAISED, EventKind.CLEARED]
+def test_moments_that_come_back_raise_the_alarm_and_clear_it_when_they_stop() -> None:
+    settings = machine()
+    lane, alarm = EventLane(settings, 0.0, 4 * 3600), Alarm(settings, LIMITS, AlarmState())
+    events = []
+    for i in range(1200):
+        window = result(i, "n", event_p=1e-6 if i % 20 == 0 and i < 200 else 0.5)
+        lane.update(window)
+        events += alarm.update(lane.vote(window, LIMITS.alert_p), True)
+    assert [e.kind for e in events][-2:] == [EventKind.RAISED, EventKind.CLEARED]
+    assert "sudden moments within an hour" in events[-2].reason
 
 
 def test_recognised_foreign_moments_do_not_count() -> None:

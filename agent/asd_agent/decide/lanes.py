@@ -6,7 +6,7 @@
               - a deviation that a recognised foreign sound explains does not vote, until it has stayed for too long;
               - everything else votes.
     event     did something happen? Sudden moments, counted. A single one never raises an alarm; moments that come back
-              more often within an hour than calibration and budget allow do. It has an alarm of its own.
+              more often within an hour than calibration and budget allow do: then normal windows vote for an alert.
 
 Votes over several windows are the strongest means against foreign sounds (detection-facts), these rules the second.
 """
@@ -18,7 +18,6 @@ from collections import deque
 from dataclasses import replace
 
 from asd_agent import config
-from asd_agent.decide.budget import Thresholds
 from asd_agent.types import Level, State, WindowResult
 
 FOREIGN_PATIENCE_S = 600.0  # a foreign sound that stays explains nothing any more
@@ -26,7 +25,6 @@ FOREIGN_BREAK_S = 120.0  # without it, it has gone
 HOUR_S = 3600.0
 EPISODE_S = 30.0  # what happens within it happened once
 KNOWN_AFTER = 12  # deviating windows without a break, until they are called an unknown state
-EVENT_LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-300, alert_clear_p=1e-2, danger_clear_p=1e-300)
 PRIOR_EVENTS = 0.5  # Jeffreys' prior of a Poisson rate
 
 
@@ -119,16 +117,13 @@ class EventLane:
             self._times.popleft()
         return len(self._times) >= self.allowed
 
-    def vote(self, result: WindowResult) -> WindowResult:
-        """The result as the event lane's own alarm counts it (`EVENT_LIMITS`, votes 1/1); one that cannot be judged is
-        passed on as it is."""
-        repeated = self.update(result)
-        if result.state not in (State.NORMAL, State.ANOMALOUS):
+    def vote(self, result: WindowResult, alert_p: float) -> WindowResult:
+        """A normal window as it votes while moments come back too often: for an alert, with `alert_p`."""
+        if len(self._times) < self.allowed or result.state is not State.NORMAL or result.p_value is None:
             return result
-        if not repeated:
-            return replace(result, state=State.NORMAL, level=Level.NORMAL, p_value=1.0, reason="")
         reason = f"{self.count} sudden moments within an hour, fewer than {self.allowed} are expected"
-        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=EVENT_LIMITS.alert_p, reason=reason)
+        p_value = min(result.p_value, alert_p)
+        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=reason)
 
     @property
     def count(self) -> int:

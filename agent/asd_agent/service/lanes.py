@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from asd_agent.baseline import Baseline
 from asd_agent.decide.drift import Drift
 from asd_agent.decide.lanes import ChangedLane, EventLane
 from asd_agent.decide.tail import z_of
 from asd_agent.pipeline import Pipeline
-from asd_agent.types import Level, State, WindowResult
+from asd_agent.types import State, WindowResult
 
 
 class Lanes:
@@ -28,20 +27,11 @@ class Lanes:
 
     def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
         """A result -> what votes in the alarm now: deviations that may be the machine's, and moments that come back."""
-        repeated = self._events.update(result)
+        self._events.update(result)
         if result.state is State.NORMAL and result.p_value is not None and result.operating in self._drifts:
             score = z_of(min(result.p_value, 1 - 1e-9)) * self._spreads[result.operating].total
             self._drifts[result.operating].update(score)
-        admitted = self._changed.admit(result)
-        return tuple(self._as_repeated(r) for r in admitted) if repeated else admitted
-
-    def _as_repeated(self, result: WindowResult) -> WindowResult:
-        """A normal window votes for the moments around it."""
-        if result.state is not State.NORMAL or result.p_value is None:
-            return result
-        words = f"{self._events.count} sudden moments within an hour, {self._events.allowed} are too many"
-        p_value = min(result.p_value, self._alert_p)
-        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=words)
+        return tuple(self._events.vote(r, self._alert_p) for r in self._changed.admit(result))
 
     @property
     def events(self) -> int:
