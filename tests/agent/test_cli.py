@@ -38,14 +38,14 @@ def test_every_command_has_help(command, capsys):
     assert "usage: asd-agent" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172800)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172800)])
 def test_durations(text, seconds):
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("arguments", [["calibrate"], ["nonsense"], ["calibrate", "-c", "x", "m", "--duration", "soon"]])
+@pytest.mark.parametrize(
+    "arguments", [["calibrate"], ["nonsense"], ["calibrate", "-c", "x", "m", "--duration", "soon"]]
+)
 def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)

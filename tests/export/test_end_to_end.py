@@ -1,4 +1,4 @@
-"""A public checkpoint becomes a bundle, learns real machines on site, and scores them: the whole way by its commands."""
+"""A public checkpoint becomes a bundle, learns real machines, and scores them: the whole way by its commands."""
 
 from __future__ import annotations
 
