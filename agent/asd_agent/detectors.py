@@ -16,6 +16,7 @@ import numpy.typing as npt
 from asd_agent import bank, mechanism
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
+from asd_agent.decide.tail import tail
 from asd_agent.encode.evidence import describe
 from asd_agent.encode.meta import Output
 from asd_agent.types import Description, DetectorScore, Floats
@@ -110,7 +111,8 @@ class EmbeddingDetector:
 
     def score(self, description: Description) -> DetectorScore:
         distance = float(self.bank.distance(description.embeddings[self.name][None])[0])
-        return DetectorScore(self.name, distance, self.log_score.z(distance), self.log_score.p_value(distance))
+        z = self.log_score.z(distance)
+        return DetectorScore(self.name, distance, z, tail(z))
 
     def explain(self, description: Description) -> str:
         return describe(self.output, self.normal.beyond(description.embeddings[self.name]))

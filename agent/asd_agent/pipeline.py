@@ -70,10 +70,15 @@ class Judgement:
         """The fields of a result that speak of embeddings and of mechanism apart."""
         embedded = [s for s in self.scores if s.name != MECHANISM]
         return {
-            "embedding_p": self.state.embedding_fusion.p_value(s.z for s in embedded),
+            "embedding_p": self._embedding_p(embedded),
             "embedding_distance": max(embedded, key=lambda s: s.z).distance,
             "mechanism_p": next((s.p_value for s in self.scores if s.name == MECHANISM), None),
         }
+
+    def _embedding_p(self, embedded: list[DetectorScore]) -> float:
+        if self.state.embedding_fusion is self.state.fusion and len(embedded) == len(self.state.fused):
+            return self.p_value
+        return self.state.embedding_fusion.p_value(s.z for s in embedded)
 
 
 class Pipeline:

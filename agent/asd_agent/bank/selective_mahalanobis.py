@@ -34,7 +34,8 @@ class Domain:
     def distance(self, q: Floats) -> Floats:
         """q [m, dim] -> [m]."""
         d = (q - self.mean) / self.scale
-        squared = (self.whitening.inside(d) ** 2).sum(axis=1) + self.whitening.outside(d)
+        inside, outside = self.whitening.split(d)
+        squared = (inside**2).sum(axis=1) + outside
         return np.asarray(np.sqrt(squared), dtype=np.float64)
 
     def arrays(self, prefix: str) -> Arrays:

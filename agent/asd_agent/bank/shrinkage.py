@@ -63,15 +63,20 @@ class Whitening:
         return cls(axes, np.sqrt((1 - shrinkage) * np.maximum(variances, 0) + floor), floor)
 
     def inside(self, d: Floats) -> Floats:
-        """d [m, dim] -> [m, rank]. Row by row: a matrix product would round by the size of the batch."""
-        return np.array([self.axes @ row for row in d]).reshape(len(d), len(self.axes)) / self.deviations
+        """d [m, dim] -> [m, rank] whitened coordinates in the span of the normals."""
+        return self._along(d) / self.deviations
 
-    def outside(self, d: Floats) -> Floats:
-        """d [m, dim] -> [m] squared whitened length of the part outside the span of the normals."""
+    def split(self, d: Floats) -> tuple[Floats, Floats]:
+        """d [m, dim] -> `inside` [m, rank], and the squared whitened length of the part outside the span [m]."""
+        along = self._along(d)
         if self.axes.shape[0] == self.axes.shape[1]:
-            return np.zeros(len(d))
-        rest = np.array([row - self.axes.T @ (self.axes @ row) for row in d]).reshape(d.shape)
-        return np.asarray(np.einsum("ij,ij->i", rest, rest) / self.floor, dtype=np.float64)
+            return along / self.deviations, np.zeros(len(d))
+        rest = d - np.array([self.axes.T @ row for row in along]).reshape(d.shape)
+        return along / self.deviations, np.asarray(np.einsum("ij,ij->i", rest, rest) / self.floor, dtype=np.float64)
+
+    def _along(self, d: Floats) -> Floats:
+        """Row by row: a matrix product would round by the size of the batch."""
+        return np.array([self.axes @ row for row in d]).reshape(len(d), len(self.axes))
 
     def back(self, w: Floats) -> Floats:
         """[rank] whitened -> [dim]."""

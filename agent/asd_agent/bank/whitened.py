@@ -50,8 +50,9 @@ class Whitened:
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m], in standard deviations of the normals."""
         standard = (queries(q, len(self.mean)) - self.mean) / self.scale * self.weights
-        near, _ = self.memory.nearest(self.whitening.inside(standard))
-        return np.asarray(np.sqrt(near[:, 0] ** 2 + self.whitening.outside(standard)), dtype=np.float64)
+        inside, outside = self.whitening.split(standard)
+        near, _ = self.memory.nearest(inside)
+        return np.asarray(np.sqrt(near[:, 0] ** 2 + outside), dtype=np.float64)
 
     def deviation(self, q: npt.ArrayLike) -> Floats:
         standard = (query(q, len(self.mean)) - self.mean) / self.scale * self.weights
