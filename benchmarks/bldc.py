@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--bundle", action="append", help="several run side by side (default: spectral)")
     parser.add_argument("-o", "--output", type=Path, default=here / "results" / "bldc.json")
     args = parser.parse_args()
-    report = {bundle: evaluate(bundle, args.data) for bundle in args.bundle or ["spectral"]}
+    report = {Path(bundle).name: evaluate(bundle, args.data) for bundle in args.bundle or ["spectral"]}
     text = json.dumps(report, indent=2)
     print(text)
     args.output.parent.mkdir(parents=True, exist_ok=True)
