@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,6 +151,14 @@ class BaselineStore:
         name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         taken = set(self.versions())
         return next(v for v in (name, *(f"{name}-{i}" for i in range(2, 1000))) if v not in taken)
+
+    def prepare(self) -> None:
+        """Make the folder: whether it can be written shall be known before minutes of listening. Raises StoreError."""
+        try:
+            (self.folder / "baselines").mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as exc:
+            raise StoreError(f"{self.folder}: baselines cannot be written here ({exc.strerror or exc})") from exc
 
     def write(self, baseline: Baseline) -> Path:
         """Write a new version atomically and make it the candidate. Raises StoreError."""

@@ -11,7 +11,7 @@ import sys
 import pytest
 import soundfile
 from daemons import asd, machine
-from mosquitto import Collector, wait_for
+from mosquitto import BINARY, Collector, Mosquitto, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -126,6 +126,36 @@ def test_a_corrupt_bundle_stops_the_start_with_one_line(site, tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert str(graph) in line
     assert "sha256" in line or "checksum" in line
+
+
+def test_a_wrong_password_loses_nothing_and_is_mended_without_a_restart(site, tmp_path):
+    if BINARY is None or shutil.which("mosquitto_passwd") is None:
+        pytest.skip("needs mosquitto (see tests/system/packages.sh)")
+    users, password = tmp_path / "users", tmp_path / "password"
+    users.touch(mode=0o600)
+    subprocess.run(["mosquitto_passwd", "-b", str(users), "a", "correct-horse"], check=True, capture_output=True)
+    broker = Mosquitto(tmp_path / "broker", "allow_anonymous false", f"password_file {users}")
+    broker.start()
+    password.write_text("battery-staple")
+    site.configure(mqtt={"url": broker.url, "username": "a", "password_file": str(password)})
+    site.start()
+    wait_for(lambda: "refuses user or password" in site.ask("status")["mqtt"]["detail"], "the broker's refusal")
+    assert "refuses user or password" in site.cli("doctor").stdout
+    site.play("faulty")
+    site.until(level="danger")
+    waiting = site.ask("status")["outbox"]
+    assert waiting >= len([event for event in site.events() if event.notify])
+    collector = Collector(
+        broker.port, "asd/a/m/event", configure=lambda client: client.username_pw_set("a", "correct-horse")
+    )
+    password.write_text("correct-horse")
+    wait_for(lambda: site.ask("status")["outbox"] == 0, "everything is sent", 90.0)
+    arrived = {json.loads(payload)["id"] for payload in collector.payloads("asd/a/m/event")}
+    assert {event.id for event in site.events() if event.kind == "raised"} <= arrived
+    collector.close()
+    broker.stop()
+    assert "battery-staple" not in site.said
+    assert "correct-horse" not in site.said
 
 
 # -- commands

@@ -34,9 +34,20 @@ def run(args: argparse.Namespace) -> int:
     try:
         print(ask(settings, args.action, **request))
     except DaemonAbsent:
+        _check_fit(machine(settings, args.config, args.machine), store, args)
         pointers = store.promote(args.version) if args.action == "promote" else store.rollback()
         print(f"{args.machine}: active baseline is now {pointers.active}")
     return 0
+
+
+def _check_fit(target: config.Machine, store: BaselineStore, args: argparse.Namespace) -> None:
+    """What the daemon would refuse shall not become active behind its back. Raises BaselineError."""
+    from asd_agent.pipeline import open_pipeline
+
+    pointers = store.pointers()
+    version = (args.version or pointers.candidate) if args.action == "promote" else pointers.previous
+    if version is not None:
+        open_pipeline(target, store.load(version))
 
 
 def machine(settings: config.Config, path: str, machine_id: str) -> config.Machine:

@@ -85,6 +85,7 @@ def _here(
 ) -> tuple[str, Report]:
     pipeline = open_pipeline(target, None)
     store = BaselineStore(settings.state_dir, target.id)
+    store.prepare()
     bar, task = _bar("listening" if not args.paths else "reading")
 
     def progress(share: float, words: str) -> None:

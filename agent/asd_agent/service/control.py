@@ -109,12 +109,14 @@ def ask(config: Config, verb: str, timeout_s: float = 60.0, **args: Any) -> Any:
         sock.settimeout(timeout_s)
         try:
             sock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError) as exc:
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as exc:
             raise DaemonAbsent(f"{path}: the daemon is not running (start it, or check agent.state_dir)") from exc
         except PermissionError as exc:
             raise AsdError(
                 f"{path}: permission denied; run as root or as a member of the group in agent.socket_group"
             ) from exc
+        except OSError as exc:
+            raise AsdError(f"{path}: cannot be used as the control socket ({exc.strerror or exc})") from exc
         try:
             sock.sendall(msgspec.json.encode({"verb": verb, "args": args}) + b"\n")
             with sock.makefile("rb") as stream:
