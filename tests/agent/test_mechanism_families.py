@@ -248,9 +248,10 @@ def test_a_pure_tone_and_a_quantised_whisper_are_not_clipping():
 def test_the_hot_path_loads_neither_scipy_signal_nor_matplotlib():
     code = (
         "import sys, numpy as np; from asd_agent.config.kinematics import Mechanism;"
-        "from asd_agent import mechanism as m; a = m.Analyser(Mechanism(), 16000); r = np.random.default_rng(0);"
+        "from asd_agent import mechanism as m; from asd_agent.mechanism.diagnose import diagnose;"
+        "a = m.Analyser(Mechanism(), 16000); r = np.random.default_rng(0);"
         "w = [a.indicators(r.standard_normal(16000).astype('f')).values for _ in range(10)];"
-        "m.MechanismBaseline.fit(w).judge(w[0]); m.diagnose(r.standard_normal(16000).astype('f'), 16000, Mechanism());"
+        "m.MechanismBaseline.fit(w).judge(w[0]); diagnose(r.standard_normal(16000).astype('f'), 16000, Mechanism());"
         "print([n for n in ('scipy.signal', 'matplotlib', 'torch', 'scipy.stats', 'rich') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
