@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -130,6 +133,20 @@ def test_a_calibration_can_be_cancelled_and_fail_without_harm(site):
 
 
 # -- over MQTT
+
+
+def test_control_c_cancels_a_calibration(site):
+    site.start()
+    first = site.status()["baseline"]
+    command = [sys.executable, "-m", "asd_agent", "calibrate", "-c", str(site.path), "m", "--duration", "1h"]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    site.until_reason("calibrating")
+    waiting.send_signal(signal.SIGINT)
+    _, errors = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1, errors
+    assert errors.strip().endswith("calibration cancelled, nothing was changed")
+    assert site.ask("calibration", machine="m")["phase"] == "cancelled"
+    assert site.status()["baseline"] == first
 
 
 def test_the_same_verbs_over_mqtt(site, broker):

@@ -61,9 +61,9 @@ def _by_daemon(
         request["paths"] = [str(Path(p).resolve()) for p in args.paths]
     else:
         request["duration_s"] = duration_s
-    ask(settings, "calibrate", **request)
     bar, task = _bar("listening")
     try:
+        ask(settings, "calibrate", **request)
         with bar:
             while True:
                 state = ask(settings, "calibration", machine=target.id)

@@ -58,6 +58,10 @@ class CaptureThread:
         source = self._source
         return source.status() if source is not None else self._status
 
+    def stop(self) -> None:
+        """Ask it to end; `close` waits until it has."""
+        self._stop.set()
+
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=10)

@@ -88,6 +88,8 @@ class Daemon:
         self._stop.set()
         self._work.set()
         for capture in self._captures.values():
+            capture.stop()  # all at once, then wait for each
+        for capture in self._captures.values():
             capture.close()
         if self._worker.is_alive():
             self._worker.join(HALT_S)
