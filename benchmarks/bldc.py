@@ -11,7 +11,8 @@ Two questions, two protocols:
 AUC of the fused score, and of each detector alone, over all windows judged (scores of all folds pooled), and by speed.
 The left channel; windows of 2 s every second (unseen) or apart (known). Faulty is also louder, so every window is
 scaled to one RMS before the pipeline sees it; and several propeller recordings really clip (rpm1850), which an agent
-would refuse to judge: here `quality.clipped_share` is 1, so that they count, clipped as they are.
+would refuse to judge: here `quality.clipped_share` is 1, so that they count, clipped as they are. healthy/rpm1400 was
+recorded at 44.1 kHz, all others at 16 kHz: a bundle that hears the difference finds that recording odd.
 """
 
 from __future__ import annotations
