@@ -27,6 +27,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from asd_agent import config
+from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
@@ -107,6 +109,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def detectors(self) -> list[str]:
         """Names over all states."""
         return list(dict.fromkeys(name for state in self.states for name in state.detectors))
+
+    def thresholds(self, machine: config.Machine) -> Thresholds:
+        """What the alarm settings of the machine make of what was learnt."""
+        spreads = [state.fusion.spread for state in self.states]
+        return Thresholds.strictest(machine.alarm, spreads, machine.window_s, machine.hop_s)
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):

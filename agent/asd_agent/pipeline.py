@@ -28,6 +28,7 @@ from asd_agent.encode.bundle import Bundle, BundleMeta, Output
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError
 from asd_agent.quality import assess
+from asd_agent.store.rounding import kept_p, kept_s
 from asd_agent.transients import most_sudden
 from asd_agent.types import Description, DetectorScore, Level, State, Window, WindowResult
 
@@ -103,9 +104,7 @@ class Pipeline:
         if baseline is not None:
             self._check(baseline)
             self.states = tuple(self._restore(baseline, state) for state in baseline.manifest.states)
-            self.thresholds = Thresholds.strictest(
-                machine.alarm, [s.fusion.spread for s in self.states], machine.window_s, machine.hop_s
-            )
+            self.thresholds = baseline.manifest.thresholds(machine)
 
     def step(self, window: Window) -> WindowResult:
         return self.blame(window, self.judge(self.describe(window)))
@@ -117,6 +116,7 @@ class Pipeline:
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
         if not quality.assessable:
             return _description(window, quality=quality, embeddings=embeddings)
+        transient = most_sudden(window.resampled[max(self.rates)], max(self.rates))  # at what the encoders hear
         for bundle, encoder in self.encoders.items():
             found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
             embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
@@ -125,7 +125,7 @@ class Pipeline:
             quality=quality,
             embeddings=embeddings,
             indicators=self._indicators(window, speed),
-            transient=most_sudden(window.resampled[max(self.rates)], max(self.rates)),  # at what the encoders hear
+            transient=transient,
             operating=operating,
         )
 
@@ -136,11 +136,12 @@ class Pipeline:
             return _result(description, state=State.LEARNING, reason="no baseline yet")
         told = [s for s in self.states if s.name == description.operating]
         best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)
-        level = self.thresholds.level(best.p_value)
+        p_value = kept_p(best.p_value)  # what decides is what is stored: it can be decided again
+        level = self.thresholds.level(p_value)
         result = _result(
             description,
             state=State.OFF if best.state.name == OFF else State.NORMAL,
-            p_value=best.p_value,
+            p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
             foreign=(foreign := self._foreign(description)),
@@ -148,9 +149,9 @@ class Pipeline:
             **_event(best.state.transient, description),
         )
         quiet_db = self._quiet_db(description)
-        if quiet_db is not None and best.p_value <= UNLIKE_P:
+        if quiet_db is not None and p_value <= UNLIKE_P:
             words = f"{quiet_db:.0f} dB quieter than in calibration and unlike it: the machine is not running"
-            return replace(result, state=State.OFF, operating=OFF, reason=words)
+            return replace(result, state=State.OFF, operating=OFF, reason=words, not_running=True)
         if level is Level.NORMAL:
             return result
         reason = best.state.explain(description, best.scores) + (f"; explained by {foreign}" if foreign else "")
@@ -260,7 +261,7 @@ def _result(description: Description, **more: Any) -> WindowResult:
         index=description.index,
         start_s=description.start_s,
         duration_s=description.duration_s,
-        utc_s=description.utc_s,
+        utc_s=kept_s(description.utc_s),
         origin=description.origin,
         quality=description.quality,
         **more,
@@ -271,7 +272,7 @@ def _event(normal: LogScore | None, description: Description) -> dict[str, float
     if normal is None or description.transient is None:
         return {}
     moment = description.transient
-    return {"event_p": normal.p_value(moment.excess_db), "event_at_s": moment.at_s}
+    return {"event_p": kept_p(normal.p_value(moment.excess_db)), "event_at_s": kept_s(moment.at_s)}
 
 
 def _rates(metas: Iterable[BundleMeta]) -> dict[int, int]:

@@ -142,6 +142,7 @@ class WindowResult:
     foreign: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
     event_p: float | None = None  # of the most sudden moment, as on the days of the calibration
     event_at_s: float | None = None  # after the start of the window
+    not_running: bool = False  # off by its level, whatever the p-value says
 
     @property
     def score(self) -> float | None:
