@@ -34,6 +34,15 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a window lies; all in native frames of its first sample, but for the number."""
+
+    heard: int = 0  # since the source was opened, holes not counted
+    stretch: int = 0  # since the stretch began
+    number: int = 0  # of the window in its stretch
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """One analysis window of one channel."""
 
@@ -46,6 +55,7 @@ class Window:
     monotonic_s: float  # when the last sample was at hand
     gap: bool = False  # cut short by missing frames: never scored
     origin: str = ""
+    place: Place = Place()
 
     @property
     def start_s(self) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asd_agent.errors import SourceError
 from asd_agent.types import Block, Samples, Window
-from asd_agent.window import Windower
+from asd_agent.window import Excerpt, Windower, reach_s
 
 
 def blocks(
@@ -183,3 +183,74 @@ def test_memory_stays_bounded_and_indices_count_on() -> None:
     assert total == 118
     assert stretch._native.end - stretch._native.start < 2 * 16_000
     assert len(stretch._blocks) < 25
+
+
+RATES = [(48_000, 16_000), (44_100, 16_000), (22_050, 16_000), (16_000, 16_000), (8_000, 16_000), (8_001, 4_000)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9000), max_size=40),
+    rates=st.sampled_from(RATES),
+    hop_s=st.sampled_from([0.5, 0.7]),
+    spare=st.integers(0, 5000),
+)
+def test_a_window_can_be_made_again_from_the_sound_around_it(
+    sizes: list[int], rates: tuple[int, int], hop_s: float, spare: int
+) -> None:
+    native, wanted = rates
+    x = noise(native * 13 + 17)
+    x[native] = np.nan
+    x[2 * native] = 1e30
+    windower = Windower(native, 1.0, hop_s, {wanted: min(native, wanted)})
+    found = windows(windower, blocks(x, native, sizes))
+    assert windower.heard == len(x)
+    for window in found:
+        place = window.place
+        begins = max(0, place.stretch - round(reach_s(native, [wanted]) * native) - spare)
+        again = Excerpt(x[begins:], native, begins, ended=True).window(place, 1.0, hop_s, [wanted])
+        assert again is not None
+        np.testing.assert_array_equal(again.samples, window.samples)
+        np.testing.assert_array_equal(again.resampled[wanted], window.resampled[wanted])
+        ends = place.stretch + native * 2
+        if ends < len(x):
+            cut = Excerpt(x[begins:ends], native, begins, ended=False).window(place, 1.0, hop_s, [wanted])
+            assert cut is not None
+            np.testing.assert_array_equal(cut.resampled[wanted], window.resampled[wanted])
+
+
+def test_what_an_excerpt_lacks_is_not_made_up() -> None:
+    native, x = 44_100, noise(44_100 * 12)
+    window = windows(Windower(native, 1.0, 0.5, [16_000]), blocks(x, native, []))[19]  # from 9.5 s on
+    place = window.place
+
+    def again(begins: int, ends: int) -> Window | None:
+        return Excerpt(x[begins:ends], native, begins, ended=False).window(place, 1.0, 0.5, [16_000])
+
+    end = place.stretch + native
+    assert again(round(4.9 * native), len(x)) is not None  # its resampler began there
+    assert again(round(4.9 * native) + 1, len(x)) is None
+    assert again(0, end) is None  # the filter looks a little ahead
+    assert again(0, end - 1) is None
+    assert again(place.stretch + 1, len(x)) is None
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000)])
+def test_segments_leave_no_seams(native: int, wanted: int) -> None:
+    x = noise(native * 21)
+    found = windows(Windower(native, 1.0, 1.0, {wanted: native}), blocks(x, native, [native // 10] * 300))
+    whole = soxr.resample(x, native, wanted, quality="HQ")
+    joined = np.concatenate([w.resampled[wanted] for w in found])
+    assert len(joined) == 21 * wanted
+    np.testing.assert_allclose(joined, whole[: len(joined)], atol=3e-7)  # -130 dB: the rounding of float32
+
+
+def test_places_count_on_where_start_frames_begin_anew() -> None:
+    windower = Windower(8000, 1.0, 0.5, [4000])
+    found = windows(windower, blocks(noise(12_000), 8000, [800] * 20) + blocks(noise(9000), 8000, [800] * 20, gap=True))
+    assert [(w.place.heard, w.place.stretch, w.place.number) for w in found if not w.gap] == [
+        (0, 0, 0),
+        (4000, 4000, 1),
+        (12_000, 0, 0),
+    ]
+    assert windower.begun == 12_000
