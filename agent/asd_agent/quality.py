@@ -6,6 +6,8 @@ Reasons, in this order: gap, short, nan, silence, flat, dc, clipping. One window
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -24,11 +26,16 @@ FLAT_RANGE = 1e-3  # peak to peak relative to the window's RMS: 60 dB below the 
 RAIL_SHARE = 2e-4  # of the peak: samples this close to it are on the rail
 RAIL_STEPS = 1.5  # or this many quantisation steps
 EDGE = 8  # tolerances below the peak a flat top's neighbour must lie (see _on_rail)
-FLAT_TOPS = 3  # so many make a rail
+FLAT_TOPS = 3  # so many, of three samples or more, make a rail
 PILE, PILE_TOLERANCE, PILE_SPREAD = 8, 2e-3, 0.1  # hits; the finest resolution needed; spread of neighbours
-STEP_SAMPLES = 8192
+STEP_SAMPLES = 2048
+CACHED = 1 << 16  # samples that stay in the processor's cache from one question to the next
 SMALL_DC = 0.01  # of the power
 COARSEST_STEP = 1 / 128
+FIRST_SAMPLES = 32
+
+Side = Literal[1, -1]
+SIDES: tuple[Side, Side] = (1, -1)
 
 
 def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
@@ -40,9 +47,8 @@ def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
     extremes = _Extremes.of(x, window.rate_hz)
     finite = extremes.peak < NO_SOUND
     if not finite:
-        x = x[np.abs(x) < NO_SOUND]
-        extremes = _Extremes.of(x, window.rate_hz)
-    dc, rms = _dc_and_rms(x)
+        extremes = _Extremes.of(x[np.abs(x) < NO_SOUND], window.rate_hz)
+    dc, rms = extremes.dc_and_rms()
     level_dbfs, dc_dbfs = _dbfs(rms), _dbfs(abs(dc))
     silent, without_dc = level_dbfs < limits.silence_dbfs, dc_dbfs < limits.silence_dbfs
     clipped = extremes.clipped_share()
@@ -61,7 +67,8 @@ def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
 
 def flat_share(x: Samples, rate_hz: int) -> float:
     """Share of 20 ms segments in which the line hardly moves: a stuck converter, a torn cable. x: [n]"""
-    return _Extremes.of(x, rate_hz).flat_share(_dc_and_rms(x)[1])
+    extremes = _Extremes.of(x, rate_hz)
+    return extremes.flat_share(extremes.dc_and_rms()[1])
 
 
 def clipped_share(x: Samples) -> float:
@@ -75,40 +82,73 @@ def clipped_share(x: Samples) -> float:
 
 @dataclass(frozen=True)
 class _Extremes:
-    """x [n] with the highest and lowest value of each 20 ms [segments]: two passes that serve all questions."""
+    """x [n] with the highest and lowest value of each 20 ms [segments], and its sums: one way through memory serves all
+    questions."""
 
     x: Samples
     size: int
     high: Samples  # the last segment may be shorter
     low: Samples
+    sum: float
+    squares: float
 
     @classmethod
     def of(cls, x: Samples, rate_hz: int) -> Self:
         size = max(2, round(FLAT_SEGMENT_S * rate_hz))
-        starts = np.arange(0, len(x), size)
         if not len(x):
-            return cls(x, size, x, x)
-        return cls(x, size, np.maximum.reduceat(x, starts), np.minimum.reduceat(x, starts))
+            return cls(x, size, x, x, 0.0, 0.0)
+        starts, ones = _segments(size)
+        stride = len(ones)
+        with np.errstate(over="ignore", invalid="ignore"):  # of rubbish, which the peak tells
+            found = [_extremes(x[at : at + stride], starts, ones) for at in range(0, len(x), stride)]
+        sums, squares, high, low = zip(*found, strict=True)
+        return cls(x, size, np.concatenate(high), np.concatenate(low), math.fsum(sums), math.fsum(squares))
 
     @property
     def peak(self) -> float:
         """max |x|; NaN when there is one, 0 for no samples."""
         return float(max(self.high.max(), -self.low.min())) if len(self.x) else 0.0
 
+    def dc_and_rms(self) -> tuple[float, float]:
+        """Mean of x, and RMS without it."""
+        n = len(self.x)
+        if not n:
+            return 0.0, 0.0
+        dc, power = self.sum / n, self.squares / n
+        if dc * dc > SMALL_DC * power:  # the difference of two nearly equal numbers says little
+            dc = float(self.x.mean())
+            rest = self.x - np.float32(dc)
+            return dc, math.sqrt(float(np.dot(rest, rest)) / n)
+        return dc, math.sqrt(power - dc * dc)
+
     def flat_share(self, rms: float) -> float:
         whole = len(self.x) // self.size
         if not whole:
             return float(len(self.x) > 0 and self.high[0] == self.low[0])
         extent = self.high[:whole] - self.low[:whole]
-        return float(np.mean(extent <= FLAT_RANGE * rms))
+        return float(np.count_nonzero(extent <= FLAT_RANGE * rms) / whole)
 
     def clipped_share(self) -> float:
         if len(self.x) < 3:
             return 0.0
+        coarse = _step_or_more(self.x)
+        if not any(self._may_clip(side, coarse) for side in SIDES):
+            return 0.0
         step = _step(self.x)
-        return min(1.0, self._on_rail(1, step) + self._on_rail(-1, step))
+        return min(1.0, sum(self._on_rail(side, step) for side in SIDES))
 
-    def _on_rail(self, side: Literal[1, -1], step: float) -> float:
+    def _may_clip(self, side: Side, step: float) -> bool:
+        """Whether it is worth to look closer: hardly ever, and that is most of the cost. `step` or less."""
+        peak, reach = self._peak(side)
+        tolerance = max(RAIL_STEPS * step, RAIL_SHARE * reach)
+        return 1 - RAIL_STEPS * step <= peak <= 1 or len(self._above(side, peak - tolerance)) >= PILE
+
+    def _peak(self, side: Side) -> tuple[float, float]:
+        """The extreme of that side, and half the range."""
+        highest, lowest = float(self.high.max()), float(self.low.min())
+        return (highest if side == 1 else -lowest), (highest - lowest) / 2
+
+    def _on_rail(self, side: Side, step: float) -> float:
         """Share of samples on the upper (1) or lower (-1) rail; 0 when there is none.
 
         Flat tops: a smooth crest with L >= 3 samples within the tolerance t is a parabola of curvature
@@ -117,8 +157,7 @@ class _Extremes:
         nothing just below, and neighbours of all heights. (A tone in step with the clock has neighbours of one
         height; a constant sweep has as many samples again just below, by the arcsine law.)
         """
-        highest, lowest = float(self.high.max()), float(self.low.min())
-        peak, reach = highest if side == 1 else -lowest, (highest - lowest) / 2
+        peak, reach = self._peak(side)
         if reach <= 0:
             return 0.0
         tolerance = max(RAIL_STEPS * step, RAIL_SHARE * reach)
@@ -142,7 +181,7 @@ class _Extremes:
         )
         return share if piled_up else 0.0
 
-    def _above(self, side: Literal[1, -1], limit: float) -> npt.NDArray[np.intp]:
+    def _above(self, side: Side, limit: float) -> npt.NDArray[np.intp]:
         """Where side * x reaches `limit`; looks only into segments that do."""
         bound = np.float32(limit)
         segments = np.flatnonzero((self.high if side == 1 else -self.low) >= bound)
@@ -152,17 +191,26 @@ class _Extremes:
         return np.concatenate(places)
 
 
-def _dc_and_rms(x: Samples) -> tuple[float, float]:
-    """Mean of x [n], and RMS without it."""
-    if not len(x):
-        return 0.0, 0.0
-    dc = float(np.einsum("i->", x)) / len(x)
-    power = float(np.dot(x, x)) / len(x)
-    if dc * dc > SMALL_DC * power:  # the difference of two nearly equal numbers says little
-        dc = float(x.mean())
-        x = x - np.float32(dc)
-        return dc, math.sqrt(float(np.dot(x, x)) / len(x))
-    return dc, math.sqrt(power - dc * dc)
+@functools.lru_cache(maxsize=8)
+def _segments(size: int) -> tuple[npt.NDArray[np.intp], Samples]:
+    """Where the segments of one part begin, and a one for each of its samples."""
+    count = max(1, CACHED // size)
+    return np.arange(0, count * size, size), np.ones(count * size, np.float32)
+
+
+def _extremes(part: Samples, starts: npt.NDArray[np.intp], ones: Samples) -> tuple[float, float, Samples, Samples]:
+    """part [n] -> sum, sum of squares, highest and lowest value of its segments. The product first: it fetches best."""
+    n, size = len(part), len(ones) // len(starts)
+    starts = starts[: -(-n // size)]
+    squares = float(np.dot(part, part))
+    return float(np.dot(part, ones[:n])), squares, np.maximum.reduceat(part, starts), np.minimum.reduceat(part, starts)
+
+
+def _step_or_more(x: Samples) -> float:
+    """The smallest gap between the first values of x [n], which the quantisation step cannot exceed. In plain Python:
+    after an encoder's run the first call of every function of numpy costs as much as all of this."""
+    values = sorted(set(x[:FIRST_SAMPLES].tolist()))
+    return min((b - a for a, b in itertools.pairwise(values)), default=1.0)
 
 
 def _step(x: Samples) -> float:

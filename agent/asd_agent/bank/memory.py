@@ -71,10 +71,12 @@ class Memory:
                 rough[exclude[start : start + CHUNK]] = np.inf
             for i, row in enumerate(rough, start):
                 near = _smallest(row, k + SPARE)
-                near = near[row[near] < np.inf]
-                exact = np.linalg.norm(self.rows[near].astype(np.float64) - queries[i], axis=1)
-                order = np.argsort(exact, kind="stable")[:k]
-                distances[i], indices[i] = exact[order], near[order]
+                if exclude is not None:
+                    near = near[row[near] < np.inf]
+                difference = self.rows[near].astype(np.float64) - queries[i]
+                exact = np.einsum("ij,ij->i", difference, difference)
+                order = exact.argsort(kind="stable")[:k]
+                distances[i], indices[i] = np.sqrt(exact[order]), near[order]
         return (distances**2 / 2 if self.cosine else distances), indices
 
     def mean_of_nearest(self, q: Floats, k: int) -> Floats:
@@ -106,7 +108,9 @@ def _smallest(row: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
     """Indices of the `count` smallest values, in rising order of index."""
     if count >= len(row):
         return np.arange(len(row))
-    return np.sort(np.argpartition(row, count)[:count])
+    near: npt.NDArray[np.intp] = row.argpartition(count)[:count]
+    near.sort()
+    return near
 
 
 def unit(x: Floats) -> Floats:

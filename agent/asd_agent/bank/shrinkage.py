@@ -71,8 +71,8 @@ class Whitening:
         along = self._along(d)
         if self.axes.shape[0] == self.axes.shape[1]:
             return along / self.deviations, np.zeros(len(d))
-        rest = d - np.array([self.axes.T @ row for row in along]).reshape(d.shape)
-        return along / self.deviations, np.asarray(np.einsum("ij,ij->i", rest, rest) / self.floor, dtype=np.float64)
+        rest = np.einsum("ij,ij->i", d, d) - np.einsum("ij,ij->i", along, along)  # Pythagoras; the axes are orthonormal
+        return along / self.deviations, np.maximum(rest, 0.0) / self.floor
 
     def _along(self, d: Floats) -> Floats:
         """Row by row: a matrix product would round by the size of the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import weakref
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from asd_agent.encode.meta import INPUT, VariantName
 from asd_agent.errors import BundleError
 from asd_agent.types import Samples
 
-_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT = 8 << 20  # bytes at the end of the heap: what a window needs is not asked for anew, page by page
 
 
 class Encoder:
@@ -65,7 +67,7 @@ class Encoder:
                 f"bundle {meta.name!r} takes {least} samples of one channel at {meta.rate_hz} Hz, "
                 f"got {list(waveform.shape)}; change window_s"
             )
-        if not np.isfinite(waveform).all():
+        if not math.isfinite(np.dot(waveform, waveform)):  # also what is far beyond any sound
             raise BundleError(f"bundle {meta.name!r}: the samples are not finite (NaN or infinity); check the source")
 
     def _where(self) -> str:
@@ -106,7 +108,9 @@ def lean_malloc(threshold_bytes: int = 1 << 18) -> bool:
     size again. The threshold lies below a 768 x 768 weight in int8. False where the C library does not know it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, threshold_bytes))
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, threshold_bytes)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))
 
 
 def _open(bundle: Bundle, variant: VariantName, threads: int) -> Any:
