@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asd_agent.store import Reader, ScoreRow, Store, scoreblock, scores
+from asd_agent.store import History, Reader, ScoreRow, Store, history, rounding, scoreblock, scores
 from asd_agent.types import Level, State
 from store_cases import UTC_S, normal_window
 
@@ -37,6 +38,11 @@ rows = st.builds(
     ),
     baseline=st.sampled_from(["", "v1", "v2"]),
     reason=st.text(max_size=20),
+    operating=st.sampled_from(["", "idle", "off"]),
+    foreign=st.sampled_from(["", "Dog (z 7)"]),
+    event_p=p_values,
+    event_at_s=st.none() | st.floats(0, 60),
+    not_running=st.booleans(),
 )
 
 
@@ -52,9 +58,11 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
     assert len(found) == len(given_rows)
     for a, b in zip(given_rows, found, strict=True):
         assert b.utc_s == pytest.approx(a.utc_s, abs=0.0006)
-        for name in ("index", "state", "level", "quality", "baseline", "reason"):
+        for name in ("index", "state", "level", "quality", "baseline", "reason", "operating", "foreign", "not_running"):
             assert getattr(a, name) == getattr(b, name)
-        for name in ("p_value", "embedding_p", "mechanism_p"):
+        assert (b.event_at_s is None) == (a.event_at_s is None)
+        assert b.event_at_s is None or b.event_at_s == pytest.approx(a.event_at_s, abs=0.0006)
+        for name in ("p_value", "embedding_p", "mechanism_p", "event_p"):
             assert near(getattr(b, name), getattr(a, name), rel=0.012)
         assert near(b.embedding_distance, a.embedding_distance, rel=0.006)
         assert b.detectors.keys() == a.detectors.keys()
@@ -65,9 +73,77 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
     assert scoreblock.encode(found) == scoreblock.encode(scoreblock.decode(scoreblock.encode(found)))
 
 
+COLUMNS = [name for name in History.__dataclass_fields__ if name != "words"]
+
+
+@given(st.lists(rows, max_size=20))
+def test_the_history_of_a_block_is_that_of_its_rows(given_rows: list[ScoreRow]) -> None:
+    data = scoreblock.encode(given_rows)
+    size = scoreblock.history_bytes(data[: scoreblock.HEAD_BYTES])
+    assert size is not None
+    found = history.unpack(data[scoreblock.HEAD_BYTES : scoreblock.HEAD_BYTES + size])
+    for wanted in (History.of(given_rows), History.of(scoreblock.decode(data))):
+        assert found.words == wanted.words
+        for name in COLUMNS:
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), name)
+
+
+@given(st.floats(0, 1))
+def test_what_is_decided_on_is_kept_bit_for_bit(p: float) -> None:
+    kept = rounding.kept_p(p)
+    row = ScoreRow(utc_s=1.0, index=1, state=State.NORMAL, p_value=kept, event_p=kept)
+    (found,) = scoreblock.decode(scoreblock.encode([row]))
+    assert (found.p_value, found.event_p) == (kept, kept)
+    assert kept == pytest.approx(max(p, 1e-300), rel=0.012)
+
+
+FIRST_VERSION = (  # three windows as the first version of the format wrote them
+    "eNptUNtuwyAM/RXE62gU0nZR+9in/cM0RSR4HZqBLSbVlqj/PsPUy0NDZPDxsX3sRVIaXTiS3L/KEEdvUCrJ/0mzMSEyECfKb4Qx"
+    "8Y3xKDygmMWuqveiqerVptLi82UWTzthD0wJMXWGCIhMj8AAOYQwgHxTckpD53M33da3T20vhikuWPhhRqu00uxTMgnYr9VaPbOP"
+    "cAIs/kZl/vdk0KXfXJMzWkZ6Q4Au5KRG8WFoBEMxFM62VC1VOtu/ZzGrhtv/G90UEV+MroskFSZERsD3YC3vqsuxDKqr4bCH4cME"
+    "R/5x+JZtHQ+Ut/GAZSHBkOLImpa86c7nSRd5l6Mr3kPV6EvKXGbaXWXm7ps74efz+Q9auZUM"
+)
+
+
+def test_a_block_of_the_first_version_is_still_read(tmp_path: Path) -> None:
+    data = base64.b64decode(FIRST_VERSION)
+    found = scoreblock.decode(data)
+    states = [(7, State.NORMAL), (8, State.ANOMALOUS), (9, State.NOT_ASSESSABLE)]
+    assert [(row.index, row.state) for row in found] == states
+    assert found[1].reason == "log mel z 9.0: 2.0-4.1 kHz +9 dB"
+    assert found[1].detectors == {"log_mel": (3.21, 9.0, pytest.approx(1e-5))}
+    with Store(tmp_path) as store:
+        store.add_score("m1", normal_window(0, np.random.default_rng(1)), "v1")
+        store.flush()
+        insert = "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, data) VALUES (1, 0, 9e12, 3, ?)"
+        store._database.write(lambda db: db.execute(insert, (data,)), durable=False)
+        past = next(iter(store.history("m1")))
+    assert past.index.tolist() == [7, 8, 9, 0]
+    assert past.p.tolist()[:3] == [30, 500, history.NONE]
+    assert [past.words[i] for i in past.operating] == ["", "", "", ""]
+    assert past.event_p.tolist()[:3] == [history.NONE] * 3
+
+
+def test_the_history_comes_in_the_order_of_the_windows(tmp_path: Path) -> None:
+    """Also over several blocks, a restart and a clock that was set back; by time as far as it is asked for."""
+    rng = np.random.default_rng(1)
+    count = 2 * scores.BLOCK_WINDOWS + 100
+    with Store(tmp_path) as store:
+        for offset_s in (0.0, -7200.0):
+            for i in range(count):
+                store.add_score("m1", normal_window(i, rng, utc_s=UTC_S + offset_s), "v7")
+        past = History.joined(list(store.history("m1")))
+        assert past.index.tolist() == [*range(count), *range(count)]
+        assert past.utc_s[0] > past.utc_s[count]
+        since = UTC_S + 5 * (count - 10)
+        some = History.joined(list(store.history("m1", since)))
+        assert some.index.tolist() == past.index[past.utc_s >= since].tolist() == list(range(count - 10, count))
+        assert list(store.history("unknown")) == []
+
+
 def test_a_damaged_block_is_a_clear_error() -> None:
     data = scoreblock.encode([ScoreRow(utc_s=1.0, index=1, state=State.NORMAL)])
-    for bad in (b"", data[:-3], b"\0" * 20):
+    for bad in (b"", data[:3], data[:40], data[:-3], b"\0" * 20, b"\x78" * 20):
         with pytest.raises(ValueError, match="damaged block"):
             scoreblock.decode(bad)
 

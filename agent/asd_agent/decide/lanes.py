@@ -39,6 +39,16 @@ class ChangedLane:
         self._foreign_since_s = self._foreign_last_s = -math.inf
         self.unknown: Unknown | None = None
 
+    @property
+    def holding(self) -> bool:
+        """Windows wait until it is clear what they are."""
+        return bool(self._held)
+
+    @property
+    def passing(self) -> bool:
+        """Deviating windows go straight through to the alarm."""
+        return self._passing
+
     def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
         """A result -> the results that go to the alarm now, in order: none while it is unclear what they are."""
         self._follow(result)

@@ -2,6 +2,7 @@
 
 from asd_agent.store.clips import clip_path
 from asd_agent.store.evidence import Evidence
+from asd_agent.store.history import History
 from asd_agent.store.outbox import Outbox
 from asd_agent.store.reader import Reader
 from asd_agent.store.records import Message, OutboxItem, ScoreRow, StoreHealth
@@ -9,6 +10,7 @@ from asd_agent.store.store import Store
 
 __all__ = [
     "Evidence",
+    "History",
     "Message",
     "Outbox",
     "OutboxItem",

@@ -11,11 +11,13 @@ from types import TracebackType
 import msgspec
 
 from asd_agent.errors import StoreError
-from asd_agent.store import scoreblock
+from asd_agent.store import history, scoreblock
+from asd_agent.store.history import History
 from asd_agent.store.records import ScoreRow
 from asd_agent.types import AlarmEvent, AlarmState
 
 NO_END_UTC_S = 1e12
+HISTORY_BLOCKS = 336  # two weeks at a hop of 5 s
 
 
 class Reader:
@@ -64,6 +66,19 @@ class Reader:
         found.sort(key=lambda row: row.utc_s)
         return found if limit is None else found[max(len(found) - limit, 0) :]
 
+    def history(self, machine: str, since_utc_s: float = 0.0, until_utc_s: float = NO_END_UTC_S) -> Iterator[History]:
+        """The windows of a machine that start in [since, until], in the order in which they were judged, some weeks at
+        a time."""
+        with self._connection() as db:
+            parts: list[History] = []
+            for part in _histories(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
+                parts.append(part.between(since_utc_s, until_utc_s))
+                if len(parts) == HISTORY_BLOCKS:
+                    yield History.joined(parts)
+                    parts = []
+            if parts:
+                yield History.joined(parts)
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         if not self.path.exists():
@@ -81,6 +96,34 @@ class Reader:
         finally:
             if db is not None:
                 db.close()
+
+
+def _histories(db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[History]:
+    found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
+    if found is None:
+        return
+    blocks = db.execute(
+        "SELECT id FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ? ORDER BY id",
+        (*found, since_ms, until_ms),
+    ).fetchall()
+    for (block,) in blocks:
+        yield _history(db, block)
+    tail = db.execute(
+        "SELECT row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ? ORDER BY id",
+        (*found, since_ms, until_ms),
+    ).fetchall()
+    if tail:
+        yield History.of([msgspec.json.decode(row, type=ScoreRow) for (row,) in tail])
+
+
+def _history(db: sqlite3.Connection, block: int) -> History:
+    """Of one block, without reading the rest of it."""
+    with db.blobopen("score_blocks", "data", block, readonly=True) as blob:
+        size = scoreblock.history_bytes(blob.read(scoreblock.HEAD_BYTES))
+        if size is not None:
+            return history.unpack(blob.read(size))
+        blob.seek(0)
+        return scoreblock.decode_history(blob.read())
 
 
 def _newest_first(db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[list[ScoreRow]]:

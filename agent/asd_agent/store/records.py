@@ -41,6 +41,11 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
     detectors: dict[str, tuple[float, float, float]] = {}  # name -> (distance, z, p)
     baseline: str = ""
     reason: str = ""
+    operating: str = ""
+    foreign: str = ""
+    event_p: float | None = None
+    event_at_s: float | None = None
+    not_running: bool = False
 
     @property
     def score(self) -> float | None:
@@ -63,6 +68,11 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
             detectors={d.name: (d.distance, d.z, d.p_value) for d in result.detectors},
             baseline=baseline,
             reason=result.reason,
+            operating=result.operating,
+            foreign=result.foreign,
+            event_p=result.event_p,
+            event_at_s=result.event_at_s,
+            not_running=result.not_running,
         )
 
 

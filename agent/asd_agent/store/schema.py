@@ -32,6 +32,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # What the broker must hold after a reconnect: the newest retained message of each topic.
         "CREATE TABLE retained (topic TEXT PRIMARY KEY, payload BLOB NOT NULL)",
     ),
+    (),  # blocks of scores in their second version: an older agent must not read them
 )
 
 KEPT_TABLES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +15,7 @@ from asd_agent.errors import StoreError
 from asd_agent.store import alarms, outbox, salvage, scores
 from asd_agent.store.alarms import AlarmLog
 from asd_agent.store.database import Database
+from asd_agent.store.history import History
 from asd_agent.store.lock import StateLock
 from asd_agent.store.outbox import Outbox
 from asd_agent.store.reader import NO_END_UTC_S, Reader
@@ -91,6 +92,10 @@ class Store(Reader):
     ) -> list[ScoreRow]:
         self.flush()
         return super().scores(machine, since_utc_s, until_utc_s, limit)
+
+    def history(self, machine: str, since_utc_s: float = 0.0, until_utc_s: float = NO_END_UTC_S) -> Iterator[History]:
+        self.flush()
+        return super().history(machine, since_utc_s, until_utc_s)
 
     def commit_event(self, event: AlarmEvent, state: AlarmState, messages: Sequence[Message] = ()) -> bool:
         """`commit_events` of one."""

@@ -1,0 +1,6 @@
+"""What the alarm would have done with other settings: stored windows through the lanes and the alarm that run live."""
+
+from asd_agent.whatif.episodes import Episode, episodes
+from asd_agent.whatif.replay import Replay
+
+__all__ = ["Episode", "Replay", "episodes"]

@@ -1,0 +1,158 @@
+"""Stored windows of one machine through lanes and alarm again, under the settings of today.
+
+`Replay` does what the daemon does, with the same classes: a window is normal or deviates by the thresholds, the lanes
+say what votes, the alarm decides. A restart of the daemon, another baseline and what people did (acknowledged, shelved)
+come at the places where they were.
+
+A year of one machine has six million windows, and in nearly all of them nothing can happen: those are left out (see
+`screen`). That both ways give the same is a property test.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+import numpy as np
+
+from asd_agent import config
+from asd_agent.baseline import Manifest
+from asd_agent.decide.alarm import Alarm
+from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.lanes import ChangedLane, EventLane
+from asd_agent.errors import UsageError
+from asd_agent.store.history import History
+from asd_agent.types import AlarmEvent, AlarmState, EventKind
+from asd_agent.whatif.screen import Judge, Screen, Stretch
+
+
+class Replay:
+    """Not thread-safe. `feed` it the history of a machine in order, then `finish`."""
+
+    def __init__(
+        self,
+        machine: config.Machine,
+        manifest: Callable[[str], Manifest | None],
+        commands: Iterable[AlarmEvent] = (),
+        *,
+        screened: bool = True,
+    ) -> None:
+        """`manifest` of a version, None when it is gone: its windows are left out and counted in `lost`. `commands`:
+        the events of people, in order of time. `screened`: False goes through every single window."""
+        self._machine = machine
+        self._manifest = manifest
+        self._commands = deque(c for c in commands if c.kind in _ACTS)
+        self._screened = screened
+        self._alarm = Alarm(machine, None, AlarmState())
+        self._judge: Judge | None = None
+        self._version: str | None = None
+        self._last_index = -1
+        self.windows = 0
+        self.judged = 0
+        self.stepped = 0  # windows that were gone through one by one
+        self.lost: dict[str, int] = {}  # version -> windows
+        self.limits: Thresholds | None = None  # of the newest baseline
+
+    @property
+    def state(self) -> AlarmState:
+        return self._alarm.state
+
+    def feed(self, history: History) -> list[AlarmEvent]:
+        """The next windows -> the events of the alarm."""
+        found: list[AlarmEvent] = []
+        for first, end in self._stretches(history):
+            found += self._obey(float(history.utc_s[first]) + self._machine.window_s)
+            version = history.words[history.baseline[first]]
+            self._begin(version, int(history.index[first]))
+            self._last_index = int(history.index[end - 1])
+            self.windows += end - first
+            if version and self._judge is None:
+                self.lost[version] = self.lost.get(version, 0) + end - first
+            else:
+                found += self._go_through(Stretch(history, first, end, self._judge, self._machine.window_s))
+        return found
+
+    def finish(self) -> list[AlarmEvent]:
+        """What people did after the last window."""
+        return self._obey(np.inf)
+
+    # -- what interrupts the row of windows
+
+    def _stretches(self, history: History) -> list[tuple[int, int]]:
+        """(first, end) of windows of one baseline without a restart, a command or a clock set back between them."""
+        if not len(history):
+            return []
+        cuts = np.ones(len(history), bool)
+        cuts[1:] = (np.diff(history.baseline) != 0) | (np.diff(history.index) <= 0) | (np.diff(history.utc_s) < 0)
+        ends_s = np.maximum.accumulate(history.utc_s + self._machine.window_s)
+        at = np.searchsorted(ends_s, [c.utc_s for c in self._commands], side="right")
+        cuts[at[at < len(cuts)]] = True
+        firsts = np.flatnonzero(cuts).tolist()
+        return list(zip(firsts, [*firsts[1:], len(history)], strict=True))
+
+    def _begin(self, version: str, index: int) -> None:
+        """Lanes and alarm for a stretch, as the daemon makes them at its start and for another baseline."""
+        restarted = index <= self._last_index
+        if restarted:  # the votes before an interruption of unknown length are void
+            self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
+        if version == self._version and not restarted:
+            return
+        manifest = self._manifest(version) if version else None
+        self._version, self._judge = version, None
+        if manifest is not None:
+            self.limits = manifest.thresholds(self._machine)
+            per_hour = max(state.events_per_hour for state in manifest.states)
+            self._judge = Judge(
+                self.limits,
+                ChangedLane(self._machine),
+                EventLane(self._machine, per_hour, manifest.report.seconds),
+            )
+        self._alarm = Alarm(self._machine, self._judge.limits if self._judge else None, self._alarm.state)
+
+    def _obey(self, before_utc_s: float) -> list[AlarmEvent]:
+        """What people did until then, where it has a meaning now: an alarm that is not there cannot be acknowledged."""
+        found: list[AlarmEvent] = []
+        while self._commands and self._commands[0].utc_s < before_utc_s:
+            command = self._commands.popleft()
+            try:
+                found += _ACTS[command.kind](self._alarm, command)
+            except UsageError:
+                continue
+        return found
+
+    # -- windows
+
+    def _go_through(self, stretch: Stretch) -> list[AlarmEvent]:
+        found: list[AlarmEvent] = []
+        screen = Screen(stretch, self._machine, self._judge.limits if self._judge else None)
+        self.judged += screen.judged
+        i = 0
+        while i < len(stretch):
+            if self._screened and (to := screen.past(i, self._alarm.state, self._judge)) > i:
+                i = to
+                if screen.votes_at(i):  # the margin brings all that count; older ones would be counted beside them
+                    self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
+            found += self._step(stretch, i)
+            i += 1
+            self.stepped += 1
+        return found
+
+    def _step(self, stretch: Stretch, i: int) -> list[AlarmEvent]:
+        """As `service.lanes` and `Monitor.score` do it."""
+        result = stretch.result(i)
+        if self._judge is None:
+            return list(self._alarm.update(result, True))
+        self._judge.events.update(result)
+        votes = [self._judge.events.vote(r, self._judge.limits.alert_p) for r in self._judge.changed.admit(result)]
+        return [event for vote in votes for event in self._alarm.update(vote, True)]
+
+
+_Act = Callable[[Alarm, AlarmEvent], tuple[AlarmEvent, ...]]
+_ACTS: dict[EventKind, _Act] = {
+    EventKind.ACKNOWLEDGED: lambda alarm, c: alarm.acknowledge(c.by, c.comment, c.utc_s, True),
+    EventKind.SHELVED: lambda alarm, c: alarm.shelve(c.until_utc_s, c.reason, c.by, c.utc_s, True),
+    EventKind.UNSHELVED: lambda alarm, c: alarm.unshelve(c.by, c.reason, c.utc_s, True),
+    EventKind.OUT_OF_SERVICE: lambda alarm, c: alarm.out_of_service(True, c.by, c.reason, c.utc_s, True),
+    EventKind.IN_SERVICE: lambda alarm, c: alarm.out_of_service(False, c.by, c.reason, c.utc_s, True),
+}

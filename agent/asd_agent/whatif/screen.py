@@ -1,0 +1,184 @@
+"""Where in a row of stored windows something may happen to the alarm, and which windows can be left out.
+
+Nothing happens while the votes cannot reach their number. The number of deviating windows among the last n windows
+bounds that of the votes from above: the lanes only hold back or drop deviating windows, and every normal one votes. The
+counts that end an alarm, and those of the higher level, are bounded over n (span + 1) windows: of up to `span` windows
+that overlap a single one may vote (`ChangedLane`).
+
+Gone through one by one are therefore
+
+* what may complete a count at the present level, and the margin before it: in it the last votes are cast again;
+* the beginning of each run of windows that are judged, off, not assessable or learning: votes reach back across;
+* sudden moments and recognised foreign sounds, and the margin behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from asd_agent import config
+from asd_agent.decide.alarm import STEADY_WINDOWS
+from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.lanes import ChangedLane, EventLane
+from asd_agent.decide.states import OFF
+from asd_agent.store.history import NONE, STATES, History
+from asd_agent.store.rounding import p_of
+from asd_agent.types import AlarmState, Level, Quality, State, WindowResult
+
+Bools = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
+
+_P = np.array([p_of(code) for code in range(30_001)] + [np.nan])  # by code; the last one for NONE
+_NORMAL, _ANOMALOUS, _OFF = (STATES.index(s) for s in (State.NORMAL, State.ANOMALOUS, State.OFF))
+_UNHEARD = Quality(reasons=(), level_dbfs=0.0, peak=0.0, dc=0.0, clipped=0.0)  # neither lanes nor alarm look at it
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the settings make of a baseline, with the lanes that begin anew with it."""
+
+    limits: Thresholds
+    changed: ChangedLane
+    events: EventLane
+
+
+class Stretch:
+    """Windows [n] of one baseline, normal or deviating by the limits of today (`judge` None: still learning)."""
+
+    def __init__(self, history: History, first: int, end: int, judge: Judge | None, window_s: float) -> None:
+        part = slice(first, end)
+        self.utc_s, self.index = history.utc_s[part], history.index[part]
+        self.p = _P[history.p[part]]
+        self.event_p = _P[history.event_p[part]]
+        self.event_ms = history.event_ms[part]
+        self.operating, self.foreign = history.operating[part], history.foreign[part]
+        self._words, self._window_s = history.words, window_s
+        self.state = history.state[part]
+        if judge is not None:
+            self.state = self._judged(history.not_running[part], judge.limits.alert_p)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def result(self, i: int) -> WindowResult:
+        """As the pipeline gave it, as far as lanes and alarm look at it."""
+        return WindowResult(
+            index=int(self.index[i]),
+            start_s=0.0,
+            duration_s=self._window_s,
+            utc_s=float(self.utc_s[i]),
+            origin="",
+            state=STATES[self.state[i]],
+            quality=_UNHEARD,
+            p_value=_or_none(self.p[i]),
+            operating=self._words[self.operating[i]],
+            foreign=self._words[self.foreign[i]],
+            event_p=_or_none(self.event_p[i]),
+            event_at_s=None if self.event_ms[i] == NONE else float(self.event_ms[i]) / 1000,
+        )
+
+    def _judged(self, not_running: Bools, alert_p: float) -> npt.NDArray[np.int64]:
+        """The rule of `Pipeline.judge`."""
+        known = ~np.isnan(self.p) & ~not_running & np.isin(self.state, (_NORMAL, _ANOMALOUS, _OFF))
+        known &= ~((self.state == _OFF) & self._is(self.operating, ""))  # stored by an older version: by its level
+        calm = np.where(self._is(self.operating, OFF), _OFF, _NORMAL)
+        return np.where(known, np.where(self.p <= alert_p, _ANOMALOUS, calm), self.state)
+
+    def _is(self, column: npt.NDArray[np.int64], word: str) -> Bools:
+        return np.asarray(column == (self._words.index(word) if word in self._words else -1), bool)
+
+    @property
+    def is_foreign(self) -> Bools:
+        return np.asarray(~self._is(self.foreign, ""), bool)
+
+
+class Screen:
+    """Of one stretch. `past` is asked before every window that is gone through, none left out."""
+
+    def __init__(self, stretch: Stretch, machine: config.Machine, limits: Thresholds | None) -> None:
+        raise_k, raise_n = config.votes(machine.alarm.window_votes, "window_votes")
+        clear_k, clear_n = config.votes(machine.alarm.clear_votes, "clear_votes")
+        span = math.ceil(machine.window_s / machine.hop_s)
+        self._margin = max(raise_n, clear_n) * (span + 1) + span + 2
+        state, p = stretch.state, stretch.p
+        self._normal: Places = np.flatnonzero(state == _NORMAL)
+        self._mode = np.where(state == _ANOMALOUS, _NORMAL, state)
+        self._judged = self._mode == _NORMAL
+        sudden = (stretch.event_p <= machine.alarm.event_p) & ~stretch.is_foreign
+        special = sudden | ((state == _ANOMALOUS) & stretch.is_foreign) | (self._judged & np.isnan(p))
+        always = self._beginnings() | (_since(special) < self._margin)
+        if limits is None:
+            quiet = np.zeros(len(stretch), bool)
+            self._looks = {level: np.flatnonzero(always | quiet) for level in Level}
+        else:
+            alert, danger = self._judged & (p <= limits.alert_p), self._judged & (p <= limits.danger_p)
+            below, out = self._judged & (p > limits.alert_clear_p), self._judged & (p > limits.danger_clear_p)
+            wide, long = raise_n * (span + 1), clear_n * (span + 1)
+            rising = _count(_count(alert, raise_n) >= raise_k, span + 2) > 0  # held back for up to a span
+            worse = _count(_count(danger, wide) >= raise_k, span + 2) > 0
+            gone = _count(_count(below, long) >= clear_k, span + 2) > 0
+            better = _count(_count(out, long) >= clear_k, span + 2) > 0
+            self._looks = {
+                Level.NORMAL: np.flatnonzero(always | rising),
+                Level.ALERT: np.flatnonzero(always | worse | gone),
+                Level.DANGER: np.flatnonzero(always | better),
+            }
+        self._plain_until = 0
+
+    def past(self, i: int, alarm: AlarmState, judge: Judge | None) -> int:
+        """The next window from i on that has to be gone through: those before it change nothing."""
+        if alarm.mode_windows or STATES[self._mode[i]] is not alarm.mode:
+            return i
+        if judge is not None and judge.changed.holding:
+            return i
+        looks = self._looks[alarm.level if alarm.active else Level.NORMAL]
+        at = int(np.searchsorted(looks, i))
+        look = int(looks[at]) if at < len(looks) else len(self._mode)
+        if not self._judged[i] or judge is None:
+            return max(look - 1, i)  # the last one settles the lanes
+        if judge.events.count >= judge.events.allowed:
+            self._plain_until = i + self._margin  # its votes stay that long
+        if i < self._plain_until:
+            return i
+        target = look - self._margin
+        if target <= i:
+            return i
+        before = int(np.searchsorted(self._normal, target, side="right"))
+        normal = int(self._normal[before - 1]) if before else -1
+        if normal >= i:
+            return normal  # it settles the lanes
+        return target if judge.changed.passing else i  # deviating all along
+
+    @property
+    def judged(self) -> int:
+        """Windows that could be judged."""
+        return int(self._judged.sum())
+
+    def votes_at(self, i: int) -> bool:
+        return bool(self._judged[i])
+
+    def _beginnings(self) -> Bools:
+        change = np.ones(len(self._mode), bool)
+        change[1:] = self._mode[1:] != self._mode[:-1]
+        return _since(change) < np.where(self._judged, self._margin, STEADY_WINDOWS + 2)
+
+
+def _since(marks: Bools) -> npt.NDArray[np.int64]:
+    """[n]: windows since the last mark; very many where there was none."""
+    places = np.arange(len(marks), dtype=np.int64)
+    return places - np.maximum.accumulate(np.where(marks, places, -(1 << 40)))
+
+
+def _count(marks: Bools, length: int) -> npt.NDArray[np.int64]:
+    """[n]: marks among the last `length` windows."""
+    total = np.cumsum(marks, dtype=np.int64)
+    total[length:] -= total[:-length].copy() if length < len(marks) else 0
+    return total
+
+
+def _or_none(p: float) -> float | None:
+    return None if math.isnan(p) else float(p)
