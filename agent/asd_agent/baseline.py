@@ -217,6 +217,13 @@ class BaselineStore:
             raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
         return Baseline(manifest=manifest, arrays=arrays)
 
+    def checksum(self, version: str) -> str:
+        """sha256 of its SHA256SUMS, which hold those of its files; empty when there is no such baseline."""
+        try:
+            return hashlib.sha256((self.folder / "baselines" / version / "SHA256SUMS").read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
     def active(self) -> Baseline | None:
         version = self.pointers().active
         return None if version is None else self.load(version)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from asd_agent import config, mechanism
 from asd_agent.baseline import (
+    Arrays,
     Baseline,
     DetectorCalibration,
     Foreign,
@@ -29,9 +30,10 @@ from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.states import OFF
 from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
 from asd_agent.errors import CalibrationError, EndOfSource, SourceError
+from asd_agent.normals import WINDOWS, places
 from asd_agent.pipeline import OperatingState, Pipeline
 from asd_agent.recordings import recorded_windows
-from asd_agent.types import Description
+from asd_agent.types import Description, Window
 from asd_agent.verdict import StateFit, report, seconds, select
 from asd_agent.window import Windower
 
@@ -57,9 +59,11 @@ def describe_recordings(
 
 
 def describe_live(
-    pipeline: Pipeline, machine: config.Machine, duration_s: float, progress: Progress = lambda *_: None
-) -> list[Description]:
-    """Windows of the machine's own source until `duration_s` of sound is heard, or a finite source ends.
+    pipeline: Pipeline, machine: config.Machine, duration_s: float, progress: Progress = lambda *_: None,
+    hear: Callable[[Window], None] = lambda _: None,
+) -> list[Description]:  # fmt: skip
+    """Windows of the machine's own source until `duration_s` of sound is heard, or a finite source ends; `hear` is told
+    of each.
 
     Raises SourceError when the source delivers nothing.
     """
@@ -78,7 +82,9 @@ def describe_live(
                 continue
             last_frame = time.monotonic()
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
-            found += [pipeline.describe(window) for window in windower.push(block, machine.source.channel)]
+            for window in windower.push(block, machine.source.channel):
+                found.append(pipeline.describe(window))
+                hear(window)
             heard_s += len(block.samples) / block.rate_hz
             progress(min(heard_s / duration_s, 1.0), f"{len(found)} windows")
     return found
@@ -125,7 +131,8 @@ def build(
         ),
         report=report(machine, selection, fits),
     )
-    return Baseline(manifest=manifest, arrays={k: v for f in fits for k, v in f.arrays.items()})
+    arrays = {k: v for f in fits for k, v in {**f.arrays, **_places(f)}.items()}
+    return Baseline(manifest=manifest, arrays=arrays)
 
 
 def extend(
@@ -165,7 +172,7 @@ def extend(
             states=[*manifest.states, fit.calibration],
             report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
         ),
-        arrays={**baseline.arrays, **fit.arrays},
+        arrays={**baseline.arrays, **fit.arrays, **_places(fit)},
     )
 
 
@@ -200,7 +207,8 @@ def _states(
     if bands is None:
         label = np.zeros(len(usable), np.intp)
     else:
-        label = states.discover(embeddings(usable, bands), levels, session, machine.hop_s)
+        overlap = math.ceil(machine.window_s / machine.hop_s)
+        label = states.discover(embeddings(usable, bands), levels, session, machine.hop_s, overlap)
     count = int(label.max()) + 1
     label = np.where(_at_a_change(label, session), -1, label) if count > 1 else label
     known = states.names([float(np.median(levels[label == s])) for s in range(count)])
@@ -271,6 +279,13 @@ def _fit_extension(name: str, source: StateCalibration, state: OperatingState, w
     )
     arrays = {k: v for d, _ in fitted for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
     return StateFit(calibration, windows, [fusion.score(row) for row in z], arrays)
+
+
+def _places(fit: StateFit) -> Arrays:
+    """Where its windows came from; the bank of a borrowed state does not hold them in their order."""
+    if fit.calibration.extends:
+        return {}
+    return prefixed(f"{fit.calibration.name}/{WINDOWS}", places(fit.windows))
 
 
 def _decides(name: str, mode: str) -> bool:

@@ -17,7 +17,7 @@ from asd_agent import bank, mechanism
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
-from asd_agent.encode.evidence import describe
+from asd_agent.encode.evidence import band, describe
 from asd_agent.encode.meta import Output
 from asd_agent.types import Description, DetectorScore, Floats
 
@@ -38,6 +38,9 @@ class Detector(Protocol):
 
     def explain(self, description: Description) -> str:
         """Which part of the sound moved; empty where that cannot be said."""
+
+    def band(self, description: Description) -> tuple[float, float] | None:
+        """From and to in Hz of the part of the spectrum that moved most; None where that cannot be said."""
 
     def arrays(self) -> Arrays: ...
 
@@ -117,6 +120,14 @@ class EmbeddingDetector:
     def explain(self, description: Description) -> str:
         return describe(self.output, self.normal.beyond(description.embeddings[self.name]))
 
+    def band(self, description: Description) -> tuple[float, float] | None:
+        return band(self.output, self.normal.beyond(description.embeddings[self.name]))
+
+    def nearest(self, description: Description, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+        """Distances and rows of the calibration windows that are nearest, in rising order; empty where the bank does
+        not hold them one by one."""
+        return bank.nearest(self.bank, description.embeddings[self.name], most)
+
     def arrays(self) -> Arrays:
         return self.bank.arrays() | self.normal.arrays()
 
@@ -147,6 +158,12 @@ class MechanismDetector:
         verdict = self.baseline.judge(description.indicators)
         top = verdict.deviations[:2]
         return ", ".join(f"{d.name} {d.value:.3g} (normal {d.normal:.3g})" for d in top)
+
+    def band(self, description: Description) -> tuple[float, float] | None:
+        from asd_agent.mechanism.bands import band_of
+
+        names = [d.name for d in self.baseline.judge(description.indicators).deviations[:2]]
+        return next((found for name in names if (found := band_of(name)) is not None), None)
 
     def arrays(self) -> Arrays:
         return dict(self.baseline.arrays())

@@ -57,8 +57,11 @@ class OperatingState:
     def explain(self, description: Description, scores: tuple[DetectorScore, ...]) -> str:
         """The detector that deviates most, and where."""
         top = max((s for s in scores if s.name in self.fused), key=lambda s: s.z)
-        where = next(d for d in self.detectors if d.name == top.name).explain(description)
+        where = self.detector(top.name).explain(description)
         return f"{top.name.replace('_', ' ')} z {top.z:.1f}" + (f": {where}" if where else "")
+
+    def detector(self, name: str) -> Detector:
+        return next(d for d in self.detectors if d.name == name)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,12 @@ class Pipeline:
                 words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
                 return replace(result, reason="; ".join([*words[:1], result.reason]))
         return result
+
+    def deciding(self, result: WindowResult) -> tuple[OperatingState, str] | None:
+        """The operating state that a result was judged in, and the detector that deviates most; None without both."""
+        state = next((s for s in self.states if s.name == result.operating), None)
+        scores = [s for s in result.detectors if state is not None and s.name in state.fused]
+        return None if state is None or not scores else (state, max(scores, key=lambda s: s.z).name)
 
     @property
     def threshold_score(self) -> float | None:

@@ -101,16 +101,16 @@ class Excerpt:
         """`samples` [n]; the first is frame `begins` of the stretch. `ended`: the stretch ends with the last."""
         self._samples, self._rate_hz, self._begins, self._ended = samples, rate_hz, begins, ended
 
-    def window(self, place: Place, window_s: float, hop_s: float, rates: Iterable[int]) -> Window | None:
+    def window(self, number: int, window_s: float, hop_s: float, rates: Iterable[int]) -> Window | None:
         """The window of that number in the stretch; None when the excerpt lacks some of what it was made from."""
-        start = round(place.number * hop_s * self._rate_hz) - self._begins
+        start = round(number * hop_s * self._rate_hz) - self._begins
         samples = self._samples[max(start, 0) : max(start, 0) + round(window_s * self._rate_hz)]
-        if start < 0 or start + self._begins != place.stretch or len(samples) < round(window_s * self._rate_hz):
+        if start < 0 or len(samples) < round(window_s * self._rate_hz):
             return None
         resampled = {self._rate_hz: samples}
         for rate in rates:
             if rate != self._rate_hz:
-                first = round(place.number * hop_s * rate)
+                first = round(number * hop_s * rate)
                 found = self._resampled(rate, first, round(window_s * rate))
                 if found is None:
                     return None
@@ -119,11 +119,11 @@ class Excerpt:
             samples=samples,
             rate_hz=self._rate_hz,
             resampled=resampled,
-            index=place.number,
+            index=number,
             start_frame=self._begins + start,
             utc_s=0.0,
             monotonic_s=0.0,
-            place=place,
+            place=Place(stretch=self._begins + start, number=number),
         )
 
     def _resampled(self, rate: int, first: int, n: int) -> Samples | None:

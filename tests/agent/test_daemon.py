@@ -64,7 +64,7 @@ def baseline(machine, tmp_path_factory):
 
 class Sink:
     def __init__(self):
-        self.results, self.events, self.states, self.blocks = [], [], [], 0
+        self.results, self.events, self.states, self.rows, self.blocks = [], [], [], [], 0
 
     def introduce(self, monitor):
         self.states.append(monitor.alarm_state)
@@ -76,7 +76,10 @@ class Sink:
         self.events += events
         self.states.append(state)
 
-    def heard(self, monitor, block):
+    def judged(self, monitor, row):
+        self.rows.append(row)
+
+    def heard(self, monitor, block, heard, begun):
         self.blocks += 1
 
 

@@ -25,7 +25,7 @@ SETTINGS = config.Evidence(before_s=2.0, after_s=1.0)
 
 def ramp(start: int, frames: int) -> np.ndarray:
     """Sound in which each frame can be told from the others."""
-    return ((np.arange(start, start + frames) % 30_000) / 32767.0).astype(np.float32)
+    return ((np.arange(start, start + frames) % 30_000) / 32768).astype(np.float32)
 
 
 def feed(evidence: Evidence, start: int, frames: int, gap: bool = False, machine: str = "m1") -> None:
@@ -58,7 +58,10 @@ def test_a_clip_is_what_was_heard_around_the_alarm(
     evidence.maintain()
     samples, clip = clip_of(state_dir, event.evidence)
     before = min(heard, 2 * RATE)
-    np.testing.assert_array_equal(samples, np.round(ramp(heard - before, before + RATE) * 32767).astype(np.int16))
+    np.testing.assert_array_equal(samples, (ramp(heard - before, before + RATE) * 32768).astype(np.int16))
+    np.testing.assert_array_equal(
+        clips.read_sound(state_dir / event.evidence, clip), ramp(heard - before, before + RATE)
+    )
     assert clip.event == event
     assert clip.before_s == before / RATE
     assert clip.after_s == 1.0
@@ -127,7 +130,8 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     for i in range(200):
         feed(evidence, i * 800, 800)
     tape = evidence._tapes["m1"]
-    assert 2 * RATE <= tape.frames == sum(len(samples) for samples, _ in tape.chunks) < 2 * RATE + 800
+    assert 2 * RATE <= tape.frames == sum(len(chunk.samples) for chunk in tape.chunks) < 2 * RATE + 800
+    assert {chunk.samples.dtype for chunk in tape.chunks} == {np.dtype(np.int16)}
     for i in range(50):  # alarms without anybody writing clips
         evidence.attach(alarm_event(f"e{i}", alarm_id=f"a{i}"))
         feed(evidence, i * RATE, RATE)
@@ -140,20 +144,26 @@ def write(state_dir: Path, name: str, age_days: float, frames: int = 50_000) -> 
     event = alarm_event(name, alarm_id=name)
     path = state_dir / clips.clip_path(event)
     clip = Clip(event=event, rate_hz=RATE, start_utc_s=UTC_S, before_s=1.0, after_s=1.0)
-    clips.write_clip(path, rng.integers(-9999, 9999, frames).astype(np.int16), clip)
-    for file in (path, path.with_suffix(".json")):
+    clips.write_clip(path, (rng.integers(-9999, 9999, frames) / 32768).astype(np.float32), clip)
+    path.with_suffix(".png").write_bytes(b"picture")
+    for file in (path, path.with_suffix(".json"), path.with_suffix(".png")):
         os.utime(file, (UTC_S - age_days * 86_400, UTC_S - age_days * 86_400))
     return path
 
 
+def folder_of(path: Path) -> list[Path]:
+    """The files of one clip."""
+    return [path, path.with_suffix(".json"), path.with_suffix(".png")]
+
+
 def test_clips_expire_by_age_and_by_total_size(tmp_path: Path) -> None:
     paths = [write(tmp_path, f"a{age:03d}", age) for age in (100, 91, 89, 50, 10, 1)]
-    size = paths[0].stat().st_size
+    size = sum(file.stat().st_size for file in folder_of(paths[0]))
     folder = tmp_path / "evidence"
     assert clips.expire_clips(folder, UTC_S, max_age_days=90, max_bytes=1e9) == 2
     assert [p.exists() for p in paths] == [False, False, True, True, True, True]
     assert clips.expire_clips(folder, UTC_S, max_age_days=90, max_bytes=2.5 * size) == 2
-    assert sorted(folder.glob("*/*")) == sorted(f for p in paths[4:] for f in (p, p.with_suffix(".json")))
+    assert sorted(folder.glob("*/*")) == sorted(f for p in paths[4:] for f in folder_of(p))
 
 
 def test_a_full_disk_loses_a_clip_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

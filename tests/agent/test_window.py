@@ -208,13 +208,13 @@ def test_a_window_can_be_made_again_from_the_sound_around_it(
     for window in found:
         place = window.place
         begins = max(0, place.stretch - round(reach_s(native, [wanted]) * native) - spare)
-        again = Excerpt(x[begins:], native, begins, ended=True).window(place, 1.0, hop_s, [wanted])
+        again = Excerpt(x[begins:], native, begins, ended=True).window(place.number, 1.0, hop_s, [wanted])
         assert again is not None
         np.testing.assert_array_equal(again.samples, window.samples)
         np.testing.assert_array_equal(again.resampled[wanted], window.resampled[wanted])
         ends = place.stretch + native * 2
         if ends < len(x):
-            cut = Excerpt(x[begins:ends], native, begins, ended=False).window(place, 1.0, hop_s, [wanted])
+            cut = Excerpt(x[begins:ends], native, begins, ended=False).window(place.number, 1.0, hop_s, [wanted])
             assert cut is not None
             np.testing.assert_array_equal(cut.resampled[wanted], window.resampled[wanted])
 
@@ -225,7 +225,7 @@ def test_what_an_excerpt_lacks_is_not_made_up() -> None:
     place = window.place
 
     def again(begins: int, ends: int) -> Window | None:
-        return Excerpt(x[begins:ends], native, begins, ended=False).window(place, 1.0, 0.5, [16_000])
+        return Excerpt(x[begins:ends], native, begins, ended=False).window(place.number, 1.0, 0.5, [16_000])
 
     end = place.stretch + native
     assert again(round(4.9 * native), len(x)) is not None  # its resampler began there

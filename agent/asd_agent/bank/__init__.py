@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from asd_agent.bank.base import Arrays, Bank
@@ -23,8 +24,9 @@ from asd_agent.bank.smote import smote
 from asd_agent.bank.two_bank import TwoBank
 from asd_agent.bank.whitened import Whitened
 from asd_agent.errors import BaselineError, CalibrationError
+from asd_agent.types import Floats
 
-__all__ = ["KINDS", "Arrays", "Bank", "around", "fit", "from_arrays", "memmixup", "smote", "transductive"]
+__all__ = ["KINDS", "Arrays", "Bank", "around", "fit", "from_arrays", "memmixup", "nearest", "smote", "transductive"]
 
 _FIT: dict[str, Callable[..., Bank]] = {
     "whitened": Whitened.fit,
@@ -68,3 +70,10 @@ def around(model: Bank, x: npt.ArrayLike) -> Bank:
     if not isinstance(model, Whitened | Nearest):
         raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
     return model.around(x)
+
+
+def nearest(model: Bank, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """q [dim] -> distances and rows of the nearest `most` normals, in rising order; empty for a bank without rows."""
+    if isinstance(model, Whitened | Nearest):
+        return model.neighbours(q, most)
+    return np.zeros(0), np.zeros(0, np.intp)

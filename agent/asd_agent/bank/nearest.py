@@ -36,6 +36,11 @@ class Nearest:
         """q [m, dim] -> [m]: Euclidean in units of the embedding, or 1 - cos from 0 to 2."""
         return self.memory.mean_of_nearest(queries(q, self.memory.dim), self.k)
 
+    def neighbours(self, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+        """q [dim] -> distances [most] and rows of the nearest, in the order of `fit`."""
+        near, index = self.memory.nearest(query(q, self.memory.dim)[None], most)
+        return near[0], index[0]
+
     def deviation(self, q: npt.ArrayLike) -> Floats:
         return self.memory.deviation(query(q, self.memory.dim))
 

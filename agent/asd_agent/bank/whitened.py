@@ -54,6 +54,12 @@ class Whitened:
         near, _ = self.memory.nearest(inside)
         return np.asarray(np.sqrt(near[:, 0] ** 2 + outside), dtype=np.float64)
 
+    def neighbours(self, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+        """q [dim] -> distances [most] and rows of the nearest, in the order of `fit`."""
+        inside, outside = self.whitening.split((query(q, len(self.mean)) - self.mean)[None] / self.scale * self.weights)
+        near, index = self.memory.nearest(inside, most)
+        return np.asarray(np.sqrt(near[0] ** 2 + outside[0]), np.float64), index[0]
+
     def deviation(self, q: npt.ArrayLike) -> Floats:
         standard = (query(q, len(self.mean)) - self.mean) / self.scale * self.weights
         _, index = self.memory.nearest(self.whitening.inside(standard[None]))

@@ -13,16 +13,11 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
+from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, BaselineError
 from asd_agent.pipeline import open_pipeline
 from asd_agent.recordings import recorded_windows
-from asd_agent.types import WindowResult
-
-COLUMNS = [
-    "file", "start_s", "duration_s", "state", "quality", "score", "p_value", "level",
-    "embedding_distance", "embedding_p", "mechanism_p", "reason", "operating", "foreign", "event_p", "event_at_s",
-]  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,42 +35,15 @@ def run(args: argparse.Namespace) -> int:
     with _output(args.output) as file:
         writer = csv.writer(file, lineterminator="\n")
         detectors = list(baseline.manifest.detectors)
-        writer.writerow(COLUMNS + [f"{what}_{name}" for name in detectors for what in ("distance", "p")])
+        writer.writerow(header(detectors))
         for path in _progress(files, args.output):
             try:
                 for window in recorded_windows(path, target, pipeline.rates):
-                    writer.writerow(_row(path, pipeline.step(window), detectors))
+                    writer.writerow(row(path, pipeline.step(window), detectors))
             except AsdError as exc:
                 failed += 1
                 print(f"asd-agent: {exc}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _row(path: Path, result: WindowResult, detectors: list[str]) -> list[Any]:
-    scores = {d.name: d for d in result.detectors}
-    return [
-        path,
-        f"{result.start_s:.3f}",
-        f"{result.duration_s:.3f}",
-        result.state.value,
-        " ".join(result.quality.reasons) or "ok",
-        _number(result.score),
-        _number(result.p_value),
-        result.level.value,
-        _number(result.embedding_distance),
-        _number(result.embedding_p),
-        _number(result.mechanism_p),
-        result.reason,
-        result.operating,
-        result.foreign,
-        _number(result.event_p),
-        _number(result.event_at_s),
-        *(_number(getattr(scores.get(n), what, None)) for n in detectors for what in ("distance", "p_value")),
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
 
 
 def _output(path: str | None) -> contextlib.AbstractContextManager[TextIO]:

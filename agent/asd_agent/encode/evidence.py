@@ -41,6 +41,27 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
     """
     if len(deviation) != output.dim:
         raise ValueError(f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}")
+    found = _all_stretches(output, deviation)
+    strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
+    if strong:
+        return ", ".join(_words(s) for s in strong)
+    return f"many small changes, most: {_words(found[0])}" if found else ""
+
+
+def band(output: Output, deviation: Array) -> tuple[float, float] | None:
+    """From and to in Hz of the part of the spectrum that deviates most; None where the values tell none."""
+    found = [s for s in _all_stretches(output, deviation) if s.axis.quantity != "modulation"]
+    if not found:
+        return None
+    hz = found[0].axis.values
+    first, last = found[0].first, found[0].last
+    low = (hz[first - 1] + hz[first]) / 2 if first > 0 else hz[first] * 0.9
+    high = (hz[last] + hz[last + 1]) / 2 if last + 1 < len(hz) else hz[last] * 1.1
+    return float(low), float(high)
+
+
+def _all_stretches(output: Output, deviation: Array) -> list[_Stretch]:
+    """Of all axes, the heaviest first."""
     found: list[_Stretch] = []
     start = 0
     for axis in output.axes:
@@ -48,10 +69,7 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
         found.extend(_stretches(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
         start += len(axis.values)
     found.sort(key=lambda s: -s.weight)
-    strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
-    if strong:
-        return ", ".join(_words(s) for s in strong)
-    return f"many small changes, most: {_words(found[0])}" if found else ""
+    return found
 
 
 def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:

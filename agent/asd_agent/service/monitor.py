@@ -19,18 +19,22 @@ from asd_agent.calibrate import build, describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
+from asd_agent.normals import Keeper
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
+from asd_agent.replay import judged, made_with
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.lanes import Lanes
+from asd_agent.store.clips import Judged
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
-from asd_agent.window import Windower
+from asd_agent.window import Windower, reach_s
 
 SPEED_HOLDS_S = 120.0  # after the last message on the speed topic
 if TYPE_CHECKING:
     from asd_agent.mechanism.speed import Speed
 
+SPARE_VOTES = 2  # windows that are judged, but for which the vote is held back
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
 DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
 log = structlog.get_logger()
@@ -40,9 +44,10 @@ class Sink(Protocol):
     """Where a machine's results and transitions go: the store and, through it, the broker."""
 
     def introduce(self, monitor: Monitor) -> None: ...
+    def judged(self, monitor: Monitor, row: Judged) -> None: ...
     def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
-    def heard(self, monitor: Monitor, block: Block) -> None: ...
+    def heard(self, monitor: Monitor, block: Block, heard: int, begun: int) -> None: ...
 
 
 class Monitor:
@@ -74,9 +79,13 @@ class Monitor:
         self._queue: deque[Window] = deque()
         self._queue_lock = threading.Lock()
         self._windower: Windower | None = None
+        self._rate_hz, self._lead_s = 0, 0.0  # of the last block
+        votes = config.votes(machine.alarm.window_votes, "window_votes")[1] + SPARE_VOTES
+        self._votes_s = machine.window_s + votes * machine.hop_s
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
         self._calibration: CalibrationJob | None = None
+        self._keeper: Keeper | None = None  # of some of its windows
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
 
@@ -98,12 +107,15 @@ class Monitor:
             if self._windower is None:
                 machine = self.machine
                 self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates)
+            heard = self._windower.heard
             windows = self._windower.push(block, self.channel)
         except AsdError as exc:
             self.source_failed(str(exc))
             return
         self.source_error = ""
-        self._sink.heard(self, block)
+        if block.rate_hz != self._rate_hz:
+            self._rate_hz, self._lead_s = block.rate_hz, reach_s(block.rate_hz, self._pipeline.rates)
+        self._sink.heard(self, block, heard, self._windower.begun)
         with self._queue_lock:
             self._queue.extend(windows)
             while len(self._queue) > QUEUE:
@@ -149,6 +161,8 @@ class Monitor:
         description = self._pipeline.describe(window, speed)
         with self._lock:
             result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
+            if result.p_value is not None:  # before the alarm: its clip shall tell of the window that raised it
+                self._sink.judged(self, judged(window, description, result, speed, self._pipeline))
             for vote in self._lanes.admit(result) if self._lanes is not None else (result,):
                 self._commit(self._alarm.update(vote, self._synced()))
         self.scoring_error = ""
@@ -159,6 +173,8 @@ class Monitor:
         calibration = self._calibration
         if calibration is not None:
             calibration.see(description)
+            if calibration.running and self._keeper is not None:
+                self._keeper.hear(window)
         self._sink.scored(self, result)
 
     def tick(self) -> None:
@@ -243,18 +259,36 @@ class Monitor:
         """The score that a window must reach to be anomalous."""
         return self._pipeline.threshold_score
 
+    # -- evidence
+
+    @property
+    def lead_s(self) -> float:
+        """How far before its beginning a window is made from."""
+        return self._lead_s
+
+    @property
+    def clip_s(self) -> float:
+        """Of sound, from which all windows that may vote in an alarm can be made again."""
+        return self._lead_s + self._votes_s
+
+    def about(self) -> dict[str, Any]:
+        """What the sidecar of a clip says of the scores in it."""
+        return {"made_with": made_with(self._pipeline, self.baselines)}
+
     # -- calibration
 
     def calibrate(self, duration_s: float, promote: bool) -> str:
         """Gather live windows for a new baseline. Raises CalibrationError when a calibration is under way."""
         with self._lock:
             self._calibration = self._new_job(promote, duration_s)
+            self._keeper = Keeper(self.baselines.folder)
         return f"{self.machine.id}: calibrating for {duration_s:g} s"
 
     def calibrate_from(self, paths: list[str], promote: bool) -> str:
         """Read recordings for a new baseline. Raises CalibrationError when a calibration is under way."""
         with self._lock:
             job = self._calibration = self._new_job(promote)
+            self._keeper = None
             pipeline = self._pipeline
         job.read(lambda report: describe_recordings(pipeline, self.machine, [Path(p) for p in paths], report))
         return f"{self.machine.id}: calibrating from {len(paths)} path(s)"
@@ -278,6 +312,8 @@ class Monitor:
         def finish(descriptions: Sequence[Description]) -> Baseline:
             baseline = build(self.machine, descriptions, self._pipeline, self.baselines.new_version())
             self.baselines.write(baseline)
+            if self._keeper is not None:
+                self._keeper.keep(baseline.manifest.version)
             if promote:
                 self.promote(baseline.manifest.version)
             return baseline

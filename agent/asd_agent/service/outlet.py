@@ -14,6 +14,7 @@ from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
 from asd_agent.store import Message, Store
+from asd_agent.store.clips import Judged
 from asd_agent.store.evidence import Evidence
 from asd_agent.types import AlarmEvent, AlarmState, Block, WindowResult
 
@@ -74,9 +75,21 @@ class Outlet:
 
     # -- from the monitors
 
-    def heard(self, monitor: Monitor, block: Block) -> None:
-        samples = block.samples[:, monitor.channel]
-        self._evidence.feed(monitor.machine.id, samples, block.rate_hz, block.utc_s, block.gap)
+    def heard(self, monitor: Monitor, block: Block, heard: int, begun: int) -> None:
+        self._evidence.feed(
+            monitor.machine.id,
+            block.samples[:, monitor.channel],
+            block.rate_hz,
+            block.utc_s,
+            block.gap,
+            heard=heard,
+            begun=begun,
+            last=block.last,
+            keep_s=monitor.clip_s,
+        )
+
+    def judged(self, monitor: Monitor, row: Judged) -> None:
+        self._evidence.judged(monitor.machine.id, row)
 
     def scored(self, monitor: Monitor, result: WindowResult) -> None:
         machine, baseline = monitor.machine.id, monitor.baseline_version
@@ -94,9 +107,17 @@ class Outlet:
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None:
         """On disk first, with what is to be sent; the publisher takes it from there."""
         version = monitor.baseline_version
-        kept = [msgspec.structs.replace(self._evidence.attach(event), baseline=version) for event in events]
+        kept = [self._with_clip(monitor, msgspec.structs.replace(event, baseline=version)) for event in events]
         messages = [message for event in kept for message in self._messages.of_event(event, state)]
         self._store.commit_events(kept, state, self._outgoing(messages))
+
+    def _with_clip(self, monitor: Monitor, event: AlarmEvent) -> AlarmEvent:
+        """No trouble with the evidence may keep an alarm back."""
+        try:
+            return self._evidence.attach(event, monitor.about, monitor.lead_s)
+        except Exception:
+            log.exception("no evidence of an alarm", machine=event.machine)
+            return event
 
     def introduce(self, monitor: Monitor) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""

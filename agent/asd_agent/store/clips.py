@@ -1,25 +1,80 @@
-"""Evidence clips on disk: FLAC with a JSON beside it, whole or not at all, limited by age and total size."""
+"""Evidence on disk: the sound around an alarm without any loss, what was judged in it, and a picture.
+
+    evidence/<machine>/<utc>_<alarm id>.flac     the sound as it came, 16 or 24 bits; .wav (float) where those lose some
+    evidence/<machine>/<utc>_<alarm id>.json     `Clip`
+    evidence/<machine>/<utc>_<alarm id>.png      spectrogram
+
+Each file is whole or not there. The JSON is there before the sound; they expire together, by age and total size.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from asd_agent.types import AlarmEvent
+from asd_agent.errors import StoreError
+from asd_agent.types import AlarmEvent, Samples, WindowResult
 
 SPARE_BYTES = 32 << 20  # clips never take the last free space of the disk
 DAY_S = 86_400.0
+SOUND_SUFFIXES = (".flac", ".wav")
+
+Bits = Literal[16, 24, 32]
+FULL_SCALE: dict[Bits, float] = {16: 2.0**15, 24: 2.0**23}
 
 
-class Clip(msgspec.Struct, kw_only=True):
-    """The sidecar: what the sound is evidence of."""
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """Sound without a hole, as far as the clip holds it."""
+
+    frame: int  # of the clip, its first
+    skipped: int = 0  # frames of the stretch before that
+    ended: bool = False  # the clip holds its end
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """A window and what was said of it."""
+
+    frame: int  # of the clip; while it is heard: since the source was opened
+    skipped: int  # frames of its stretch before it
+    number: int  # in its stretch
+    result: WindowResult
+    speed: dict[str, Any] | None = None  # of the shaft, as told
+    operating: str = ""  # as told
+    baseline: str = ""  # version
+    detector: str = ""  # of an anomalous window: the one that deviates most
+    band: Band | None = None  # and where in the spectrum
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the spectrum that the deciding detector speaks of."""
+
+    low_hz: float
+    high_hz: float
+
+
+class MadeWith(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a score depends on beside the sound."""
+
+    machine: dict[str, Any]  # its configuration without the source
+    bundles: dict[str, str]  # name -> sha256 of its bundle.json
+    variants: dict[str, str]  # name -> precision
+    baseline: str  # version
+    baseline_sha256: str  # of its SHA256SUMS
+    threshold: float | None  # score from which a window counts
+    software: dict[str, str]  # versions and the processor's kind
+
+
+class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="asd/evidence/1"):
+    """The sidecar: what the sound is evidence of, and all that is needed to score it again."""
 
     event: AlarmEvent
     rate_hz: int
@@ -27,37 +82,106 @@ class Clip(msgspec.Struct, kw_only=True):
     before_s: float  # sound before the alarm was decided
     after_s: float
     gaps_s: tuple[float, ...] = ()  # frames are missing at these times of the clip
+    sound_sha256: str = ""
+    stretches: tuple[Stretch, ...] = ()
+    windows: tuple[Judged, ...] = ()
+    made_with: MadeWith | None = None
+
+    @property
+    def deciding(self) -> tuple[Judged, ...]:
+        """The windows that voted, as far as the clip holds them."""
+        return tuple(w for w in self.windows if w.result.index in self.event.windows)
+
+    @property
+    def strongest(self) -> Judged | None:
+        """Of the windows that voted."""
+        return max(self.deciding, key=lambda w: w.result.score or 0.0, default=None)
 
 
-def clip_path(event: AlarmEvent) -> str:
+def clip_path(event: AlarmEvent, suffix: str = ".flac") -> str:
     """Relative to the state directory: evidence/<machine>/<utc>_<alarm id>.flac."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(event.utc_s))
-    return f"evidence/{event.machine}/{stamp}_{event.alarm_id}.flac"
+    return f"evidence/{event.machine}/{stamp}_{event.alarm_id}{suffix}"
 
 
-def write_clip(path: Path, samples: npt.NDArray[np.int16], clip: Clip, spare_bytes: int = SPARE_BYTES) -> None:
+def bits_of(samples: Samples) -> Bits:
+    """The narrowest format that holds the samples [n] as they are; 32 = float."""
+    return 16 if _fits(samples, 16) else 24 if _fits(samples, 24) else 32
+
+
+def _fits(samples: Samples, bits: Bits) -> bool:
+    full = FULL_SCALE[bits]
+    scaled = samples * np.float32(full)
+    return not len(scaled) or bool(
+        scaled.max() < full and scaled.min() >= -full and np.array_equal(scaled, np.rint(scaled))
+    )
+
+
+def write_clip(path: Path, samples: Samples, clip: Clip, spare_bytes: int = SPARE_BYTES) -> None:
     """Write the sidecar, then the sound [frames]; each is complete once it has its name. Raises OSError."""
+    sound = encode_sound(samples, clip.rate_hz, path.suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < len(sound) + spare_bytes:
+        raise OSError(28, "too little free space for evidence clips")  # ENOSPC
+    clip = msgspec.structs.replace(clip, sound_sha256=hashlib.sha256(sound).hexdigest())
+    write_whole(path.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(clip, enc_hook=float), indent=1))
+    write_whole(path, sound)
+
+
+def read_clip(path: Path) -> Clip:
+    """The sidecar. Raises StoreError, one line."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Clip)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise StoreError(f"{path}: not a description of a clip that can be read ({exc})") from exc
+
+
+def read_sound(path: Path, clip: Clip) -> Samples:
+    """The samples [frames] as they came. Raises StoreError for sound that is damaged, or not the clip's."""
     import soundfile
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        data = path.read_bytes()
+        if clip.sound_sha256 and hashlib.sha256(data).hexdigest() != clip.sound_sha256:
+            raise StoreError(f"{path}: damaged, or not the sound that the alarm came from (its sha256 has changed)")
+        if path.suffix == ".wav":
+            samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+            return np.asarray(samples, np.float32)
+        whole, _ = soundfile.read(io.BytesIO(data), dtype="int32")  # as it is; floats would be scaled by the library
+    except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
+        raise StoreError(f"{path}: the sound cannot be read ({exc})") from exc
+    return np.asarray(whole * 2.0**-31, np.float32)
+
+
+def encode_sound(samples: Samples, rate_hz: int, suffix: str) -> bytes:
+    """[frames] as the bytes of a FLAC file, if 24 bits hold them, or a WAV file of floats."""
+    import soundfile
+
     sound = io.BytesIO()
-    soundfile.write(sound, samples, clip.rate_hz, format="FLAC", subtype="PCM_16")
-    if shutil.disk_usage(path.parent).free < sound.tell() + spare_bytes:
-        raise OSError(28, "too little free space for evidence clips")  # ENOSPC
-    _replace(path.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(clip), indent=1))
-    _replace(path, sound.getbuffer())
+    if suffix == ".wav":
+        soundfile.write(sound, samples, rate_hz, format="WAV", subtype="FLOAT")
+        return sound.getvalue()
+    subtype = "PCM_16" if bits_of(samples) == 16 else "PCM_24"
+    pcm = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE[24]), -FULL_SCALE[24], FULL_SCALE[24] - 1)
+    soundfile.write(sound, pcm.astype(np.int32) << 8, rate_hz, format="FLAC", subtype=subtype)
+    return sound.getvalue()
+
+
+def sidecars(folder: Path) -> list[Path]:
+    """Of all clips under `evidence`, oldest first."""
+    return sorted(folder.glob("*/*.json"), key=lambda path: path.name)
 
 
 def expire_clips(folder: Path, now_utc_s: float, max_age_days: float, max_bytes: float) -> int:
     """Delete clips beyond the age, then the oldest ones beyond the total size; returns how many."""
-    clips = sorted((_stat(path), path) for path in folder.glob("*/*.flac"))
-    total = sum(size for (_, size), _ in clips)
+    clips = sorted((*_stat(files), files) for files in _clips(folder))
+    total = sum(size for _, size, _ in clips)
     deleted = 0
-    for (modified_s, size), path in clips:
+    for modified_s, size, files in clips:
         if now_utc_s - modified_s <= max_age_days * DAY_S and total <= max_bytes:
             break
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
         total -= size
         deleted += 1
     return deleted
@@ -69,15 +193,8 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _stat(path: Path) -> tuple[float, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0.0, 0
-    return status.st_mtime, status.st_size
-
-
-def _replace(path: Path, data: bytes | memoryview) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Under its name it is complete, also after a power cut. Raises OSError."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -93,3 +210,20 @@ def _replace(path: Path, data: bytes | memoryview) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _clips(folder: Path) -> Iterator[list[Path]]:
+    """The files of each clip: what has the same name but for the suffix."""
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(folder.glob("*/[!.]*")):
+        found.setdefault(path.with_suffix(""), []).append(path)
+    yield from found.values()
+
+
+def _stat(files: list[Path]) -> tuple[float, int]:
+    """When the last of them was written, and their size together."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return 0.0, 0
+    return max(s.st_mtime for s in found), sum(s.st_size for s in found)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,16 +16,55 @@ import numpy.typing as npt
 import structlog
 
 from asd_agent import config
-from asd_agent.store.clips import SPARE_BYTES, Clip, clip_path, expire_clips, remove_unfinished, write_clip
+from asd_agent.store.clips import (
+    FULL_SCALE,
+    SPARE_BYTES,
+    Bits,
+    Clip,
+    Judged,
+    Stretch,
+    bits_of,
+    clip_path,
+    expire_clips,
+    remove_unfinished,
+    write_clip,
+)
 from asd_agent.types import AlarmEvent, EventKind, Samples
 
 log = structlog.get_logger(__name__)
 
-Chunk = tuple[npt.NDArray[np.int16], bool]  # [frames], whether frames are missing before it
-
 TRIGGERS = (EventKind.RAISED, EventKind.ESCALATED)
 QUEUE_CLIPS = 8  # complete ones that wait to be written
 EXPIRE_S = 60.0
+LONGEST_S = 180.0  # of sound in memory
+ROWS = 256  # windows in memory
+NO_SOUND = 1e15  # a float beyond this is not a sample
+
+Draw = Callable[[Path, Samples, Clip], None]  # where, the sound, what it is
+
+
+class Chunk(NamedTuple):
+    """Sound in memory, as small as it can be without a loss."""
+
+    samples: npt.NDArray[Any]  # [frames] int16, or float32 where that would lose some
+    bits: Bits
+    gap: bool  # frames are missing before it
+    heard: int  # frames before it, since the source was opened
+    begun: int  # of them, those before its stretch
+    last: bool  # its stretch ends with it
+
+    @property
+    def floats(self) -> Samples:
+        if self.samples.dtype == np.int16:
+            return np.asarray(self.samples / np.float32(FULL_SCALE[16]), np.float32)
+        return self.samples
+
+    def part(self, first: int, end: int | None = None) -> Chunk:
+        samples = self.samples[first:end]
+        whole = first + len(samples) == len(self.samples)
+        return self._replace(
+            samples=samples, gap=self.gap and not first, heard=self.heard + first, last=self.last and whole
+        )
 
 
 @dataclass
@@ -37,47 +77,64 @@ class _Recording:
     before_frames: int
     missing_frames: int
     chunks: list[Chunk]
+    about: dict[str, Any]  # further fields of the clip
+    rows: dict[int, Judged] = field(default_factory=dict)  # index -> window
 
     def push(self, chunk: Chunk) -> None:
-        samples = chunk[0][: self.missing_frames]
-        self.chunks.append((samples, chunk[1]))
-        self.missing_frames -= len(samples)
+        if chunk.bits == 32 and self.event.evidence.endswith(".flac"):  # another kind of sound than it began with
+            self.missing_frames = 0
+            return
+        chunk = chunk.part(0, self.missing_frames)
+        self.chunks.append(chunk)
+        self.missing_frames -= len(chunk.samples)
 
 
 @dataclass
 class _Tape:
-    """The newest sound of one machine: `before_s`, rounded up to whole chunks."""
+    """The newest sound of one machine, rounded up to whole chunks, and what was said of it."""
 
     rate_hz: int = 0
     end_utc_s: float = 0.0
+    heard: int = 0  # frames so far
     frames: int = 0
     chunks: deque[Chunk] = field(default_factory=deque)
+    rows: deque[Judged] = field(default_factory=lambda: deque(maxlen=ROWS))
     recording: _Recording | None = None
 
     def push(self, chunk: Chunk, keep_frames: int) -> None:
         self.chunks.append(chunk)
-        self.frames += len(chunk[0])
-        while self.frames - len(self.chunks[0][0]) >= keep_frames:
-            self.frames -= len(self.chunks.popleft()[0])
+        self.frames += len(chunk.samples)
+        while self.frames - len(self.chunks[0].samples) >= keep_frames:
+            self.frames -= len(self.chunks.popleft().samples)
             if not self.chunks:
                 break
 
     def last(self, frames: int) -> list[Chunk]:
         """The newest `frames`, or all that there are; no copies."""
-        chunks = list(self.chunks)
-        if self.frames > frames and chunks:
-            samples, _ = chunks[0]
-            chunks[0] = (samples[self.frames - frames :], False)
-        return chunks
+        found: list[Chunk] = []
+        for chunk in reversed(self.chunks):
+            if frames <= 0:
+                break
+            found.append(chunk.part(max(0, len(chunk.samples) - frames)))
+            frames -= len(chunk.samples)
+        return found[::-1]
 
 
 class Evidence:
     """`feed` and `attach` only touch memory; `maintain` writes and expires. Thread-safe; never raises."""
 
-    def __init__(self, state_dir: Path, settings: config.Evidence, spare_bytes: int = SPARE_BYTES) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: config.Evidence,
+        spare_bytes: int = SPARE_BYTES,
+        draw: Draw | None = None,
+    ) -> None:
+        """`draw` makes the picture beside a clip."""
         self._state_dir = state_dir
         self._settings = settings
         self._spare_bytes = spare_bytes
+        self._draw = draw
         self._tapes: dict[str, _Tape] = {}
         self._ready: deque[_Recording] = deque()
         self._lock = threading.Lock()
@@ -85,36 +142,65 @@ class Evidence:
         self.failed = 0  # clips lost since the start: no room on disk, or too many at once
         remove_unfinished(state_dir / "evidence")
 
-    def feed(self, machine: str, samples: Samples, rate_hz: int, utc_s: float, gap: bool = False) -> None:
-        """The next sound of a machine: [frames] of its channel, native rate; `utc_s` of the first frame."""
+    def feed(
+        self, machine: str, samples: Samples, rate_hz: int, utc_s: float, gap: bool = False, *,
+        heard: int | None = None, begun: int = 0, last: bool = False, keep_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """The next sound of a machine: [frames] of its channel, native rate; `utc_s` of the first frame.
+
+        `heard`: frames before it; `begun`: those before its stretch, which ends here if it is the `last`. At least
+        `keep_s` stay in memory, counted from the newest window that was judged.
+        """
         if not self._settings.enabled:
             return
-        pcm = (np.nan_to_num(np.clip(samples, -1.0, 1.0)) * 32767.0).astype(np.int16)
+        finite = np.where(np.abs(samples) < NO_SOUND, samples, np.float32(0))
+        bits = bits_of(finite)
+        pcm = (finite * np.float32(FULL_SCALE[16])).astype(np.int16) if bits == 16 else finite
         with self._lock:
-            tape = self._tapes.setdefault(machine, _Tape(rate_hz))
-            if tape.rate_hz != rate_hz:
+            tape = self._tapes.setdefault(machine, _Tape(rate_hz, heard=heard or 0))
+            heard = tape.heard if heard is None else heard
+            if tape.rate_hz != rate_hz or tape.heard != heard:
                 self._finish(tape)
-                tape = self._tapes[machine] = _Tape(rate_hz)
-            tape.push((pcm, gap), round(self._settings.before_s * rate_hz))
+                tape = self._tapes[machine] = _Tape(rate_hz, heard=heard)
+            chunk = Chunk(pcm, bits, gap, heard, begun, last)
+            tape.heard = chunk.heard + len(pcm)
+            waits = tape.heard - tape.rows[-1].frame if tape.rows else 0  # the worker lies behind
+            keep_s = min(max(self._settings.before_s, keep_s) + max(waits, 0) / rate_hz, LONGEST_S)
+            tape.push(chunk, round(keep_s * rate_hz))
             tape.end_utc_s = utc_s + len(pcm) / rate_hz
             if tape.recording is not None:
-                tape.recording.push((pcm, gap))
+                tape.recording.push(chunk)
                 if tape.recording.missing_frames <= 0:
                     self._finish(tape)
 
-    def attach(self, event: AlarmEvent) -> AlarmEvent:
-        """Begin a clip when an alarm is raised or escalated; returns the event with the path of its clip."""
+    def judged(self, machine: str, row: Judged) -> None:
+        """A window of that sound. Its clip, if there is one, tells of it."""
+        with self._lock:
+            tape = self._tapes.get(machine)
+            recordings = [recording for recording in self._ready if recording.event.machine == machine]
+            if tape is not None:
+                tape.rows.append(row)
+                recordings += [tape.recording] if tape.recording is not None else []
+            for recording in recordings:
+                recording.rows.setdefault(row.result.index, row)
+
+    def attach(self, event: AlarmEvent, about: Callable[[], dict[str, Any]] = dict, lead_s: float = 0.0) -> AlarmEvent:
+        """Begin a clip when an alarm is raised or escalated; returns the event with the path of its clip.
+
+        It reaches back as configured, and as far as the windows that voted were made from: `lead_s` before the first.
+        `about`: further fields of the clip, asked for only where one begins.
+        """
         if not self._settings.enabled or event.kind not in TRIGGERS:
             return event
+        fields = about()  # it may read files: not under the lock that the sound waits for
         with self._lock:
             tape = self._tapes.get(event.machine)
             if tape is None or tape.rate_hz == 0:
                 return event
             if tape.recording is None:
-                event = msgspec.structs.replace(event, evidence=clip_path(event))
-                tape.recording = self._begin(tape, event)
-                return event
-            return msgspec.structs.replace(event, evidence=clip_path(tape.recording.event))
+                tape.recording = self._begin(tape, event, fields, lead_s)
+                return tape.recording.event
+            return msgspec.structs.replace(event, evidence=tape.recording.event.evidence)
 
     def finish(self, machine: str) -> None:
         """The sound of this machine has ended: a clip in progress ends with it."""
@@ -125,8 +211,8 @@ class Evidence:
 
     def maintain(self, now_utc_s: float | None = None) -> None:
         """Write the complete clips and expire old ones."""
-        while self._ready:
-            self._write(self._ready.popleft())
+        while (recording := self._next()) is not None:
+            self._write(recording)
         if time.monotonic() >= self._next_expiry_s:
             self._next_expiry_s = time.monotonic() + EXPIRE_S
             self._expire(time.time() if now_utc_s is None else now_utc_s)
@@ -137,16 +223,22 @@ class Evidence:
             self.finish(machine)
         self.maintain()
 
-    def _begin(self, tape: _Tape, event: AlarmEvent) -> _Recording:
-        chunks = tape.last(round(self._settings.before_s * tape.rate_hz))
-        frames = sum(len(samples) for samples, _ in chunks)
+    def _begin(self, tape: _Tape, event: AlarmEvent, about: dict[str, Any], lead_s: float) -> _Recording:
+        voters = [row.frame - min(row.skipped, round(lead_s * tape.rate_hz)) for row in tape.rows
+                  if row.result.index in event.windows]  # fmt: skip
+        wanted = max(round(self._settings.before_s * tape.rate_hz), tape.heard - min(voters, default=tape.heard))
+        chunks = tape.last(min(wanted, tape.frames))
+        frames = sum(len(chunk.samples) for chunk in chunks)
+        suffix = ".wav" if any(chunk.bits == 32 for chunk in chunks) else ".flac"
         return _Recording(
-            event=event,
+            event=msgspec.structs.replace(event, evidence=clip_path(event, suffix)),
             rate_hz=tape.rate_hz,
             start_utc_s=tape.end_utc_s - frames / tape.rate_hz,
             before_frames=frames,
             missing_frames=round(self._settings.after_s * tape.rate_hz),
             chunks=chunks,
+            about=about,
+            rows={row.result.index: row for row in tape.rows},
         )
 
     def _finish(self, tape: _Tape) -> None:
@@ -159,8 +251,13 @@ class Evidence:
             return
         self._ready.append(recording)
 
+    def _next(self) -> _Recording | None:
+        with self._lock:
+            return self._ready.popleft() if self._ready else None
+
     def _write(self, recording: _Recording) -> None:
-        samples = np.concatenate([samples for samples, _ in recording.chunks] or [np.empty(0, np.int16)])
+        samples = np.concatenate([chunk.floats for chunk in recording.chunks] or [np.empty(0, np.float32)])
+        first = recording.chunks[0].heard if recording.chunks else 0
         clip = Clip(
             event=recording.event,
             rate_hz=recording.rate_hz,
@@ -168,6 +265,13 @@ class Evidence:
             before_s=recording.before_frames / recording.rate_hz,
             after_s=(len(samples) - recording.before_frames) / recording.rate_hz,
             gaps_s=tuple(_gaps(recording.chunks, recording.rate_hz)),
+            stretches=tuple(_stretches(recording.chunks)),
+            windows=tuple(
+                msgspec.structs.replace(row, frame=row.frame - first)
+                for _, row in sorted(recording.rows.items())
+                if first <= row.frame < first + len(samples)
+            ),
+            **recording.about,
         )
         path = self._state_dir / recording.event.evidence
         try:
@@ -175,6 +279,12 @@ class Evidence:
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             self.failed += 1
             log.warning("evidence clip not written", path=str(path), error=str(exc))
+            return
+        if self._draw is not None:
+            try:
+                self._draw(path.with_suffix(".png"), samples, clip)
+            except Exception as exc:  # noqa: BLE001 - the daemon goes on without a picture
+                log.warning("picture of an alarm not drawn", path=str(path), error=repr(exc))
 
     def _expire(self, now_utc_s: float) -> None:
         limits = self._settings
@@ -186,7 +296,16 @@ class Evidence:
 
 def _gaps(chunks: Iterable[Chunk], rate_hz: int) -> Iterable[float]:
     frames = 0
-    for samples, gap in chunks:
-        if gap and frames:
+    for chunk in chunks:
+        if chunk.gap and frames:
             yield frames / rate_hz
-        frames += len(samples)
+        frames += len(chunk.samples)
+
+
+def _stretches(chunks: list[Chunk]) -> Iterable[Stretch]:
+    first = chunks[0].heard if chunks else 0
+    for i, chunk in enumerate(chunks):
+        if i == 0 or chunks[i - 1].begun != chunk.begun:
+            mine = [c for c in chunks[i:] if c.begun == chunk.begun]
+            ended = mine[-1].last or mine[-1] is not chunks[-1]
+            yield Stretch(frame=chunk.heard - first, skipped=chunk.heard - chunk.begun, ended=ended)

@@ -1,0 +1,269 @@
+"""Evidence that can be checked: what the daemon notes of each window, and the score computed again from the clip.
+
+A window in a clip is made again to the last bit (`window.Excerpt`), its configuration, bundle, precision and baseline
+are those of the alarm, or the replay is refused: so on the same kind of box every number comes out the same.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.baseline import Baseline, BaselineStore
+from asd_agent.encode.bundle import Bundle
+from asd_agent.encode.encoder import Encoder, shared_encoder
+from asd_agent.errors import BaselineError, BundleError, StoreError
+from asd_agent.normals import Normal, nearest
+from asd_agent.pipeline import Pipeline
+from asd_agent.store.clips import SOUND_SUFFIXES, Band, Clip, Judged, MadeWith, read_clip, read_sound, sidecars
+from asd_agent.types import AlarmEvent, Description, Samples, State, Window, WindowResult
+from asd_agent.window import Excerpt
+
+if TYPE_CHECKING:
+    from asd_agent.mechanism import Speed
+
+NORMALS = 3
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A window as stored and as computed again."""
+
+    stored: Judged
+    result: WindowResult
+    description: Description
+
+    @property
+    def same(self) -> bool:
+        """Every number, to the last bit."""
+        return self.result == self.stored.result
+
+
+@dataclass(frozen=True)
+class Replay:
+    clip: Clip
+    samples: Samples
+    windows: tuple[Replayed, ...]
+    left_out: int  # windows that began before the clip or end after it, or that another baseline judged
+    normals: tuple[Normal, ...]  # nearest to the window that deviates most
+    machine: config.Machine
+    software: dict[str, str]  # here and now, where it differs from then
+
+
+# -- what the daemon notes
+
+
+def judged(
+    window: Window, description: Description, result: WindowResult, speed: Speed | None, pipeline: Pipeline
+) -> Judged:
+    """What it takes to judge the window again, and the judgement."""
+    return Judged(
+        frame=window.place.heard,
+        skipped=window.place.stretch,
+        number=window.place.number,
+        result=result,
+        speed=None if speed is None else msgspec.to_builtins(speed),
+        operating=description.operating,
+        baseline=pipeline.baseline.manifest.version if pipeline.baseline is not None else "",
+        **_deciding(description, result, pipeline),
+    )
+
+
+def _deciding(description: Description, result: WindowResult, pipeline: Pipeline) -> dict[str, Any]:
+    """The detector and the band that made a window anomalous."""
+    found = pipeline.deciding(result) if result.state is State.ANOMALOUS else None
+    if found is None:
+        return {}
+    state, name = found
+    band = state.detector(name).band(description)
+    return {"detector": name, "band": None if band is None else Band(low_hz=band[0], high_hz=band[1])}
+
+
+def made_with(pipeline: Pipeline, store: BaselineStore) -> MadeWith | None:
+    """All that the pipeline's scores depend on beside the sound; None while it has no baseline."""
+    if pipeline.baseline is None:
+        return None
+    machine = msgspec.to_builtins(pipeline.machine)
+    del machine["source"]  # it may hold a password, and the clip is the sound
+    version = pipeline.baseline.manifest.version
+    return MadeWith(
+        machine=machine,
+        bundles={name: encoder.bundle.sha256 for name, encoder in pipeline.encoders.items()},
+        variants={name: encoder.variant for name, encoder in pipeline.encoders.items()},
+        baseline=version,
+        baseline_sha256=store.checksum(version),
+        threshold=pipeline.threshold_score,
+        software=software(),
+    )
+
+
+def software() -> dict[str, str]:
+    """What may change the last digits of a number."""
+    packages = ("asd-agent", "numpy", "onnxruntime", "scipy", "soxr")
+    versions = {name: _version(name) for name in packages}
+    return {**versions, "python": platform.python_version(), "processor": platform.machine()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+# -- finding a clip
+
+
+def find(state_dir: Path, wanted: str) -> tuple[Path, Clip]:
+    """The sidecar of an event or an alarm by its id (or how that begins), or by the path of one of its files.
+
+    Raises StoreError when there is none, or more than one.
+    """
+    folder = state_dir / "evidence"
+    path = Path(wanted).with_suffix(".json")
+    if path.suffix and path.is_file():
+        return path, read_clip(path)
+    found = []
+    for sidecar in sidecars(folder):
+        try:
+            clip = read_clip(sidecar)
+        except StoreError:
+            continue
+        if wanted and (clip.event.id.startswith(wanted) or clip.event.alarm_id.startswith(wanted)):
+            found.append((sidecar, clip))
+    exact = [f for f in found if wanted == f[1].event.id]
+    if len(found) > 1 and len(exact) != 1:
+        if len({clip.event.alarm_id for _, clip in found}) == 1:
+            return found[0]  # the clips of one alarm: the one in which it was raised
+        ids = ", ".join(clip.event.id[:12] for _, clip in found[:5])
+        raise StoreError(f"{wanted!r} is the beginning of several events ({ids}): give more of it")
+    if not found:
+        raise StoreError(f"no clip of an event {wanted!r}")
+    return (exact or found)[0]
+
+
+def sound_path(sidecar: Path) -> Path:
+    """Raises StoreError when the sound is gone."""
+    for suffix in SOUND_SUFFIXES:
+        if sidecar.with_suffix(suffix).is_file():
+            return sidecar.with_suffix(suffix)
+    raise StoreError(f"{sidecar}: its sound is gone")
+
+
+# -- judging again
+
+
+def replay(sidecar: Path, clip: Clip, state_dir: Path, configured: config.Machine | None) -> Replay:
+    """Score the windows of a clip again, with what the alarm was scored with.
+
+    `configured`: the machine as it is configured now; bundles that have moved are looked for there. Raises StoreError,
+    BundleError, BaselineError: one line with what is missing or is not what it was then.
+    """
+    then = clip.made_with
+    if then is None:
+        raise StoreError(f"{sidecar}: the alarm was raised without a baseline: there is no score to replay")
+    samples = read_sound(sound_path(sidecar), clip)
+    machine = _machine(sidecar, clip, then)
+    pipeline = Pipeline(machine, _encoders(then, machine, configured), _baseline(state_dir, clip, then))
+    windows = []
+    for stored in clip.windows:
+        window = _window(clip, samples, stored, pipeline) if stored.baseline == then.baseline else None
+        if window is not None:
+            windows.append(_again(stored, window, pipeline))
+    now = software()
+    return Replay(
+        clip=clip,
+        samples=samples,
+        windows=tuple(windows),
+        left_out=len(clip.windows) - len(windows),
+        normals=tuple(_normals(windows, clip.event, pipeline)),
+        machine=machine,
+        software={k: v for k, v in now.items() if then.software.get(k) != v},
+    )
+
+
+def _machine(sidecar: Path, clip: Clip, then: MadeWith) -> config.Machine:
+    source = {"kind": "stdin", "rate_hz": clip.rate_hz}
+    try:
+        return msgspec.convert({**then.machine, "source": source}, config.Machine)
+    except msgspec.ValidationError as exc:
+        raise StoreError(f"{sidecar}: its configuration is not one that this version reads ({exc})") from exc
+
+
+def _encoders(then: MadeWith, machine: config.Machine, configured: config.Machine | None) -> dict[str, Encoder]:
+    others = configured.bundles if configured is not None else ()
+    return {name: _encoder(name, then, [name, *others]) for name in machine.bundles}
+
+
+def _encoder(name: str, then: MadeWith, candidates: Sequence[str]) -> Encoder:
+    problem = ""
+    for candidate in candidates:
+        try:
+            bundle = Bundle.load(candidate)
+        except BundleError as exc:
+            problem = problem or str(exc)
+            continue
+        if bundle.sha256 == then.bundles[name]:
+            variant = then.variants[name]
+            return shared_encoder(bundle, "int8" if variant == "int8" else "fp32")
+        problem = problem or (
+            f"the bundle {name!r} is not the one of the alarm: its sha256 is {bundle.sha256[:12]}, "
+            f"it was {then.bundles[name][:12]}; put that bundle back"
+        )
+    raise BundleError(problem)
+
+
+def _baseline(state_dir: Path, clip: Clip, then: MadeWith) -> Baseline:
+    store = BaselineStore(state_dir, clip.event.machine)
+    baseline = store.load(then.baseline)
+    if (found := store.checksum(then.baseline)) != then.baseline_sha256:
+        raise BaselineError(
+            f"{clip.event.machine}: baseline {then.baseline} is not the one of the alarm: its checksum is "
+            f"{found[:12]}, it was {then.baseline_sha256[:12]}"
+        )
+    return baseline
+
+
+def _window(clip: Clip, samples: Samples, stored: Judged, pipeline: Pipeline) -> Window | None:
+    """None when the clip does not hold all that the window was made from."""
+    ends = [s.frame for s in clip.stretches[1:]] + [len(samples)]
+    for stretch, end in zip(clip.stretches, ends, strict=True):
+        if stretch.frame <= stored.frame < end:
+            excerpt = Excerpt(samples[stretch.frame : end], clip.rate_hz, stretch.skipped, stretch.ended)
+            machine = pipeline.machine
+            return excerpt.window(stored.number, machine.window_s, machine.hop_s, pipeline.rates)
+    return None
+
+
+def _again(stored: Judged, window: Window, pipeline: Pipeline) -> Replayed:
+    then = stored.result
+    speed = _speed(stored.speed)
+    description = pipeline.describe(window, speed, stored.operating)
+    result = pipeline.blame(window, pipeline.judge(description), speed)
+    result = replace(result, index=then.index, start_s=then.start_s, utc_s=then.utc_s, origin=then.origin)
+    return Replayed(stored, result, description)
+
+
+def _speed(told: dict[str, Any] | None) -> Speed | None:
+    if told is None:
+        return None
+    from asd_agent.mechanism import Speed
+
+    return msgspec.convert(told, Speed)
+
+
+def _normals(windows: Sequence[Replayed], event: AlarmEvent, pipeline: Pipeline) -> list[Normal]:
+    voters = [w for w in windows if w.result.index in event.windows] or list(windows)
+    worst = max(voters, key=lambda w: w.result.score or 0.0, default=None)
+    found = pipeline.deciding(worst.result) if worst is not None else None
+    if worst is None or found is None:
+        return []
+    assert pipeline.baseline is not None
+    return nearest(pipeline.baseline, *found, worst.description, most=NORMALS)
