@@ -153,6 +153,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--plot", metavar="out.png", help="score, level and distances over time")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
+    sub = command("whatif", "whatif", "the stored scores under other alarm settings: alarms then and now", machine=True)
+    sub.add_argument("--votes", metavar="4/6", help="k of n windows that raise it (alarm.window_votes)")
+    sub.add_argument("--clear-votes", metavar="4/5", help="k of n windows that end it (alarm.clear_votes)")
+    sub.add_argument("--budget", type=float, metavar="0.5", help="alarm.false_alarms_per_month")
+    sub.add_argument("--deadband", type=float, metavar="0.15", help="alarm.deadband")
+    sub.add_argument("--danger-factor", type=float, metavar="1000", help="alarm.danger_factor")
+    sub.add_argument("--event-repeats", type=int, metavar="4", help="alarm.event_repeats")
+    sub.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+    sub.add_argument("-n", "--limit", type=int, default=50, help="alarms to list (default 50)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
     return top
 
 

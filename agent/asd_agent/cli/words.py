@@ -21,3 +21,11 @@ def console(*, stderr: bool = False) -> Console:
 
 def utc(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def lasted(seconds: float) -> str:
+    """ "45 s", "12 min", "3.2 h", "4.1 d"."""
+    for unit, size, limit in (("s", 1.0, 100.0), ("min", 60.0, 100.0), ("h", 3600.0, 48.0)):
+        if seconds < limit * size:
+            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.1f} d"

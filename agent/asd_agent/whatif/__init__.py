@@ -1,6 +1,7 @@
 """What the alarm would have done with other settings: stored windows through the lanes and the alarm that run live."""
 
+from asd_agent.whatif.answer import Answer, what_if
 from asd_agent.whatif.episodes import Episode, episodes
 from asd_agent.whatif.replay import Replay
 
-__all__ = ["Episode", "Replay", "episodes"]
+__all__ = ["Answer", "Episode", "Replay", "episodes", "what_if"]

@@ -1,0 +1,166 @@
+"""asd-agent whatif: the stored scores under other alarm settings; the alarms then and now."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.baseline import machine
+from asd_agent.cli.words import console, lasted, utc
+from asd_agent.errors import UsageError
+from asd_agent.store import Store
+from asd_agent.whatif import Answer, Episode, what_if
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+OPTIONS = {  # of the command line -> key of the configuration, its name in words
+    "votes": ("window_votes", "votes"),
+    "clear_votes": ("clear_votes", "votes to clear"),
+    "budget": ("false_alarms_per_month", "budget"),
+    "deadband": ("deadband", "deadband"),
+    "danger_factor": ("danger_factor", "danger factor"),
+    "event_repeats": ("event_repeats", "repeats of sudden moments"),
+}
+MONTH_DAYS = 365.25 / 12
+LONG_ENOUGH_DAYS = 3.0  # below it a rate per month means nothing
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    before = machine(settings, args.config, args.machine)
+    target = msgspec.structs.replace(before, alarm=_alarm(before.alarm, args))
+    with Store.reader(settings.state_dir) as store:
+        baselines = BaselineStore(settings.state_dir, target.id)
+        answer = what_if(store, baselines, target, time.time() - args.since)
+    if args.json:
+        sys.stdout.write(msgspec.json.encode(_data(target, answer)).decode() + "\n")
+        return 0
+    out = console()
+    if answer.then or answer.now:
+        out.print(_table(answer, args.limit))
+    for line in _summary(before, target, answer):
+        out.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _alarm(alarm: config.Alarm, args: argparse.Namespace) -> config.Alarm:
+    """The settings in question, checked as those of a configuration are. Raises UsageError that names the option."""
+    given = {key: getattr(args, option) for option, (key, _) in OPTIONS.items() if getattr(args, option) is not None}
+    for option, (key, _) in OPTIONS.items():
+        if key in given:
+            try:
+                msgspec.convert({key: given[key]}, config.Alarm, strict=True)
+            except msgspec.ValidationError as exc:
+                words = str(exc).partition(" - at ")[0]
+                raise UsageError(f"--{option.replace('_', '-')} {given[key]}: {words}") from exc
+    return msgspec.structs.replace(alarm, **given)
+
+
+def _table(answer: Answer, limit: int) -> Table:
+    from rich.table import Table
+
+    table = Table("then (UTC)", "lasted", "level", "now (UTC)", "lasted", "level", box=None, header_style="bold")
+    pairs = _pairs(answer)
+    for then, now in pairs[-max(limit, 1) :]:
+        table.add_row(*_cells(then), *(("the same", "", "") if _same(then, now) else _cells(now)))
+    if len(pairs) > limit:
+        table.caption = f"the last {limit} of {len(pairs)}; more with -n"
+    return table
+
+
+def _cells(episode: Episode | None) -> tuple[str, str, str]:
+    if episode is None:
+        return "-", "", ""
+    end = episode.cleared_utc_s
+    length = "present" if end is None else lasted(end - episode.raised_utc_s)
+    return utc(episode.raised_utc_s), length, episode.level + ("" if episode.told else " *")
+
+
+def _pairs(answer: Answer) -> list[tuple[Episode | None, Episode | None]]:
+    """Alarms that overlap stand in one row, each of them once; in order of time."""
+    rest = list(answer.now)
+    pairs: list[tuple[Episode | None, Episode | None]] = []
+    for then in answer.then:
+        now = next((e for e in rest if e.overlaps(then)), None)
+        if now is not None:
+            rest.remove(now)
+        pairs.append((then, now))
+    pairs += [(None, now) for now in rest]
+    return sorted(pairs, key=lambda pair: min(e.raised_utc_s for e in pair if e is not None))
+
+
+def _same(then: Episode | None, now: Episode | None) -> bool:
+    if then is None or now is None or then.level != now.level or then.told != now.told:
+        return False
+    ends = (then.cleared_utc_s, now.cleared_utc_s)
+    return abs(then.raised_utc_s - now.raised_utc_s) < 0.01 and (
+        ends == (None, None) or (None not in ends and abs(ends[0] - ends[1]) < 0.01)  # type: ignore[operator]
+    )
+
+
+def _summary(before: config.Machine, target: config.Machine, answer: Answer) -> list[str]:
+    lines = [
+        f"{target.id}: {utc(answer.first_utc_s)} to {utc(answer.last_utc_s)} UTC, {answer.windows} windows, "
+        f"{answer.judged} of them judged",
+        f"then: {_count(answer.then, answer)}",
+        f"now:  {_count(answer.now, answer)}",
+        _settings(before, target, answer),
+    ]
+    if any(not e.told for e in (*answer.then, *answer.now)):
+        lines.append("* shelved or out of service: recorded, nobody was told; taken over from then")
+    if target.alarm.latch:
+        lines.append("latched alarms end as then, when somebody acknowledged them")
+    for version, windows in answer.lost.items():
+        lines.append(f"note: baseline {version} is gone or damaged: {windows} windows left out")
+    if answer.old:
+        lines.append(
+            f"note: {answer.old} windows were stored by an older version, without operating states and sudden moments"
+        )
+    return lines
+
+
+def _count(found: list[Episode], answer: Answer) -> str:
+    if not found:
+        return "no alarm"
+    end_s = answer.last_utc_s
+    days = len({math.floor(e.raised_utc_s / 86_400) for e in found})
+    present_s = sum(max((e.cleared_utc_s or end_s) - e.raised_utc_s, 0.0) for e in found)
+    words = f"{len(found)} alarm{'s' * (len(found) > 1)} on {days} day{'s' * (days > 1)}"
+    if answer.days >= LONG_ENOUGH_DAYS:
+        words += f" ({days / answer.days * MONTH_DAYS:.2g} days a month)"
+    return f"{words}, present for {lasted(present_s)}"
+
+
+def _settings(before: config.Machine, target: config.Machine, answer: Answer) -> str:
+    changed = [
+        f"{words} {getattr(target.alarm, key)} instead of {getattr(before.alarm, key)}"
+        for key, words in OPTIONS.values()
+        if getattr(target.alarm, key) != getattr(before.alarm, key)
+    ]
+    words = "with " + ", ".join(changed) if changed else "with the settings of the configuration"
+    if answer.score is not None:
+        words += f"; a window deviates from a score of {answer.score:.2f}"
+    return words
+
+
+def _data(target: config.Machine, answer: Answer) -> dict[str, Any]:
+    return {
+        "machine": target.id,
+        "alarm": target.alarm,
+        "first_utc_s": answer.first_utc_s,
+        "last_utc_s": answer.last_utc_s,
+        "windows": answer.windows,
+        "judged": answer.judged,
+        "left_out": answer.lost,
+        "score": answer.score,
+        "then": answer.then,
+        "now": answer.now,
+    }

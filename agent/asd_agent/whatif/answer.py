@@ -1,0 +1,91 @@
+"""The alarms of a stretch of time, as they were and as they would have been with other settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore, Manifest
+from asd_agent.decide.lanes import HOUR_S
+from asd_agent.errors import BaselineError, StoreError
+from asd_agent.store import History, Reader
+from asd_agent.store.history import STATES
+from asd_agent.types import State
+from asd_agent.whatif.episodes import Episode, episodes
+from asd_agent.whatif.replay import Replay
+
+WARM_UP_S = 2 * HOUR_S  # before the time that is asked for: votes and the moments of an hour reach back
+ALL_EVENTS = 1_000_000
+DAY_S = 86_400.0
+_JUDGED = [STATES.index(State.NORMAL), STATES.index(State.ANOMALOUS)]
+
+
+@dataclass
+class Answer:
+    first_utc_s: float = math.inf  # start of the first window asked for
+    last_utc_s: float = -math.inf  # and of the last one
+    windows: int = 0
+    judged: int = 0  # as they were judged then
+    old: int = 0  # windows of a version that kept no operating states and sudden moments
+    then: list[Episode] = field(default_factory=list)
+    now: list[Episode] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)  # baseline that is gone -> windows
+    score: float | None = None  # from which a window deviates, with the newest baseline
+    stepped: int = 0  # windows that were gone through one by one
+
+    @property
+    def days(self) -> float:
+        return max(self.last_utc_s - self.first_utc_s, 0.0) / DAY_S
+
+    def count(self, history: History, since_utc_s: float) -> None:
+        asked = history.utc_s >= since_utc_s
+        if asked.any():
+            self.first_utc_s = min(self.first_utc_s, float(history.utc_s[asked].min()))
+            self.last_utc_s = max(self.last_utc_s, float(history.utc_s[asked].max()))
+            self.windows += int(asked.sum())
+            judged = asked & np.isin(history.state, _JUDGED)
+            self.judged += int(judged.sum())
+            unknown = history.words.index("") if "" in history.words else -1
+            self.old += int((judged & (history.operating == unknown)).sum())
+
+
+def what_if(
+    reader: Reader, baselines: BaselineStore, machine: config.Machine, since_utc_s: float, *, screened: bool = True
+) -> Answer:
+    """`machine` with the alarm settings in question. Raises StoreError when there are no scores."""
+    events = reader.events(machine=machine.id, limit=ALL_EVENTS)
+    then = episodes(events)
+    present = [e.raised_utc_s for e in then if e.raised_utc_s < since_utc_s <= (e.cleared_utc_s or math.inf)]
+    begin_s = min([since_utc_s, *present]) - WARM_UP_S
+    replay = Replay(machine, _manifests(baselines), events, screened=screened)
+    answer, replayed = Answer(), []
+    for history in reader.history(machine.id, begin_s):
+        answer.count(history, since_utc_s)
+        replayed += replay.feed(history)
+    replayed += replay.finish()
+    if not answer.windows:
+        raise StoreError(f"{machine.id}: no scores since then; is the daemon running?")
+    answer.then, answer.now = (
+        [e for e in found if e.raised_utc_s <= end_s and (e.cleared_utc_s or math.inf) >= answer.first_utc_s]
+        for end_s in [answer.last_utc_s + machine.window_s + 1.0]
+        for found in (then, episodes(replayed))
+    )
+    answer.lost, answer.stepped = replay.lost, replay.stepped
+    answer.score = -math.log10(replay.limits.alert_p) if replay.limits is not None else None
+    return answer
+
+
+def _manifests(baselines: BaselineStore) -> Callable[[str], Manifest | None]:
+    @cache
+    def manifest(version: str) -> Manifest | None:
+        try:
+            return baselines.load(version).manifest
+        except BaselineError:
+            return None
+
+    return manifest
