@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_windows_that_were_listened_to_can_be_left_out() -> None:
     assert baseline.manifest.report.excluded_parts == ["day.wav 4.0-6.0 s: excluded by hand"]
 
 
-@pytest.mark.parametrize(("window_s", "hop_s"), [(2.0, 2.0), (10.0, 5.0)])
+@pytest.mark.parametrize(("window_s", "hop_s"), [(2.0, 2.0), (4.0, 4.0), (5.0, 2.5), (10.0, 5.0)])
 def test_the_compressors_three_states_are_found(shared_dir: Path, window_s: float, hop_s: float) -> None:
     machine = config.Machine(id="c", source=config.StdinSource(rate_hz=48_000), window_s=window_s, hop_s=hop_s)
     bare = open_pipeline(machine, None)
@@ -178,7 +179,9 @@ def test_the_compressors_three_states_are_found(shared_dir: Path, window_s: floa
     found = [d for d in found if d.quality.assessable]
     session = sessions([0.0] * len(found), [d.origin for d in found])
     levels = np.array([d.quality.level_dbfs for d in found])
-    label = states.discover([d.embeddings["logmel"] for d in found], levels, session, hop_s)
+    label = states.discover(
+        [d.embeddings["logmel"] for d in found], levels, session, hop_s, math.ceil(window_s / hop_s)
+    )
     names = states.names([float(np.median(levels[label == s])) for s in range(label.max() + 1)])
     assert names == ["off", "idle", "loaded"]
     folders = {"off": "off", "idle": "rest", "loaded": "run"}
