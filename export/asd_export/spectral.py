@@ -1,4 +1,4 @@
-"""The bundle `spectral`: four spectral descriptions of a window as ONNX, no learned weights.
+"""The bundle `spectral`: six spectral descriptions of a window as ONNX, no learned weights.
 
     python -m asd_export.spectral FOLDER
 
@@ -8,9 +8,13 @@ are averaged over frames and segments, then turned to dB relative to white noise
 
 * logmel         64 mel bands (64 ms Hann, 16 ms hop), mean power
 * logmel_stats   mean and standard deviation over time of every band's dB, averaged over the segments
+* background     harmonic mean power of the 64 bands over the frames of a segment: what is there all the time. Louder
+                 moments hardly lift it, so that a leak shows before it stands out of a fluctuating machine
 * fine_spectrum  0.5 s Hann, 0.25 s hop, about 48 bands an octave from 60 Hz
 * modulation     dB envelopes of 20 mel bands (8 ms Hann, 2 ms hop), averaged over the bands; 1 s power
                  spectrum of that curve less its mean: 1..31 Hz and six wider bands up to 250 Hz
+* band_modulation  the same spectrum of every band's own envelope, in seven wide bands up to 250 Hz: impacts and flutter
+                 that only a part of the frequencies carries
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ ENVELOPE_BANDS, ENVELOPE_FRAME, ENVELOPE_HOP = 20, 128, 32
 CURVE = SEGMENT // ENVELOPE_HOP  # envelope values a second; the DFT of so many has 1 Hz bins
 CURVE_FRAMES = (SEGMENT - ENVELOPE_FRAME) // ENVELOPE_HOP + 1  # frames that lie wholly in a segment
 WIDE_FROM_HZ, WIDE_BANDS = 32, 6
+BAND_RATES_HZ = (1, 5, 9, 17, 32, 65, 129, 251)  # of band_modulation: the first of each band, and the end
 
 Embeddings = dict[str, tuple[str, list[Axis]]]  # name -> tensor [batch, dim] and its labels
 
@@ -101,16 +106,20 @@ def _mel(graph: Graph, x: str) -> Embeddings:
     off = graph.op("Sub", db, mean)
     deviation = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", off, off), axes=[2]))
     levels = graph.op("ReduceMean", bands, axes=[2])
-    joined = graph.op("Concat", levels, mean, deviation, axis=1)
-    shape = graph.op("Concat", graph.batch(x), graph.ints([-1, 3 * MEL_BANDS]), axis=0)
+    inverse = graph.op("Reciprocal", graph.op("Add", bands, graph.floats(POWER_FLOOR)))
+    background = graph.op("Reciprocal", graph.op("ReduceMean", inverse, axes=[2]))
+    joined = graph.op("Concat", levels, mean, deviation, background, axis=1)
+    shape = graph.op("Concat", graph.batch(x), graph.ints([-1, 4 * MEL_BANDS]), axis=0)
     means = graph.op("ReduceMean", graph.op("Reshape", joined, shape), axes=[1], keepdims=0)
     mean_power = graph.cut(means, 1, 0, MEL_BANDS)
+    always = graph.cut(means, 1, 3 * MEL_BANDS, 4 * MEL_BANDS)
     return {
         "logmel": (_decibel(graph, mean_power, POWER_FLOOR), [_axis("level", centres)]),
         "logmel_stats": (
             graph.cut(means, 1, MEL_BANDS, 3 * MEL_BANDS),
             [_axis("level", centres), _axis("unsteadiness", centres)],
         ),
+        "background": (_decibel(graph, always, POWER_FLOOR), [_axis("level", centres)]),
     }
 
 
@@ -143,20 +152,43 @@ def _modulation(graph: Graph, x: str) -> Embeddings:
     bin_hz = RATE_HZ / ENVELOPE_FRAME
     filters, _ = mel_filters(ENVELOPE_BANDS, ENVELOPE_FRAME // 2 + 1, bin_hz, LOW_HZ, RATE_HZ / 2)
     envelopes = _decibel(graph, graph.op("MatMul", graph.floats(filters.T), power), POWER_FLOOR)
-    curve = graph.op("ReduceMean", envelopes, axes=[1], keepdims=0)
+    curves = graph.op("Concat", graph.op("ReduceMean", envelopes, axes=[1]), envelopes, axis=1)
     # Frames that reach beyond their segment are left out; those at the very end must be filled in first.
-    whole = graph.op("Pad", curve, graph.ints([0, 0, 0, CURVE - CURVE_FRAMES]))
-    segments = graph.overlap(graph.reshape(whole, [0, -1, CURVE // 2]), 1, 2)
-    inside = graph.cut(segments, 2, 0, CURVE_FRAMES)
-    swing = graph.op("Sub", inside, graph.op("ReduceMean", inside, axes=[2]))
+    whole = graph.op("Pad", curves, graph.ints([0, 0, 0, 0, 0, CURVE - CURVE_FRAMES]))
+    segments = graph.overlap(graph.reshape(whole, [0, 0, -1, CURVE // 2]), 2, 2)
+    inside = graph.cut(segments, 3, 0, CURVE_FRAMES)
+    swing = graph.op("Sub", inside, graph.op("ReduceMean", inside, axes=[3]))
     scaled = graph.op("Mul", swing, graph.floats(CURVE_FRAMES**-0.5))
-    padded = graph.op("Pad", scaled, graph.ints([0, 0, 0, 0, 0, CURVE - CURVE_FRAMES]))
-    spectrum, bins = power_spectrum(graph, graph.reshape(padded, [0, 0, 20, 25]), 20, 25)
-    mean = graph.reshape(graph.op("ReduceMean", spectrum, axes=[1], keepdims=0), [0, len(bins)])
+    padded = graph.op("Pad", scaled, graph.ints([0, 0, 0, 0, 0, 0, 0, CURVE - CURVE_FRAMES]))
+    spectrum, bins = power_spectrum(graph, graph.reshape(padded, [0, 1 + ENVELOPE_BANDS, -1, 20, 25]), 20, 25)
+    mean = graph.reshape(graph.op("ReduceMean", spectrum, axes=[2], keepdims=0), [0, 1 + ENVELOPE_BANDS, len(bins)])
     first, centres = _modulation_bands()
+    joint = graph.reshape(graph.cut(mean, 1, 0, 1), [0, len(bins)])
+    rates, rate_centres = np.array(BAND_RATES_HZ), _middle(np.array(BAND_RATES_HZ))
+    each = _pooled(graph, graph.cut(mean, 1, 1, 1 + ENVELOPE_BANDS), bins, rates)
+    flat = graph.reshape(each, [0, ENVELOPE_BANDS * len(rate_centres)])
+    return {
+        "modulation": (
+            _decibel(graph, _pooled(graph, joint, bins, first), MODULATION_FLOOR),
+            [_axis("modulation", centres)],
+        ),
+        "band_modulation": (
+            _decibel(graph, flat, MODULATION_FLOOR),
+            [_axis("modulation", rate_centres)] * ENVELOPE_BANDS,
+        ),
+    }
+
+
+def _pooled(graph: Graph, values: str, bins: Array, first: Array) -> str:
+    """values [..., in the order of `bins`] -> means over the bands of `first` [..., bands]."""
     band, weight = pooling_weights(bins, first)
-    pooled = graph.op("MatMul", mean, graph.floats(np.eye(len(centres))[band] * weight[:, None]))
-    return {"modulation": (_decibel(graph, pooled, MODULATION_FLOOR), [_axis("modulation", centres)])}
+    return graph.op("MatMul", values, graph.floats(np.eye(len(first) - 1)[band] * weight[:, None]))
+
+
+def _middle(first: Array) -> Array:
+    """Centres in Hz of bands of whole bins, 1 Hz each."""
+    centres: Array = np.sqrt(first[:-1] * (first[1:] - 1.0))
+    return centres
 
 
 def _modulation_bands() -> tuple[Array, Array]:
@@ -164,7 +196,7 @@ def _modulation_bands() -> tuple[Array, Array]:
     top = CURVE // 2 + 1
     wide = np.round(np.geomspace(WIDE_FROM_HZ, top, WIDE_BANDS + 1)).astype(int)
     first = np.append(np.arange(1, WIDE_FROM_HZ), wide)
-    return first, np.sqrt(first[:-1] * (first[1:] - 1.0))
+    return first, _middle(first)
 
 
 def _decibel(graph: Graph, power: str, floor: float) -> str:

@@ -45,7 +45,9 @@ def test_default_is_the_shipped_spectral_bundle(folder: Path) -> None:
     assert "spectral" in shipped()
     assert default.meta.rate_hz == 16_000
     assert default.meta.window_samples is None
-    assert [o.name for o in default.meta.outputs] == ["logmel", "logmel_stats", "fine_spectrum", "modulation"]
+    assert [o.name for o in default.meta.outputs] == [
+        "logmel", "logmel_stats", "background", "fine_spectrum", "modulation", "band_modulation",
+    ]  # fmt: skip
     assert {o.distance for o in default.meta.outputs} == {"whitened"}
     assert all(sum(len(axis.values) for axis in o.axes) == o.dim for o in default.meta.outputs)
     assert default.graph("fp32").is_file()

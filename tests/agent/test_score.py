@@ -196,5 +196,5 @@ def test_embed_writes_one_array_per_embedding(tmp_path, capsys):
     with np.load(out) as stored:
         assert [name.rsplit("/", 1)[-1] for name in stored["file"]] == ["a.wav", "b.wav"]
         assert {k: stored[k].shape[0] for k in stored.files if k != "file"} == dict.fromkeys(
-            ("logmel", "logmel_stats", "fine_spectrum", "modulation"), 2
+            ("logmel", "logmel_stats", "background", "fine_spectrum", "modulation", "band_modulation"), 2
         )

@@ -78,24 +78,33 @@ def recipe(window: np.ndarray) -> dict[str, np.ndarray]:
     x = window.astype(np.float64)
     x = x - x.mean()
     x = x / np.sqrt(np.mean(x**2))
-    mels, stats, fines, modulations = [], [], [], []
+    mels, stats, backgrounds, fines, modulations, each = [], [], [], [], [], []
     for segment in frames(x, 16_000, 8_000):
         mel = power(frames(segment, 1024, 256), hann(1024)) @ MEL_64.T
         mels.append(mel.mean(axis=0))
         stats.append(np.concatenate([decibel(mel).mean(axis=0), decibel(mel).std(axis=0)]))
+        backgrounds.append(1 / np.mean(1 / (mel + 1e-8), axis=0))
         fines.append(power(frames(segment, 8000, 4000), hann(8000)).mean(axis=0))
-        curve = decibel(power(frames(segment, 128, 32), hann(128)) @ MEL_20.T).mean(axis=1)
+        envelopes = decibel(power(frames(segment, 128, 32), hann(128)) @ MEL_20.T)
+        each.append([power(c - c.mean(), np.ones(len(c)), 500) for c in envelopes.T])
+        curve = envelopes.mean(axis=1)
         modulations.append(power(curve - curve.mean(), np.ones(len(curve)), 500))
     edges, fine, modulation = fine_edges(), np.mean(fines, axis=0), np.mean(modulations, axis=0)
     wide = [round(32 * (251 / 32) ** (i / 6)) for i in range(7)]
+    rates = [1, 5, 9, 17, 32, 65, 129, 251]
     return {
         "logmel": decibel(np.mean(mels, axis=0)),
         "logmel_stats": np.mean(stats, axis=0),
+        "background": decibel(np.mean(backgrounds, axis=0)),
         "fine_spectrum": decibel(np.array([fine[a:b].mean() for a, b in itertools.pairwise(edges)])),
         "modulation": decibel(
             np.append(modulation[1:32], [modulation[a:b].mean() for a, b in itertools.pairwise(wide)]),
             floor=1e-6,
         ),
+        "band_modulation": decibel(
+            np.array([[band[a:b].mean() for a, b in itertools.pairwise(rates)] for band in np.mean(each, axis=0)]),
+            floor=1e-6,
+        ).ravel(),
     }
 
 
