@@ -38,6 +38,13 @@ FORMAT = 1
 Arrays = dict[str, npt.NDArray[Any]]
 
 
+class ChainFloor(msgspec.Struct, frozen=True, kw_only=True):
+    """Third-octave levels of the quietest moments in one operating state (`Fingerprint.floor_db`)."""
+
+    median_db: list[float]
+    low_db: list[float]  # of the quietest window
+
+
 class InputChain(msgspec.Struct, frozen=True, kw_only=True):
     """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
 
@@ -45,6 +52,11 @@ class InputChain(msgspec.Struct, frozen=True, kw_only=True):
     level_dbfs: float  # median over the windows
     level_low_dbfs: float  # 2nd percentile
     level_high_dbfs: float  # 98th percentile
+    levels: dict[str, tuple[float, float]] = {}  # operating state -> 2nd and 98th percentile of its windows
+    floors: dict[str, ChainFloor] = {}  # operating state -> what the chain lets through there
+    rate_hz: int = 0  # native; 0 = not known
+    edge_hz: float = 0.0  # above it there was next to nothing
+    dc: float = 0.0  # full scale = 1
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +98,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Foreign(msgspec.Struct, frozen=True, kw_only=True):
-    """ln of the summed probability of foreign sounds on normal windows."""
+    """ln of the summed probability of a family of foreign sounds on normal windows."""
 
     median: float
     scale: float
@@ -103,7 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     states: list[StateCalibration]  # by rising level, extensions last
     chain: InputChain
     report: Report
-    foreign: Foreign | None = None
+    foreign: dict[str, Foreign] = {}  # by family of sounds
 
     @property
     def detectors(self) -> list[str]:

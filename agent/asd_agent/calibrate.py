@@ -31,7 +31,7 @@ from asd_agent.decide.states import OFF
 from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
 from asd_agent.errors import CalibrationError, EndOfSource, SourceError
 from asd_agent.normals import WINDOWS, places
-from asd_agent.pipeline import OperatingState, Pipeline
+from asd_agent.pipeline import OperatingState, Pipeline, foreign_score
 from asd_agent.recordings import recorded_windows
 from asd_agent.types import Description, Window
 from asd_agent.verdict import StateFit, report, seconds, select
@@ -298,12 +298,12 @@ def _stored(detector: Detector) -> DetectorCalibration:
     return DetectorCalibration(kind=detector.name)
 
 
-def _foreign(pipeline: Pipeline, usable: Sequence[Description]) -> Foreign | None:
-    scores = [s for d in usable if (s := pipeline.foreign_score(d)) is not None]
-    if not scores:
-        return None
-    median, scale = centre_and_scale(scores, SMALLEST_FOREIGN)
-    return Foreign(median=median, scale=scale)
+def _foreign(pipeline: Pipeline, usable: Sequence[Description]) -> dict[str, Foreign]:
+    found = {}
+    for name in pipeline.foreign:
+        median, scale = centre_and_scale([foreign_score(d, name) for d in usable], SMALLEST_FOREIGN)
+        found[name] = Foreign(median=median, scale=scale)
+    return found
 
 
 def _events_per_hour(machine: config.Machine, excess: Sequence[float]) -> float:

@@ -185,20 +185,19 @@ class Pipeline:
         """-log10 p that a window must reach to count as anomalous."""
         return None if self.thresholds is None else -math.log10(self.thresholds.alert_p)
 
-    def foreign_score(self, description: Description) -> float | None:
-        """ln of the summed probability of sounds that no machine makes; None without a bundle that knows them."""
-        for name in self.foreign:
-            return math.log(max(float(description.embeddings[name].sum()), 1e-12))
-        return None
-
     def _foreign(self, description: Description) -> str:
         """The foreign sound that is much more probable than in calibration, in words."""
         assert self.baseline is not None
-        score, normal = self.foreign_score(description), self.baseline.manifest.foreign
-        if score is None or normal is None or (z := (score - normal.median) / normal.scale) < FOREIGN_Z:
+        normal = self.baseline.manifest.foreign
+        found = [
+            ((foreign_score(description, name) - normal[name].median) / normal[name].scale, name)
+            for name in self.foreign
+            if name in normal
+        ]
+        if not found or max(found)[0] < FOREIGN_Z:
             return ""
-        name, output = next(iter(self.foreign.items()))
-        return f"{output.labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
+        z, name = max(found)
+        return f"{self.foreign[name].labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
 
     def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
         if self.machine.mechanism is None:
@@ -247,6 +246,11 @@ class Pipeline:
                 f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"
             )
         return EmbeddingDetector.restore(name, self.outputs[name], calibration.kind, calibration.log_score, arrays)
+
+
+def foreign_score(description: Description, name: str) -> float:
+    """ln of the summed probability of a family of sounds that no machine makes."""
+    return math.log(max(float(description.embeddings[name].sum()), 1e-12))
 
 
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:

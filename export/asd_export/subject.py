@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from asd_agent.encode.meta import Distance, Output
 from asd_agent.errors import UsageError
+from asd_export.audioset import FAMILIES
 from asd_train.backbones import Backbone
 from asd_train.checkpoints import read_checkpoint
 from asd_train.embed import PooledEncoder
@@ -25,9 +26,6 @@ FRONT_ENDS = {
 }
 # A source of this rate may be resampled upwards: the bands above stay empty, in calibration as later.
 LOWEST_RATES = {"efficientat": 16_000}
-LABELS = "labels"
-# AudioSet's order of classes begins with the sounds that no machine makes; 137 is music.
-FOREIGN = [f"human sound {i}" for i in range(72)] + [f"animal {i}" for i in range(72, 137)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def read_subject(
 ) -> Subject:
     """An encoder's checkpoint with a pooling, or a system that asd-train trained (which has its own).
 
-    labels: the probabilities of AudioSet's human and animal sounds as a further output. Raises AsdError.
+    labels: the probabilities of AudioSet's sounds that no machine makes as further outputs. Raises AsdError.
     """
     path = Path(checkpoint).expanduser()
     if (path / "system.json").is_file():
@@ -127,7 +125,10 @@ def _outputs(encoder: PooledEncoder, distance: Distance, labels: bool) -> list[O
     outputs = [Output(name="embedding", dim=encoder.dim, distance=distance, blocks=blocks)]
     if labels:
         _check_labels(encoder.backbone)
-        outputs.append(Output(name=LABELS, dim=len(FOREIGN), distance="euclidean", role="foreign", labels=FOREIGN))
+        outputs += [
+            Output(name=name, dim=len(classes), distance="euclidean", role="foreign", labels=list(classes.values()))
+            for name, classes in FAMILIES.items()
+        ]
     return outputs
 
 
@@ -147,7 +148,7 @@ class _Single(nn.Module):
 
 
 class _Labelled(nn.Module):
-    """Embedding, and the probabilities of the classes that no machine makes."""
+    """Embedding, and the probabilities of the classes that no machine makes, by families."""
 
     def __init__(self, encoder: PooledEncoder) -> None:
         super().__init__()
@@ -156,8 +157,9 @@ class _Labelled(nn.Module):
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         backbone = self.encoder.backbone
         *layers, last = backbone(waveform, layers=(*self.encoder.layers, backbone.layers))
-        probabilities = torch.sigmoid(backbone.logits(last)[:, : len(FOREIGN)])
-        return self.encoder.pooled(layers), probabilities
+        probabilities = torch.sigmoid(backbone.logits(last))
+        families = [probabilities[:, list(classes)] for classes in FAMILIES.values()]
+        return self.encoder.pooled(layers), *families
 
 
 def _name(path: Path) -> str:

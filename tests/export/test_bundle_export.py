@@ -127,13 +127,18 @@ def test_the_real_encoder_with_layers_and_labels(shared_dir: Path, tmp_path: Pat
     recorded = [shared_dir / "data/compressor/run"]
     meta = export_bundle(subject, tmp_path / "bundle", window_s=2, sounds=recorded)
     assert meta.parity["windows"]["recorded"] == 16
-    embedding, labels = meta.outputs
+    embedding, *families = meta.outputs
     assert sum(embedding.blocks) == embedding.dim
-    assert (labels.role, labels.dim) == ("foreign", 137)
+    assert [(f.name, f.role, f.dim) for f in families] == [
+        ("living", "foreign", 137), ("weather", "foreign", 15), ("clock", "foreign", 3),
+    ]  # fmt: skip
+    assert families[0].labels[74] == "Dog"
     ref = np.load(shared_dir / "reference/efficientat/ref.npz")
     found = Encoder(Bundle.load(tmp_path / "bundle")).embed(ref["b_wav"])
     assert np.abs(found["embedding"][-384:] - ref["b_embedding"][0]).max() < 1e-4
-    assert np.abs(found["labels"] - 1 / (1 + np.exp(-ref["b_logits"][0, :137]))).max() < 1e-5
+    probability = 1 / (1 + np.exp(-ref["b_logits"][0]))
+    assert np.abs(found["living"] - probability[:137]).max() < 1e-5
+    assert np.abs(found["clock"] - probability[406:409]).max() < 1e-5
 
 
 def test_the_same_input_makes_the_same_bytes(checkpoints: Path, tmp_path: Path) -> None:

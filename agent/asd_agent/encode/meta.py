@@ -40,7 +40,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # Sizes of the parts of a joined embedding (layers of a network), each of which weighs the same in the distance.
     blocks: list[Count] = []
     # "foreign": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
-    # voices and animals. They explain a deviation; see decide.foreign.
+    # voices, animals, rain. They explain a deviation (`decide.lanes`); several such outputs are families, each with
+    # a measure of its own of what is usual.
     role: Literal["detector", "foreign"] = "detector"
     labels: list[str] = []
 
