@@ -52,7 +52,7 @@ class Replay:
     samples: Samples
     windows: tuple[Replayed, ...]
     left_out: int  # windows that began before the clip or end after it, or that another baseline judged
-    normals: tuple[Normal, ...]  # nearest to the window that deviates most
+    normals: tuple[Normal, ...]  # nearest to the last window that voted
     machine: config.Machine
     software: dict[str, str]  # here and now, where it differs from then
 
@@ -261,9 +261,8 @@ def _speed(told: dict[str, Any] | None) -> Speed | None:
 
 def _normals(windows: Sequence[Replayed], event: AlarmEvent, pipeline: Pipeline) -> list[Normal]:
     voters = [w for w in windows if w.result.index in event.windows] or list(windows)
-    worst = max(voters, key=lambda w: w.result.score or 0.0, default=None)
-    found = pipeline.deciding(worst.result) if worst is not None else None
-    if worst is None or found is None:
+    found = pipeline.deciding(voters[-1].result) if voters else None
+    if found is None:
         return []
     assert pipeline.baseline is not None
-    return nearest(pipeline.baseline, *found, worst.description, most=NORMALS)
+    return nearest(pipeline.baseline, *found, voters[-1].description, most=NORMALS)

@@ -134,6 +134,16 @@ def parser() -> argparse.ArgumentParser:
         if name == "out-of-service":
             act.add_argument("--off", action="store_true", help="back in service")
 
+    sub = command("replay", "replay", "compute the score of an alarm again from its clip, and compare")
+    sub.add_argument("event", metavar="EVENT", help="id of an alarm event (its beginning is enough), or its clip")
+    sub.add_argument("--csv", action="store_true", help="print what was stored (then) and what comes out (now) as CSV")
+    sub.add_argument(
+        "--picture", metavar="out.png", help="spectrogram with the deciding band and time, and normal sound"
+    )
+    sub.add_argument(
+        "--listen", metavar="DIR", help="write the alarm's window and the nearest normal ones to this folder"
+    )
+
     sub = command("embed", "embed", "embeddings of recordings, by a bundle", config=False)
     sub.add_argument("--bundle", required=True, metavar="DIR", help="a bundle's folder, or a shipped name")
     sub.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")

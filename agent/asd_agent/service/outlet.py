@@ -14,9 +14,9 @@ from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
 from asd_agent.store import Message, Store
-from asd_agent.store.clips import Judged
+from asd_agent.store.clips import Clip, Judged
 from asd_agent.store.evidence import Evidence
-from asd_agent.types import AlarmEvent, AlarmState, Block, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.service.monitor import Monitor
@@ -32,7 +32,7 @@ class Outlet:
         self._store = store
         self._handler, self._told = handler, told
         self._settings = settings
-        self._evidence = Evidence(settings.state_dir, settings.agent.evidence)
+        self._evidence = Evidence(settings.state_dir, settings.agent.evidence, draw=_draw)
         self._publisher: Publisher | None = None
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
@@ -64,7 +64,8 @@ class Outlet:
             self._available.clear()
             self._intervals.clear()
         if settings.agent.evidence != before.agent.evidence:
-            old, self._evidence = self._evidence, Evidence(settings.state_dir, settings.agent.evidence)
+            new = Evidence(settings.state_dir, settings.agent.evidence, draw=_draw)
+            old, self._evidence = self._evidence, new
             old.close()
 
     def close(self) -> None:
@@ -185,3 +186,9 @@ class Outlet:
             "scores_dropped": health.scores_dropped + (self._publisher.dropped if self._publisher is not None else 0),
             "findings": list(health.findings),
         }
+
+
+def _draw(samples: Samples, clip: Clip) -> bytes:
+    from asd_agent.picture.alarm import draw
+
+    return draw(samples, clip)

@@ -93,9 +93,9 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
         return tuple(w for w in self.windows if w.result.index in self.event.windows)
 
     @property
-    def strongest(self) -> Judged | None:
-        """Of the windows that voted."""
-        return max(self.deciding, key=lambda w: w.result.score or 0.0, default=None)
+    def raising(self) -> Judged | None:
+        """The last window that voted."""
+        return max(self.deciding, key=lambda w: w.frame, default=None)
 
 
 def clip_path(event: AlarmEvent, suffix: str = ".flac") -> str:

@@ -28,6 +28,7 @@ from asd_agent.store.clips import (
     expire_clips,
     remove_unfinished,
     write_clip,
+    write_whole,
 )
 from asd_agent.types import AlarmEvent, EventKind, Samples
 
@@ -40,7 +41,7 @@ LONGEST_S = 180.0  # of sound in memory
 ROWS = 256  # windows in memory
 NO_SOUND = 1e15  # a float beyond this is not a sample
 
-Draw = Callable[[Path, Samples, Clip], None]  # where, the sound, what it is
+Draw = Callable[[Samples, Clip], bytes]  # the sound, what it is -> a PNG
 
 
 class Chunk(NamedTuple):
@@ -282,7 +283,7 @@ class Evidence:
             return
         if self._draw is not None:
             try:
-                self._draw(path.with_suffix(".png"), samples, clip)
+                write_whole(path.with_suffix(".png"), self._draw(samples, clip))
             except Exception as exc:  # noqa: BLE001 - the daemon goes on without a picture
                 log.warning("picture of an alarm not drawn", path=str(path), error=repr(exc))
 

@@ -1,0 +1,209 @@
+"""asd-agent replay: the score of an alarm computed again from its clip, beside what was stored then."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.rows import header, row
+from asd_agent.cli.words import console, utc
+from asd_agent.errors import AsdError, StoreError
+from asd_agent.replay import Replay, Replayed, find, replay, sound_path
+from asd_agent.store import Store
+from asd_agent.store.clips import Clip, read_clip, sidecars
+
+if TYPE_CHECKING:
+    from asd_agent.normals import Normal
+    from asd_agent.types import Samples
+
+RECENT = 5
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = config.load(args.config)
+    sidecar, clip = _find(settings, args.event)
+    machine = settings.machine(clip.event.machine)
+    done = replay(sidecar, clip, settings.state_dir, machine)
+    sound = sound_path(sidecar)
+    if not done.windows:
+        raise StoreError(f"{sidecar}: no window lies whole in the clip, with what it was made from: nothing to replay")
+    if args.csv:
+        _csv(done, sound)
+    else:
+        _show(done, sound)
+    if args.picture or args.listen:
+        channel = machine.source.channel if machine is not None else 0
+        _files(args, settings, done, sound, channel)
+    differs = [w for w in done.windows if _differences(w, sound, done)]
+    verdict = _verdict(done, differs, sound)
+    print(verdict, file=sys.stderr if args.csv else sys.stdout)
+    return 1 if differs else 0
+
+
+def _find(settings: config.Config, wanted: str) -> tuple[Path, Clip]:
+    """Raises StoreError that says why there is no clip, or which there are."""
+    try:
+        return find(settings.state_dir, wanted)
+    except StoreError as exc:
+        if not str(exc).startswith("no clip"):
+            raise
+        why = str(exc)
+    try:
+        with Store.reader(settings.state_dir) as store:
+            event = next((e for e in store.events(limit=100_000) if wanted and e.id.startswith(wanted)), None)
+    except StoreError:
+        event = None
+    if event is not None and not event.evidence:
+        raise StoreError(f"event {event.id[:12]} ({event.kind}) has no clip of its own: replay its alarm")
+    if event is not None:
+        limits = settings.agent.evidence
+        raise StoreError(
+            f"the clip of event {event.id[:12]} is gone: clips are deleted after {limits.max_age_days:g} days, or when "
+            f"all of them exceed {limits.max_total_mb:g} MB (agent.evidence); it was {event.evidence}"
+        )
+    raise StoreError(f"{why}; {_recent(settings.state_dir)}")
+
+
+def _recent(state_dir: Path) -> str:
+    found = []
+    for sidecar in sidecars(state_dir / "evidence"):
+        try:
+            found.append(read_clip(sidecar).event)
+        except StoreError:
+            continue
+    newest = sorted(found, key=lambda event: event.utc_s)[-RECENT:]
+    if not newest:
+        return f"there is none yet under {state_dir / 'evidence'}"
+    return "the newest are " + ", ".join(f"{e.id[:12]} ({e.machine} {e.kind} {utc(e.utc_s)})" for e in newest[::-1])
+
+
+def _detectors(done: Replay) -> list[str]:
+    return list(dict.fromkeys(d.name for w in done.windows for d in w.stored.result.detectors))
+
+
+def _differences(window: Replayed, sound: Path, done: Replay) -> list[tuple[str, str, str]]:
+    """Columns of the CSV that differ: name, then, now."""
+    names = _detectors(done)
+    then, now = row(sound, window.stored.result, names), row(sound, window.result, names)
+    return [(name, a, b) for name, a, b in zip(header(names), then, now, strict=True) if a != b]
+
+
+def _verdict(done: Replay, differs: list[Replayed], sound: Path) -> str:
+    count = len(done.windows)
+    left = f" ({done.left_out} more reach beyond the clip)" if done.left_out else ""
+    if not differs:
+        exact = "every number to the last bit" if all(w.same for w in done.windows) else "every digit of the CSV"
+        return f"agrees: {count} windows, {exact}{left}"
+    words = ", ".join(
+        f"{name} {a or 'empty'} then, {b or 'empty'} now" for name, a, b in _differences(differs[0], sound, done)[:4]
+    )
+    hint = ", ".join(f"{k} {v}" for k, v in done.software.items())
+    hint = f"; not as it was then: {hint}" if hint else ""
+    at = differs[0].stored.frame / done.clip.rate_hz
+    return f"differs in {len(differs)} of {count} windows{left}; the first, at {at:.1f} s: {words}{hint}"
+
+
+def _csv(done: Replay, sound: Path) -> None:
+    names = _detectors(done)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["when", *header(names)])
+    for window in done.windows:
+        writer.writerow(["then", *row(sound, window.stored.result, names)])
+        writer.writerow(["now", *row(sound, window.result, names)])
+
+
+def _show(done: Replay, sound: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    clip, event = done.clip, done.clip.event
+    then = clip.made_with
+    assert then is not None
+    print(f"{event.machine}: {event.kind}, {event.level}, {utc(event.utc_s)} UTC: {event.reason}")
+    seconds = len(done.samples) / clip.rate_hz
+    print(f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, {clip.before_s:.1f} s of it before the alarm")
+    bundles = ", ".join(f"{name} {sha256[:12]} ({then.variants[name]})" for name, sha256 in then.bundles.items())
+    print(f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}")
+    names = _detectors(done)
+    table = Table("at", "voted", "state", "score then", "now", *names, box=None, header_style="bold")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    head = header(names)
+    for window in done.windows:
+        was, now = row(sound, window.stored.result, names), row(sound, window.result, names)
+        distances = [head.index(f"distance_{name}") for name in names]
+        score = head.index("score")
+        voted = "*" if window.result.index in event.windows else ""
+        state = window.stored.result.state.value.replace("_", " ")
+        table.add_row(
+            f"{window.stored.frame / clip.rate_hz:.1f} s", voted, escape(state), was[score],
+            now[score] if now[score] == was[score] else f"[bold red]{now[score]}[/bold red]",
+            *(was[i] if now[i] == was[i] else f"[bold red]{was[i]} -> {now[i]}[/bold red]" for i in distances),
+        )  # fmt: skip
+    console().print(table)
+    for number, normal in enumerate(done.normals, 1):
+        print(f"nearest normal sound {number}: {_where(normal)}, distance {normal.distance:.4g}")
+
+
+def _limit(threshold: float | None) -> str:
+    return "no limit" if threshold is None else f"a window counts from a score of {threshold:.2f}"
+
+
+def _where(normal: Normal) -> str:
+    if not normal.origin:
+        return f"live, {utc(normal.utc_s)} UTC"
+    return f"{normal.origin} {normal.start_s:.1f}-{normal.start_s + normal.duration_s:.1f} s"
+
+
+def _files(args: argparse.Namespace, settings: config.Config, done: Replay, sound: Path, channel: int) -> None:
+    """The picture, and the folder for the ear. Raises AsdError."""
+    from asd_agent import normals
+    from asd_agent.picture import alarm
+
+    assert done.clip.made_with is not None
+    machine_folder = BaselineStore(settings.state_dir, done.clip.event.machine).folder
+    kept = normals.folder_of(machine_folder, done.clip.made_with.baseline)
+    heard = [(n, normals.sound_of(n, kept, channel)) for n in done.normals]
+    found = [(n, *made) for n, made in heard if made is not None]
+    if args.picture:
+        picture = alarm.draw(done.samples, done.clip, found[0][1:] if found else None)
+        _write(Path(args.picture), picture)
+        print(f"picture: {args.picture}", file=sys.stderr)
+    if args.listen:
+        folder = Path(args.listen)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise AsdError(f"{folder}: cannot be made ({exc.strerror})") from exc
+        _listen(folder, done, found)
+        print(f"to compare by ear: {folder} ({len(found)} of {len(heard)} normal windows)", file=sys.stderr)
+        if len(found) < len(heard):
+            print("the recordings of the other normal windows are gone, or have changed", file=sys.stderr)
+
+
+def _listen(folder: Path, done: Replay, found: list[tuple[Normal, Samples, int]]) -> None:
+    """The alarm's window and the nearest normal ones as files of the same length, side by side."""
+    from asd_agent.store.clips import bits_of, encode_sound
+
+    clip = done.clip
+    worst = clip.raising or done.windows[-1].stored
+    end = worst.frame + round(worst.result.duration_s * clip.rate_hz)
+    sounds = [("0-alarm", done.samples[worst.frame : end], clip.rate_hz)]
+    sounds += [(f"{i}-normal", samples, rate_hz) for i, (_, samples, rate_hz) in enumerate(found, 1)]
+    for name, samples, rate_hz in sounds:
+        suffix = ".wav" if bits_of(samples) == 32 else ".flac"
+        for old in folder.glob(f"{name}.*"):
+            old.unlink()
+        _write(folder / f"{name}{suffix}", encode_sound(samples, rate_hz, suffix))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as exc:
+        raise AsdError(f"{path}: cannot be written ({exc.strerror})") from exc
