@@ -67,6 +67,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     excluded: dict[str, int]  # reason -> windows
     excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
     outliers: list[str] = []  # used, but beyond the limit when held out: "rec3.flac 30.0-40.0 s: score 5.1, ..."
+    outlier_places: list[str] = []  # of all of them, in the same order, for `exclude`
+    outlier_clips: dict[str, str] = {}  # place -> file to listen to, below the state directory, of live sound
     support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
     facts: list[str]  # sentences

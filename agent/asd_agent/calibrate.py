@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config, mechanism
+from asd_agent import chain, config, mechanism
 from asd_agent.baseline import (
     Arrays,
     Baseline,
@@ -51,9 +51,12 @@ def describe_recordings(
     """All windows of the recordings. Raises SourceError, naming the file: a calibration skips nothing silently."""
     files = recordings(paths)
     found: list[Description] = []
+    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
     for i, path in enumerate(files):
         progress(i / len(files), f"{path.name}, {len(found)} windows")
-        found += [pipeline.describe(window) for window in recorded_windows(path, machine, pipeline.rates)]
+        found += [
+            sampler.add(window, pipeline.describe(window)) for window in recorded_windows(path, machine, pipeline.rates)
+        ]
     progress(1.0, f"{len(found)} windows")
     return found
 
@@ -70,6 +73,7 @@ def describe_live(
     found: list[Description] = []
     heard_s, last_frame = 0.0, time.monotonic()
     windower: Windower | None = None
+    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
     with open_source(machine.source, [machine.source.channel]) as source:
         while heard_s < duration_s:
             try:
@@ -83,7 +87,7 @@ def describe_live(
             last_frame = time.monotonic()
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
             for window in windower.push(block, machine.source.channel):
-                found.append(pipeline.describe(window))
+                found.append(sampler.add(window, pipeline.describe(window)))
                 hear(window)
             heard_s += len(block.samples) / block.rate_hz
             progress(min(heard_s / duration_s, 1.0), f"{len(found)} windows")
@@ -128,6 +132,9 @@ def build(
             level_dbfs=float(middle),
             level_low_dbfs=float(low),
             level_high_dbfs=float(high),
+            levels={f.calibration.name: _range_dbfs(f.windows) for f in fits},
+            floors=chain.learnt((f.calibration.name, f.windows) for f in fits),
+            **chain.of_calibration(usable),
         ),
         report=report(machine, selection, fits),
     )
@@ -170,6 +177,11 @@ def extend(
             version=version,
             created_utc_s=time.time(),
             states=[*manifest.states, fit.calibration],
+            chain=msgspec.structs.replace(
+                manifest.chain,
+                levels=manifest.chain.levels | {name: _range_dbfs(usable)},
+                floors=manifest.chain.floors | chain.learnt([(name, usable)]),
+            ),
             report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
         ),
         arrays={**baseline.arrays, **fit.arrays, **_places(fit)},
@@ -190,7 +202,18 @@ def rename_state(baseline: Baseline, old: str, new: str, version: str) -> Baseli
         msgspec.structs.replace(s, name=swap.get(s.name, s.name), extends=swap.get(s.extends, s.extends))
         for s in states
     ]
-    manifest = msgspec.structs.replace(baseline.manifest, states=changed, version=version)
+    learnt = baseline.manifest.chain
+    manifest = msgspec.structs.replace(
+        baseline.manifest,
+        states=changed,
+        chain=msgspec.structs.replace(
+            learnt,
+            levels={swap.get(k, k): v for k, v in learnt.levels.items()},
+            floors={swap.get(k, k): v for k, v in learnt.floors.items()},
+        ),
+        version=version,
+        created_utc_s=time.time(),
+    )
     return Baseline(manifest=manifest, arrays={renamed(k): v for k, v in baseline.arrays.items()})
 
 
@@ -286,6 +309,11 @@ def _places(fit: StateFit) -> Arrays:
     if fit.calibration.extends:
         return {}
     return prefixed(f"{fit.calibration.name}/{WINDOWS}", places(fit.windows))
+
+
+def _range_dbfs(windows: Sequence[Description]) -> tuple[float, float]:
+    low, high = np.percentile([d.quality.level_dbfs for d in windows], [2, 98])
+    return float(low), float(high)
 
 
 def _decides(name: str, mode: str) -> bool:

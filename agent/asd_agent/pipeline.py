@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config, mechanism
+from asd_agent import chain, config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
@@ -112,9 +112,11 @@ class Pipeline:
     def step(self, window: Window) -> WindowResult:
         return self.blame(window, self.judge(self.describe(window)))
 
-    def describe(self, window: Window, speed: Speed | None = None, operating: str = "") -> Description:
-        """Quality first; what cannot be judged is not encoded. `speed` of the shaft and `operating` state: as told from
-        outside, where they are."""
+    def describe(
+        self, window: Window, speed: Speed | None = None, operating: str = "", changing: bool = False
+    ) -> Description:
+        """Quality first; what cannot be judged is not encoded. `speed` of the shaft, `operating` state and whether that
+        is `changing`: as told from outside, where they are."""
         quality = assess(window, self.machine.window_s, self.machine.quality)
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
         if not quality.assessable:
@@ -130,6 +132,7 @@ class Pipeline:
             indicators=self._indicators(window, speed),
             transient=transient,
             operating=operating,
+            changing=changing,
         )
 
     def judge(self, description: Description) -> WindowResult:
@@ -137,7 +140,12 @@ class Pipeline:
             return _result(description, state=State.NOT_ASSESSABLE, reason=", ".join(description.quality.reasons))
         if self.baseline is None or self.thresholds is None:
             return _result(description, state=State.LEARNING, reason="no baseline yet")
+        if description.changing:
+            return _result(description, state=State.NOT_ASSESSABLE, reason="the operating state changed meanwhile")
         told = [s for s in self.states if s.name == description.operating]
+        if description.operating and not told:
+            words = f"the operating state {description.operating!r} is not in the baseline"
+            return _result(description, state=State.NOT_ASSESSABLE, operating=description.operating, reason=words)
         best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)
         p_value = kept_p(best.p_value)  # what decides is what is stored: it can be decided again
         level = self.thresholds.level(p_value)
@@ -161,8 +169,16 @@ class Pipeline:
         return replace(result, state=State.ANOMALOUS, level=level, reason=reason)
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
-        """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band."""
-        if result.state is not State.ANOMALOUS or self.machine.mechanism is None:
+        """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band. Without
+        the upper part of the spectrum, as behind another microphone, a window says nothing of the machine."""
+        if result.state is not State.ANOMALOUS:
+            return result
+        if broken := self._broken_chain(window, result):
+            return replace(
+                result, state=State.NOT_ASSESSABLE, level=Level.NORMAL, p_value=None, embedding_p=None,
+                embedding_distance=None, mechanism_p=None, detectors=(), reason=broken,
+            )  # fmt: skip
+        if self.machine.mechanism is None:
             return result
         from asd_agent.mechanism.diagnose import diagnose
 
@@ -173,6 +189,19 @@ class Pipeline:
                 words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
                 return replace(result, reason="; ".join([*words[:1], result.reason]))
         return result
+
+    def _broken_chain(self, window: Window, result: WindowResult) -> str:
+        """Which part of what the judgement listens to does not arrive any more; else empty."""
+        assert self.baseline is not None
+        learnt = self.baseline.manifest.chain
+        normal = learnt.floors.get(result.operating)
+        if normal is None:
+            return ""
+        found = chain.compare(chain.fingerprint(window.samples, window.rate_hz), normal)
+        hears_hz = window.rate_hz / 2 if self.machine.mechanism is not None else max(self.rates) / 2
+        if found is None or found.lost_hz is None or found.lost_hz >= hears_hz:
+            return ""
+        return chain.lost_words(found.lost_hz, learnt)
 
     def deciding(self, result: WindowResult) -> tuple[OperatingState, str] | None:
         """The operating state that a result was judged in, and the detector that deviates most; None without both."""

@@ -90,6 +90,16 @@ class Transient:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What the measuring chain does to any sound, seen in one window."""
+
+    rate_hz: int  # native
+    floor_db: tuple[float, ...]  # third octaves from 100 Hz (chain.CENTRES_HZ): the level in the quietest moments, dBFS
+    edge_hz: float  # above it there is next to nothing; half the rate where sound reaches up to there
+    dc: float  # full scale = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """All that the judgement needs of a window; small, so that calibration can keep thousands."""
 
@@ -103,6 +113,8 @@ class Description:
     indicators: Mapping[str, float] = field(default_factory=dict)  # mechanism analysis
     transient: Transient | None = None  # the most sudden moment
     operating: str = ""  # the machine's state as told from outside; empty = to be found from the sound
+    changing: bool = False  # it was told to change during the window
+    chain: Fingerprint | None = None  # of a window now and then
 
 
 class State(enum.StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,12 @@ from asd_agent.types import Description
 
 ENOUGH_S = 300.0  # below it the verdict says "little sound"
 PARTS_LISTED = 20
+OUTLIERS_LISTED = 50
 NOT_RUNNING = "not running (far quieter)"
 EXCLUDED = "excluded by hand"
+CHANGING = "the operating state changed meanwhile"
+NOT_TOLD = "operating state not told"
+APART = (NOT_RUNNING, EXCLUDED, CHANGING, NOT_TOLD)  # left out, but nothing is wrong with the sound
 SPOILT_SHARE = 0.1  # of the windows: more is a concern
 STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the verdict calls it drift
 
@@ -43,8 +48,11 @@ class StateFit:
 
 
 def place(description: Description) -> str:
-    """Where a window is, for people and for `exclude`: "rec3.flac 30.0-40.0 s"."""
+    """Where a window is, for people and for `exclude`: "rec3.flac 30.0-40.0 s", "live at 2026-03-02 10:42:31.5 UTC"."""
     start_s = description.start_s
+    if not description.origin and description.utc_s > 0:
+        tenths = round(description.utc_s * 10)
+        return f"live at {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(tenths // 10))}.{tenths % 10} UTC"
     return f"{description.origin or 'live'} {start_s:.1f}-{start_s + description.duration_s:.1f} s"
 
 
@@ -53,7 +61,13 @@ def select(machine: config.Machine, descriptions: Sequence[Description], exclude
 
     Far quieter windows were recorded while the machine was off. A few of them are left out; enough of them are a state.
     """
-    reasons = [", ".join(d.quality.reasons) or (EXCLUDED if place(d) in exclude else "") for d in descriptions]
+    told = any(d.operating for d in descriptions)
+    reasons = [
+        ", ".join(d.quality.reasons)
+        or (EXCLUDED if place(d) in exclude else "")
+        or (CHANGING if d.changing else NOT_TOLD if told and not d.operating else "")
+        for d in descriptions
+    ]
     levels = np.array([d.quality.level_dbfs for d in descriptions])
     heard = np.array([not reason for reason in reasons], bool)
     if machine.quality.off_db is not None and heard.any():
@@ -80,7 +94,7 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         for f in fits
     ]
     support = max(supports, key=lambda s: s.high)
-    outliers = [line for f in fits for line in _outliers(f, thresholds)]
+    outliers = {place: line for f in fits for place, line in _outliers(f, thresholds).items()}
     facts = [f"{used} of {total} windows are usable, {seconds(machine, used) / 60:.1f} min of sound"]
     concerns = []
     if seconds(machine, used) < ENOUGH_S:
@@ -88,7 +102,7 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
     idle = selection.excluded.get(NOT_RUNNING, 0)
     if idle:
         facts.append(f"the machine was not running in {idle} windows; they were left out")
-    spoilt = {reason: n for reason, n in selection.excluded.items() if reason not in (NOT_RUNNING, EXCLUDED)}
+    spoilt = {reason: n for reason, n in selection.excluded.items() if reason not in APART}
     if spoilt:
         words = f"{sum(spoilt.values())} windows were spoilt and left out: "
         words += ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
@@ -111,7 +125,8 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
     if not support.supported:
         concerns.append(_support_words(support))
     if outliers:
-        facts.append(f"{len(outliers)} calibration windows exceed the limit themselves: listen to them")
+        words = f"{len(outliers)} calibration windows exceed the limit themselves: listen to them, and leave out what "
+        facts.append(words + "does not belong there (calibrate --exclude)")
     facts.append(
         f"expected: {support.per_month:.2g} days with a false alarm per month (90 % interval {support.low:.2g} to "
         f"{support.high:.2g}); the budget is {machine.alarm.false_alarms_per_month:g}"
@@ -122,7 +137,8 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         seconds=seconds(machine, used),
         excluded=selection.excluded,
         excluded_parts=selection.parts,
-        outliers=_listed(outliers),
+        outliers=[f"{place}: {line}" for place, line in outliers.items()][:OUTLIERS_LISTED],
+        outlier_places=list(outliers),
         support=support,
         budget_per_month=machine.alarm.false_alarms_per_month,
         facts=facts,
@@ -135,13 +151,14 @@ def seconds(machine: config.Machine, windows: int) -> float:
     return windows * machine.hop_s + machine.window_s - machine.hop_s
 
 
-def _outliers(fit: StateFit, thresholds: Thresholds) -> list[str]:
+def _outliers(fit: StateFit, thresholds: Thresholds) -> dict[str, str]:
+    """Place -> words, of the windows beyond the limit."""
     limit = limit_of(thresholds, fit.calibration.fusion.spread)
-    return [
-        f"{place(d)}: score {score:.1f}, the limit is {limit:.1f} ({fit.calibration.name})"
+    return {
+        place(d): f"score {score:.1f}, the limit is {limit:.1f} ({fit.calibration.name})"
         for d, score in zip(fit.windows, fit.held_out, strict=True)
         if score > limit
-    ]
+    }
 
 
 def _support_words(support: Support) -> str:
