@@ -46,10 +46,10 @@ rows = st.builds(
 )
 
 
-def near(found: float | None, wanted: float | None, rel: float) -> bool:
+def near(found: float | None, wanted: float | None, rel: float, smallest: float = 0.0) -> bool:
     if found is None or wanted is None:
         return found is wanted
-    return math.isclose(found, wanted, rel_tol=rel)
+    return math.isclose(found, wanted, rel_tol=rel, abs_tol=smallest)
 
 
 @given(st.lists(rows, max_size=20))
@@ -64,7 +64,7 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
         assert b.event_at_s is None or b.event_at_s == pytest.approx(a.event_at_s, abs=0.0006)
         for name in ("p_value", "embedding_p", "mechanism_p", "event_p"):
             assert near(getattr(b, name), getattr(a, name), rel=0.012)
-        assert near(b.embedding_distance, a.embedding_distance, rel=0.006)
+        assert near(b.embedding_distance, a.embedding_distance, rel=0.006, smallest=scoreblock.SMALLEST_DISTANCE)
         assert b.detectors.keys() == a.detectors.keys()
         for name, (distance, z, p) in a.detectors.items():
             assert b.detectors[name][0] == pytest.approx(distance, rel=0.006)

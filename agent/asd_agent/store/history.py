@@ -117,8 +117,8 @@ def pack(rows: Sequence[ScoreRow]) -> bytes:
     packed = _Packed(
         states=list(STATES),
         words=list(history.words),
-        **{name: _planes(values, "<i8") for name, values in steps.items()},
-        **{name: _planes(getattr(history, name), kind) for name, kind in _TYPES.items()},
+        **{name: planes(values, "<i8") for name, values in steps.items()},
+        **{name: planes(getattr(history, name), kind) for name, kind in _TYPES.items()},
     )
     return zlib.compress(msgspec.msgpack.encode(packed), 9)
 
@@ -128,25 +128,27 @@ def unpack(data: bytes) -> History:
     try:
         packed = msgspec.msgpack.decode(zlib.decompress(data), type=_Packed)
         named = np.array([STATES.index(State(word)) for word in packed.states], np.int64)
-        columns: dict[str, Any] = {name: _values(getattr(packed, name), kind) for name, kind in _TYPES.items()}
+        columns: dict[str, Any] = {name: values(getattr(packed, name), kind) for name, kind in _TYPES.items()}
         columns["state"] = named[columns["state"]]
         columns["not_running"] = columns["not_running"].astype(bool)
         return History(
             words=tuple(packed.words),
-            utc_s=np.cumsum(_values(packed.utc_ms, "<i8")) / 1000,
-            index=np.cumsum(_values(packed.index, "<i8")),
+            utc_s=np.cumsum(values(packed.utc_ms, "<i8")) / 1000,
+            index=np.cumsum(values(packed.index, "<i8")),
             **columns,
         )
     except (zlib.error, msgspec.DecodeError, ValueError, IndexError) as exc:
         raise ValueError(f"damaged block of scores: {exc}") from exc
 
 
-def _planes(values: npt.NDArray[Any], kind: str) -> bytes:
+def planes(values: npt.NDArray[Any], kind: str) -> bytes:
+    """Integers [n] as byte planes of a small type."""
     small = np.ascontiguousarray(values.astype(kind))
     return small.view(np.uint8).reshape(len(small), small.itemsize).T.tobytes()
 
 
-def _values(data: bytes, kind: str) -> Ints:
+def values(data: bytes, kind: str) -> Ints:
+    """The inverse. Raises ValueError for another length than a whole number of values."""
     size = np.dtype(kind).itemsize
     planes = np.frombuffer(data, np.uint8).reshape(size, -1)
     return np.ascontiguousarray(planes.T).view(kind).reshape(-1).astype(np.int64)

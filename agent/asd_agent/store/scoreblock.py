@@ -1,9 +1,9 @@
 """Many windows of one machine as one compressed blob: columns of small numbers, deflated.
 
-    version 2 (one byte), length of the history (4 bytes, little-endian), history (see `history`), the rest as JSON
+    version 2 (one byte), length of the history (4 bytes, little-endian), history (see `history`), the rest alike
 
-The first version was all JSON, and said nothing of operating states, foreign sounds and sudden moments; it begins with
-the first byte of a deflate stream. A year of eight machines has 50 million windows: rows of their own would take many
+The first version was JSON, and said nothing of operating states, foreign sounds and sudden moments; it begins with the
+first byte of a deflate stream. A year of eight machines has 50 million windows: rows of their own would take many
 times the room.
 """
 
@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
+import numpy as np
 
 from asd_agent.store import history
 from asd_agent.store.history import NONE, STATES, History
@@ -23,9 +23,30 @@ from asd_agent.store.rounding import p_code, p_of
 from asd_agent.types import Level, State
 
 _SILENT_DBFS = -200.0
+SMALLEST_DISTANCE = 1e-12
 HEAD_BYTES = 5
 _VERSION = 2
 _DEFLATE = 0x78
+
+
+_DISTANCE_STEPS = 500  # per factor e: 0.2 % apart
+_ZERO = -30_000  # the code of a distance of 0
+_LARGEST = 32_767
+_NO = -_LARGEST  # where there is no value
+
+
+class _Rest(msgspec.Struct, array_like=True, frozen=True):
+    """The columns that are not in the history, as byte planes."""
+
+    words: list[str]
+    level: bytes  # this and the next two: into words
+    quality: bytes
+    reason: bytes
+    level_dbfs: bytes  # tenths
+    embedding_p: bytes  # -100 log10 p
+    mechanism_p: bytes
+    embedding_distance: bytes  # 500 ln d
+    detectors: dict[str, tuple[bytes, bytes, bytes]]  # distance, tenths of z, p
 
 
 class _Detector(msgspec.Struct):
@@ -34,17 +55,19 @@ class _Detector(msgspec.Struct):
     p: list[int | None] = []  # -100 log10 p
 
 
-class _Columns(msgspec.Struct, omit_defaults=True):
+class _Columns(msgspec.Struct):
+    """Of the first version."""
+
     strings: list[str] = []  # the columns of words are indices into it
-    utc_ms: list[int] = []  # differences; this and the columns with * only in the first version
-    index: list[int] = []  # * differences
-    state: list[int] = []  # *
+    utc_ms: list[int] = []  # differences
+    index: list[int] = []  # differences
+    state: list[int] = []
     level: list[int] = []
     quality: list[int] = []
-    baseline: list[int] = []  # *
+    baseline: list[int] = []
     reason: list[int] = []
     level_dbfs: list[int] = []  # tenths
-    p: list[int | None] = []  # * -100 log10 p
+    p: list[int | None] = []  # -100 log10 p
     embedding_p: list[int | None] = []
     mechanism_p: list[int | None] = []
     embedding_distance: list[float | None] = []
@@ -52,50 +75,40 @@ class _Columns(msgspec.Struct, omit_defaults=True):
 
 
 def encode(rows: Sequence[ScoreRow]) -> bytes:
-    columns = _Columns(
-        level_dbfs=[round(10 * (row.level_dbfs if math.isfinite(row.level_dbfs) else _SILENT_DBFS)) for row in rows],
-        embedding_p=[_log_p(row.embedding_p) for row in rows],
-        mechanism_p=[_log_p(row.mechanism_p) for row in rows],
-        embedding_distance=[_digits(row.embedding_distance) for row in rows],
-    )
     known: dict[str, int] = {}
-    for row in rows:
-        columns.level.append(known.setdefault(row.level, len(known)))
-        columns.quality.append(known.setdefault(",".join(row.quality), len(known)))
-        columns.reason.append(known.setdefault(row.reason, len(known)))
-    columns.strings = list(known)
-    for name in dict.fromkeys(name for row in rows for name in row.detectors):
-        columns.detectors[name] = _detector([row.detectors.get(name) for row in rows])
-    first = history.pack(rows)
-    rest = zlib.compress(msgspec.json.encode(columns), 9)
-    return b"".join((bytes([_VERSION]), len(first).to_bytes(4, "little"), first, rest))
+
+    def words(values: Iterable[str]) -> bytes:
+        return _column(known.setdefault(value, len(known)) for value in values)
+
+    rest = _Rest(
+        level=words(row.level for row in rows),
+        quality=words(",".join(row.quality) for row in rows),
+        reason=words(row.reason for row in rows),
+        words=list(known),
+        level_dbfs=_column(_tenths(row.level_dbfs) for row in rows),
+        embedding_p=_column(_log_p(row.embedding_p) for row in rows),
+        mechanism_p=_column(_log_p(row.mechanism_p) for row in rows),
+        embedding_distance=_column(_log_distance(row.embedding_distance) for row in rows),
+        detectors={
+            name: _detector([row.detectors.get(name) for row in rows])
+            for name in dict.fromkeys(name for row in rows for name in row.detectors)
+        },
+    )
+    first, second = history.pack(rows), zlib.compress(msgspec.msgpack.encode(rest), 9)
+    return b"".join((bytes([_VERSION]), len(first).to_bytes(4, "little"), first, second))
 
 
 def decode(data: bytes) -> list[ScoreRow]:
     """Raises ValueError (also msgspec's and zlib's, translated) for damaged data."""
-    size = history_bytes(data[:HEAD_BYTES])
-    if size is None:
-        return _decode_first(_columns(data))
-    past = history.unpack(data[HEAD_BYTES : HEAD_BYTES + size])
-    c, w = _columns(data[HEAD_BYTES + size :]), past.words
-    if len(c.reason) != len(past):
-        raise ValueError("damaged block of scores: its parts do not belong together")
-    return [
-        ScoreRow(
-            utc_s=float(past.utc_s[i]),
-            index=int(past.index[i]),
-            state=STATES[past.state[i]],
-            p_value=_p_or_none(past.p[i]),
-            baseline=w[past.baseline[i]],
-            operating=w[past.operating[i]],
-            foreign=w[past.foreign[i]],
-            event_p=_p_or_none(past.event_p[i]),
-            event_at_s=None if past.event_ms[i] == NONE else float(past.event_ms[i]) / 1000,
-            not_running=bool(past.not_running[i]),
-            **_rest(c, i),
-        )
-        for i in range(len(past))
-    ]
+    try:
+        size = history_bytes(data[:HEAD_BYTES])
+        if size is None:
+            return _decode_first(msgspec.json.decode(zlib.decompress(data), type=_Columns))
+        past = history.unpack(data[HEAD_BYTES : HEAD_BYTES + size])
+        rest = msgspec.msgpack.decode(zlib.decompress(data[HEAD_BYTES + size :]), type=_Rest)
+        return _join(past, rest)
+    except (zlib.error, msgspec.DecodeError, ValueError, IndexError) as exc:
+        raise ValueError(f"damaged block of scores: {exc}") from exc
 
 
 def history_bytes(head: bytes) -> int | None:
@@ -113,11 +126,35 @@ def decode_history(data: bytes) -> History:
     return History.of(decode(data))
 
 
-def _columns(data: bytes) -> _Columns:
-    try:
-        return msgspec.json.decode(zlib.decompress(data), type=_Columns)
-    except (zlib.error, msgspec.DecodeError) as exc:
-        raise ValueError(f"damaged block of scores: {exc}") from exc
+def _join(past: History, rest: _Rest) -> list[ScoreRow]:
+    w, r = past.words, rest.words
+    level, quality, reason = (_ints(data) for data in (rest.level, rest.quality, rest.reason))
+    level_dbfs = _ints(rest.level_dbfs)
+    embedding_p, mechanism_p, distance = map(_ints, (rest.embedding_p, rest.mechanism_p, rest.embedding_distance))
+    detectors = {name: tuple(map(_ints, columns)) for name, columns in rest.detectors.items()}
+    return [
+        ScoreRow(
+            utc_s=float(past.utc_s[i]),
+            index=int(past.index[i]),
+            state=STATES[past.state[i]],
+            level=Level(r[level[i]]),
+            quality=tuple(r[quality[i]].split(",")) if r[quality[i]] else (),
+            level_dbfs=level_dbfs[i] / 10,
+            p_value=_p_or_none(int(past.p[i]), NONE),
+            embedding_distance=_distance(distance[i]),
+            embedding_p=_p_or_none(embedding_p[i]),
+            mechanism_p=_p_or_none(mechanism_p[i]),
+            detectors={n: d for n, columns in detectors.items() if (d := _score(*(c[i] for c in columns))) is not None},
+            baseline=w[past.baseline[i]],
+            reason=r[reason[i]],
+            operating=w[past.operating[i]],
+            foreign=w[past.foreign[i]],
+            event_p=_p_or_none(int(past.event_p[i]), NONE),
+            event_at_s=None if past.event_ms[i] == NONE else float(past.event_ms[i]) / 1000,
+            not_running=bool(past.not_running[i]),
+        )
+        for i in range(len(past))
+    ]
 
 
 def _decode_first(c: _Columns) -> list[ScoreRow]:
@@ -125,42 +162,25 @@ def _decode_first(c: _Columns) -> list[ScoreRow]:
     utc_ms = index = 0
     for i, (step_ms, step) in enumerate(zip(c.utc_ms, c.index, strict=True)):
         utc_ms, index = utc_ms + step_ms, index + step
+        quality = c.strings[c.quality[i]]
         rows.append(
             ScoreRow(
                 utc_s=utc_ms / 1000,
                 index=index,
                 state=State(c.strings[c.state[i]]),
+                level=Level(c.strings[c.level[i]]),
+                quality=tuple(quality.split(",")) if quality else (),
+                level_dbfs=c.level_dbfs[i] / 10,
                 p_value=_p(c.p[i]),
+                embedding_distance=c.embedding_distance[i],
+                embedding_p=_p(c.embedding_p[i]),
+                mechanism_p=_p(c.mechanism_p[i]),
+                detectors={n: d for n, column in c.detectors.items() if (d := _at(column, i)) is not None},
                 baseline=c.strings[c.baseline[i]],
-                **_rest(c, i),
+                reason=c.strings[c.reason[i]],
             )
         )
     return rows
-
-
-def _rest(c: _Columns, i: int) -> dict[str, Any]:
-    """The fields that are not in the history."""
-    quality = c.strings[c.quality[i]]
-    return {
-        "level": Level(c.strings[c.level[i]]),
-        "quality": tuple(quality.split(",")) if quality else (),
-        "level_dbfs": c.level_dbfs[i] / 10,
-        "embedding_distance": c.embedding_distance[i],
-        "embedding_p": _p(c.embedding_p[i]),
-        "mechanism_p": _p(c.mechanism_p[i]),
-        "detectors": {n: d for n, column in c.detectors.items() if (d := _at(column, i)) is not None},
-        "reason": c.strings[c.reason[i]],
-    }
-
-
-def _detector(values: Iterable[tuple[float, float, float] | None]) -> _Detector:
-    column = _Detector()
-    for value in values:
-        distance, z, p = value if value is not None else (None, None, None)
-        column.distance.append(_digits(distance))
-        column.z.append(None if z is None or not math.isfinite(z) else round(10 * z))
-        column.p.append(_log_p(p))
-    return column
 
 
 def _at(column: _Detector, i: int) -> tuple[float, float, float] | None:
@@ -168,17 +188,54 @@ def _at(column: _Detector, i: int) -> tuple[float, float, float] | None:
     return None if distance is None or z is None or p is None else (distance, z / 10, p)
 
 
-def _digits(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.3g}")
-
-
-def _log_p(p: float | None) -> int | None:
-    return None if p is None or not math.isfinite(p) else p_code(p)
-
-
 def _p(value: int | None) -> float | None:
     return None if value is None else p_of(value)
 
 
-def _p_or_none(value: int) -> float | None:
-    return None if value == NONE else p_of(int(value))
+# -- columns
+
+
+def _column(values: Iterable[int]) -> bytes:
+    return history.planes(np.clip(np.fromiter(values, np.int64), -_LARGEST, _LARGEST), "<i2")
+
+
+def _ints(data: bytes) -> list[int]:
+    found: list[int] = history.values(data, "<i2").tolist()
+    return found
+
+
+def _detector(found: Sequence[tuple[float, float, float] | None]) -> tuple[bytes, bytes, bytes]:
+    return (
+        _column(_NO if v is None else _log_distance(v[0]) for v in found),
+        _column(_NO if v is None or not math.isfinite(v[1]) else round(10 * v[1]) for v in found),
+        _column(_NO if v is None else _log_p(v[2]) for v in found),
+    )
+
+
+def _score(distance: int, z: int, p: int) -> tuple[float, float, float] | None:
+    d, q = _distance(distance), _p_or_none(p)
+    return None if d is None or z == _NO or q is None else (d, z / 10, q)
+
+
+def _tenths(level_dbfs: float) -> int:
+    return round(10 * (level_dbfs if math.isfinite(level_dbfs) else _SILENT_DBFS))
+
+
+def _log_distance(distance: float | None) -> int:
+    if distance is None or not math.isfinite(distance):
+        return _NO
+    return round(_DISTANCE_STEPS * math.log(distance)) if distance > SMALLEST_DISTANCE else _ZERO
+
+
+def _distance(code: int) -> float | None:
+    if code == _NO:
+        return None
+    return 0.0 if code == _ZERO else float(f"{math.exp(code / _DISTANCE_STEPS):.4g}")
+
+
+def _log_p(p: float | None) -> int:
+    return _NO if p is None or not math.isfinite(p) else p_code(p)
+
+
+def _p_or_none(code: int, none: int = _NO) -> float | None:
+    return None if code == none else p_of(code)
