@@ -1,7 +1,7 @@
 """Filterbanks of the encoders as matrix products: the same module trains on a GPU and is exported to ONNX.
 
-Kaldi's per-frame chain (mean removal, pre-emphasis, window, DFT) is linear, so it folds into one matrix per
-convention; the power spectrum, the mel triangles and the logarithm follow. No complex numbers, no framing
+Kaldi's per-frame chain (mean removal, pre-emphasis, window, DFT) is linear, so it folds into products with two
+matrices; the power spectrum, the mel triangles and the logarithm follow. No complex numbers, no framing
 operator. Everything is float32 whatever the autocast: log-mel values of weak bands need the digits.
 """
 
@@ -17,62 +17,82 @@ from torch import Tensor, nn
 
 BINS = 128
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor under the logarithm
+EMPHASIS = 0.97
 EAT_MULTIPLE = 32  # frames are padded to a multiple of this, as in published use (10 s: 998 -> 1024)
 
 
 class LogMel(nn.Module):
-    """Frames of a clip times `analysis` -> power spectrum -> `mel` triangles -> natural logarithm.
+    """Frames of a signal, tapered -> power spectrum -> `mel` triangles -> natural logarithm.
 
-    analysis: [2.5 * hop, 2 * k] real parts, then imaginary parts of k DFT bins; mel: [k, 128].
-    A frame is 2.5 hops long in all conventions here, so the product with all frames is the sum of the
-    products of the hops and their two successors. The shorter sums also round less than one long one.
+    taper: [2.5 * hop], symmetric; mel: [points / 2, 128]. `mean_weight` of a frame's value among `means` is taken from
+    its samples.
+
+    Power does not depend on where time begins. Seen from the middle of the frame the real part of its spectrum is that
+    of its symmetric half, the imaginary part that of its antisymmetric half: half the products, and sums that are half
+    as long and round less.
     """
 
-    analysis: Tensor
-    mel: Tensor
+    cosines: Tensor  # [1.25 * hop, bins]
+    sines: Tensor
+    mel: Tensor  # [bins, 128]
 
-    def __init__(self, analysis: Tensor, mel: Tensor, floor: float, offset: float) -> None:
+    def __init__(
+        self, taper: Tensor, points: int, mel: Tensor, floor: float, offset: float, mean_weight: float = 0.0
+    ) -> None:
         super().__init__()
         used = mel.sum(1) > 0  # Nyquist, and whatever lies outside of all triangles
-        parts = analysis.reshape(len(analysis), 2, -1)[:, :, used].flatten(1)
-        self.register_buffer("analysis", parts.float(), persistent=False)
-        # Once for the squared real, once for the squared imaginary parts: their sum costs nothing extra.
-        self.register_buffer("mel", mel[used].repeat(2, 1).float(), persistent=False)
-        self.hop = analysis.shape[0] * 2 // 5
-        self.floor, self.offset = floor, offset
+        half = len(taper) // 2
+        waves = taper[:half, None, None] * dft(half, points, -half + 0.5)[:, :, used]
+        for name, part in (("cosines", waves[:, 0]), ("sines", waves[:, 1]), ("mel", mel[used])):
+            self.register_buffer(name, part.float().contiguous(), persistent=False)
+        self.hop = len(taper) * 2 // 5
+        self.floor, self.offset, self.mean_weight = floor, offset, mean_weight
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """[B, N] -> [B, 1 + (N - 2.5 hop) // hop, 128]"""
+    def forward(self, signal: Tensor, means: Tensor | None = None) -> Tensor:
+        """[B, N], and [B, frames, 1] or None -> [B, frames = 1 + (N - 2.5 hop) // hop, 128]"""
         with _full_precision(signal):
-            spectrum = self._spectrum(signal.float())
-            return torch.log(torch.clamp(spectrum * spectrum @ self.mel + self.offset, min=self.floor))
+            first, last = self._halves(signal.float())
+            symmetric = first + last if means is None else first + last - 2 * self.mean_weight * means
+            real, imaginary = symmetric @ self.cosines, (first - last) @ self.sines
+            power = (real * real + imaginary * imaginary) @ self.mel
+            return torch.log(torch.clamp(power + self.offset, min=self.floor))
 
-    def _spectrum(self, signal: Tensor) -> Tensor:
-        """[B, N] -> [B, frames, 2 * k], one frame every hop, incomplete ones dropped."""
-        hop, half = self.hop, self.hop // 2
-        count = frame_count(signal.shape[1], hop)
-        hops = F.pad(signal[:, : (count + 1) * hop + half], (0, half)).reshape(signal.shape[0], -1, hop)
-        first, second, third = self.analysis[:hop], self.analysis[hop : 2 * hop], self.analysis[2 * hop :]
-        spectrum: Tensor = hops[:, :-2] @ first + hops[:, 1:-1] @ second + hops[:, 2:, :half] @ third
-        return spectrum
+    def _halves(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N] -> first half of every frame, and the other one backwards [B, frames, 1.25 * hop]"""
+        quarter = self.hop // 4
+        parts = whole_hops(signal, self.hop).reshape(len(signal), -1, self.hop)
+        last = torch.cat([parts[:, 1:-1, quarter:], parts[:, 2:, : self.hop // 2]], 2)
+        return torch.cat([parts[:, :-2], parts[:, 1:-1, :quarter]], 2), last.flip(2)
 
 
-class KaldiFbank(LogMel):
+class KaldiFbank(nn.Module):
     """Kaldi's log-mel filterbank at 16 kHz: frames of 400, hop 160, 512-point DFT, 128 bands of 20-8000 Hz.
 
     Per frame: minus its mean, pre-emphasis 0.97 with the first sample repeated, window, power, natural
     logarithm with floor float32 epsilon. window: "povey" (BEATs; Hann^0.85) or "hanning" (EAT). scale
     multiplies the waveform.
+
+    The windows begin with 0, so that the repeated sample has no effect and pre-emphasis can come first; 0.03 of the
+    mean of the plain samples is what it leaves of that.
     """
 
     def __init__(self, window: str, scale: float = 1.0) -> None:
+        super().__init__()
         taper = torch.hann_window(400, periodic=False, dtype=torch.float64)
         taper = taper**0.85 if window == "povey" else taper
-        one = torch.eye(400, dtype=torch.float64)
-        centred = one - 1 / 400
-        emphasised = centred - 0.97 * centred[[0, *range(399)]]  # rows are output samples
-        chain = scale * taper[:, None] * emphasised
-        super().__init__(chain.T @ dft(400, 512), mel_triangles(16_000, 512, 20, 8000), FLOOR, 0.0)
+        mel = mel_triangles(16_000, 512, 20, 8000)
+        self.log_mel = LogMel(scale * taper, 512, mel, FLOOR, 0.0, mean_weight=1 - EMPHASIS)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """[B, N] -> [B, 1 + (N - 400) // 160, 128]"""
+        signal = signal.float()
+        hop = self.log_mel.hop
+        halves = whole_hops(signal, hop).reshape(len(signal), -1, hop // 2).sum(2)
+        means = (halves[:, :-4:2] + halves[:, 1:-4:2] + halves[:, 2:-2:2] + halves[:, 3:-2:2] + halves[:, 4::2]) / 400
+        before = F.pad(signal[:, :-1], (1, 0))
+        emphasised = (signal - before) + (1 - EMPHASIS) * before  # rounds less than signal - 0.97 before
+        mel: Tensor = self.log_mel(emphasised, means[..., None])
+        return mel
 
 
 class BeatsFrontend(nn.Module):
@@ -85,8 +105,8 @@ class BeatsFrontend(nn.Module):
     def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveform [B, N] -> (normalised filterbank [B, frames, 128], frame mask [B, frames] | None)"""
         waveform = waveform.float()
-        if padding_mask is None:  # a constant has no effect in exact arithmetic, but costs digits
-            waveform = waveform - waveform.mean(1, keepdim=True)
+        # A constant has no effect in exact arithmetic, but costs digits.
+        waveform = waveform - waveform.mean(1, keepdim=True)
         mel = (self.fbank(waveform) - 15.41663) / (2 * 6.55582)
         return mel, None if padding_mask is None else shrink_mask(padding_mask, mel.shape[1])
 
@@ -124,13 +144,12 @@ class EfficientAtFrontend(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         window = torch.hann_window(800, periodic=False, dtype=torch.float64)
-        mel = mel_triangles(32_000, 1024, 0, 15_000)
-        self.log_mel = LogMel(window[:, None] * dft(800, 1024), mel, floor=0.0, offset=1e-5)
+        self.log_mel = LogMel(window, 1024, mel_triangles(32_000, 1024, 0, 15_000), floor=0.0, offset=1e-5)
 
     def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveform [B, N] -> (normalised mel [B, frames, 128], frame mask [B, frames] | None)"""
         waveform = waveform.float()
-        emphasised = waveform[:, 1:] - 0.97 * waveform[:, :-1]
+        emphasised = waveform[:, 1:] - EMPHASIS * waveform[:, :-1]
         mel = (self.log_mel(F.pad(emphasised, (400, 400), mode="reflect")) + 4.5) / 5
         if padding_mask is None:
             return mel, None
@@ -143,11 +162,17 @@ def frame_count(samples: int, hop: int) -> int:
     return (samples - hop * 5 // 2) // hop + 1
 
 
-def dft(length: int, points: int) -> Tensor:
-    """[length, points] float64: real, then imaginary parts of the bins below Nyquist; zero-padded frames."""
-    phase = torch.arange(length, dtype=torch.float64)[:, None] * torch.arange(points // 2)
-    angle = (phase % points) * (2 * math.pi / points)
-    return torch.cat((angle.cos(), -angle.sin()), 1)
+def whole_hops(signal: Tensor, hop: int) -> Tensor:
+    """[B, N] -> [B, (frames + 2) * hop]: cut where the last frame ends, and filled up."""
+    count = frame_count(signal.shape[1], hop)
+    return F.pad(signal[:, : (count + 1) * hop + hop // 2], (0, hop // 2))
+
+
+def dft(length: int, points: int, start: float) -> Tensor:
+    """[length, 2, points / 2] float64: cosines and sines of the bins below Nyquist, of times from `start` on."""
+    times = torch.arange(length, dtype=torch.float64) + start
+    angle = (times[:, None] * torch.arange(points // 2) % points) * (2 * math.pi / points)
+    return torch.stack((angle.cos(), angle.sin()), 1)
 
 
 def mel_triangles(rate_hz: int, points: int, low_hz: float, high_hz: float) -> Tensor:
