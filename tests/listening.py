@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 
 from asd_agent import config
-from asd_agent.baseline import Baseline
+from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibrate import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.pipeline import open_pipeline
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.monitor import Monitor
 from asd_agent.service.outlet import Outlet
+from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block
 from asd_agent.window import Windower
@@ -61,9 +62,9 @@ class Listening:
         """As after the daemon's end and start."""
         states = self.store.states()
         state = msgspec.structs.replace(states.get(self.machine.id, AlarmState()), rising=(), falling=())
-        self.monitor = Monitor(
-            self.machine, self.settings.state_dir, pipelines(self.machine), state, self.outlet, lambda: True
-        )
+        folder = self.settings.state_dir
+        shadow = Shadow(self.machine, BaselineStore(folder, self.machine.id), self.store)
+        self.monitor = Monitor(self.machine, folder, pipelines(self.machine), state, self.outlet, lambda: True, shadow)
         self.monitor.introduce()
         self.frame = 0
 
@@ -84,8 +85,6 @@ class Listening:
 def listening(
     folder: Path, machine: config.Machine, baseline: Baseline, utc_s: float, make: Callable[..., Listening] = Listening
 ) -> Iterator[Listening]:
-    from asd_agent.baseline import BaselineStore
-
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(folder)), machines=[machine])
     baselines = BaselineStore(folder, machine.id)
     baselines.write(baseline)

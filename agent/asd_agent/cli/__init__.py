@@ -96,19 +96,23 @@ def parser() -> argparse.ArgumentParser:
     sub = command("bench", "bench", "ms per window, memory, and how many machines this box can serve")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("baseline", "baseline", "list, show, promote or roll back baselines", config=False)
+    sub = command("baseline", "baseline", "list, show, compare, promote or roll back baselines", config=False)
     actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, help_ in (
         ("list", "versions, and which is active, previous and candidate"),
         ("show", "the report of one version"),
+        ("compare", "the candidate in shadow against the active one"),
         ("promote", "make the candidate (or a version) the active one"),
         ("rollback", "go back to the previous one"),
     ):
         act = actions.add_parser(name, help=help_)
         act.add_argument("-c", "--config", required=True, metavar="agent.yaml", help=CONFIG_HELP)
         act.add_argument("machine", metavar="MACHINE", nargs="?" if name == "list" else None)
-        if name in ("show", "promote"):
+        if name in ("show", "compare", "promote"):
             act.add_argument("version", metavar="VERSION", nargs="?")
+        if name == "compare":
+            act.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+            act.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("alarms", "alarms", "list, acknowledge or shelve alarms", config=False)
     actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")

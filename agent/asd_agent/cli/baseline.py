@@ -1,4 +1,4 @@
-"""asd-agent baseline list|show|promote|rollback: through the daemon when it runs, else on the state directory."""
+"""asd-agent baseline list|show|compare|promote|rollback: by the daemon when it runs, else on the state directory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def run(args: argparse.Namespace) -> int:
         for item in settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]:
             _list(settings, item.id)
         return 0
+    if args.action == "compare":
+        from asd_agent.cli import compare
+
+        return compare.run(settings, machine(settings, args.config, args.machine), args)
     store = BaselineStore(settings.state_dir, args.machine)
     if args.action == "show":
         pointers = store.pointers()
@@ -28,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
             raise BaselineError(f"{args.machine}: no baseline yet; run `asd-agent calibrate`")
         _show(store, version)
         return 0
+    words = _compared(settings, store, args) if args.action == "promote" else ""
     request: dict[str, Any] = {"machine": args.machine}
     if args.action == "promote" and args.version:
         request["version"] = args.version
@@ -37,7 +42,17 @@ def run(args: argparse.Namespace) -> int:
         _check_fit(machine(settings, args.config, args.machine), store, args)
         pointers = store.promote(args.version) if args.action == "promote" else store.rollback()
         print(f"{args.machine}: active baseline is now {pointers.active}")
+    if words:
+        print(words)
     return 0
+
+
+def _compared(settings: config.Config, store: BaselineStore, args: argparse.Namespace) -> str:
+    """What the version did in shadow, in one sentence; empty when it did not run there."""
+    from asd_agent.cli import compare
+
+    version = args.version or store.pointers().candidate
+    return compare.line(settings, args.machine, version) if version is not None else ""
 
 
 def _check_fit(target: config.Machine, store: BaselineStore, args: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ def view(data: dict[str, Any]) -> RenderableType:
             ),
             f"{m['windows']}" + (f" ({m['dropped']} dropped)" if m["dropped"] else ""),
             f"{m['lag_s']:.1f} s" if m["lag_s"] is not None else "",
-            m["baseline"] or "none: calibrate",
+            (m["baseline"] or "none: calibrate") + shadow_words(m["shadow"]),
         )
     broker = data["mqtt"]["detail"] if data["mqtt"] else "not configured"
     foot = (
@@ -91,6 +91,16 @@ def view(data: dict[str, Any]) -> RenderableType:
         + ("" if data["time_synced"] else " (clock not synchronised)")
     )
     return Group(table, Text(foot, style="dim"))
+
+
+def shadow_words(shadow: dict[str, Any] | None) -> str:
+    """The candidate that runs beside the active baseline."""
+    if shadow is None:
+        return ""
+    if shadow["trouble"]:
+        return f"; in shadow: {shadow['trouble']}"
+    level = "" if shadow["alarm"] == "normal" else f", {shadow['alarm']}"
+    return f"; in shadow {shadow['baseline']}{level}"
 
 
 def number(value: float | None) -> str:

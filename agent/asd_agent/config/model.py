@@ -128,6 +128,12 @@ class QualityLimits(_Section, frozen=True, kw_only=True):
     off_db: Positive | None = 12.0  # this far below the calibrated level, and unlike it = not running; null = never
 
 
+class Shadow(_Section, frozen=True, kw_only=True):
+    """The candidate baseline beside the active one: judged and recorded, never published."""
+
+    bundle: str | Annotated[list[str], Meta(min_length=1)] | None = None  # None = the machine's own; another one costs
+
+
 class Machine(_Section, frozen=True, kw_only=True):
     id: Identifier
     source: Source
@@ -137,6 +143,7 @@ class Machine(_Section, frozen=True, kw_only=True):
     mechanism: Mechanism | None = None
     alarm: Alarm = Alarm()
     quality: QualityLimits = QualityLimits()
+    shadow: Shadow | None = Shadow()  # null = a candidate waits unheard
 
     def __post_init__(self) -> None:
         if self.hop_s > self.window_s:
@@ -145,6 +152,13 @@ class Machine(_Section, frozen=True, kw_only=True):
     @property
     def bundles(self) -> tuple[str, ...]:
         return (self.bundle,) if isinstance(self.bundle, str) else tuple(self.bundle)
+
+    @property
+    def shadowed(self) -> Machine:
+        """The machine as its candidate hears it."""
+        if self.shadow is None or self.shadow.bundle is None:
+            return self
+        return msgspec.structs.replace(self, bundle=self.shadow.bundle)
 
 
 class Mqtt(_Section, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from asd_agent import __version__, clock, config, log
-from asd_agent.baseline import Baseline
+from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.capture import SourceStatus
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, lean_malloc, shared_encoder
@@ -30,6 +30,7 @@ from asd_agent.service.control import ControlServer, socket_path
 from asd_agent.service.monitor import Monitor
 from asd_agent.service.notify import Progress, notify, watchdog_s
 from asd_agent.service.outlet import Outlet
+from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState
 
@@ -122,9 +123,20 @@ class Daemon:
                 continue
             state = old.alarm_state if old is not None else _remembered(states.get(machine.id, AlarmState()))
             made[machine.id] = Monitor(
-                machine, settings.state_dir, pipelines(machine), state, self._outlet, clock.synchronized
+                machine,
+                settings.state_dir,
+                pipelines(machine),
+                state,
+                self._outlet,
+                clock.synchronized,
+                self._shadow(machine, settings),
             )
         return made
+
+    def _shadow(self, machine: config.Machine, settings: config.Config) -> Shadow | None:
+        if machine.shadow is None:
+            return None
+        return Shadow(machine, BaselineStore(settings.state_dir, machine.id), self._store)
 
     def _start_captures(self) -> None:
         """One thread per distinct device; those whose listeners are unchanged go on."""

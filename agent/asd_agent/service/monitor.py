@@ -26,6 +26,7 @@ from asd_agent.replay import judged, made_with
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.lanes import Lanes
+from asd_agent.service.shadow import Shadow
 from asd_agent.store.clips import Judged
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
 from asd_agent.window import Windower, reach_s
@@ -61,6 +62,7 @@ class Monitor:
         alarm_state: AlarmState,
         sink: Sink,
         synced: Callable[[], bool],
+        shadow: Shadow | None = None,
     ) -> None:
         self.machine = machine
         self.channel = machine.source.channel
@@ -75,6 +77,7 @@ class Monitor:
         self._make_pipeline = pipeline
         self._sink = sink
         self._synced = synced
+        self._shadow = shadow
         self._lock = threading.RLock()  # alarm, pipeline, calibration
         self._queue: deque[Window] = deque()
         self._queue_lock = threading.Lock()
@@ -106,7 +109,9 @@ class Monitor:
         try:
             if self._windower is None:
                 machine = self.machine
-                self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, self._pipeline.rates)
+                rates = dict(self._pipeline.rates)
+                rates |= self._shadow.rates(block.rate_hz, rates) if self._shadow is not None else {}
+                self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, rates)
             heard = self._windower.heard
             windows = self._windower.push(block, self.channel)
         except AsdError as exc:
@@ -176,6 +181,8 @@ class Monitor:
             if calibration.running and self._keeper is not None:
                 self._keeper.hear(window)
         self._sink.scored(self, result)
+        if self._shadow is not None:
+            self._shadow.see(window, description, speed, self._synced())
 
     def tick(self) -> None:
         """Once a second: a shelving that ends, a calibration that waits in vain."""
@@ -368,4 +375,5 @@ class Monitor:
             "dropped": self.dropped,
             "lag_s": self.lag_s,
             "baseline": self.baseline_version or None,
+            "shadow": self._shadow.status() if self._shadow is not None else None,
         }

@@ -33,10 +33,12 @@ class Reader:
         pass  # nothing is held between questions
 
     def events(self, since_utc_s: float = 0.0, machine: str | None = None, limit: int = 100) -> list[AlarmEvent]:
-        """The newest `limit` alarm events since a time, in the order in which they happened."""
+        """The newest `limit` alarm events since a time, in the order in which they happened. Those of candidates in
+        shadow only by name."""
         with self._connection() as db:
             rows = db.execute(
-                "SELECT event FROM alarm_events WHERE utc_s >= ? AND (? IS NULL OR machine = ?)"
+                "SELECT event FROM alarm_events WHERE utc_s >= ?"
+                " AND (machine = ? OR ? IS NULL AND instr(machine, '#') = 0)"
                 " ORDER BY seq DESC LIMIT ?",
                 (since_utc_s, machine, machine, limit),
             ).fetchall()

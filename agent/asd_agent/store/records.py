@@ -76,6 +76,11 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def shadow_name(machine: str, version: str) -> str:
+    """Under which the store keeps what a candidate baseline says in shadow: no machine can be called like that."""
+    return f"{machine}#{version}"
+
+
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     """For the agent's health: `findings` are lines for a person, empty when all is well."""
 

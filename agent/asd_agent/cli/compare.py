@@ -1,0 +1,86 @@
+"""asd-agent baseline compare: the candidate in shadow against the active baseline."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.cli.words import console, lasted, utc
+from asd_agent.errors import AsdError, BaselineError
+from asd_agent.store import Store
+from asd_agent.whatif import Episode
+from asd_agent.whatif.compare import QUANTILES, Comparison, Side, compare
+
+
+def run(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
+    version = args.version or BaselineStore(settings.state_dir, target.id).pointers().candidate
+    if version is None:
+        raise BaselineError(f"{target.id}: there is no candidate; calibrate without --promote, or name a version")
+    with Store.reader(settings.state_dir) as store:
+        found = compare(store, target.id, version, time.time() - args.since)
+    if args.json:
+        sys.stdout.write(msgspec.json.encode({"line": found.line, "advice": found.advice, **_data(found)}).decode())
+        sys.stdout.write("\n")
+        return 0
+    _show(target.id, found)
+    return 0
+
+
+def line(settings: config.Config, machine: str, version: str) -> str:
+    """The comparison in one sentence; empty when there is none."""
+    try:
+        with Store.reader(settings.state_dir) as store:
+            return compare(store, machine, version, 0.0).line
+    except AsdError:
+        return ""
+
+
+def _show(machine: str, found: Comparison) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(f"{machine}: {utc(found.first_utc_s)} to {utc(found.last_utc_s)} UTC", markup=False)
+    table = Table("", "active", f"in shadow: {found.version}", box=None, header_style="bold")
+    a, s = found.active, found.shadow
+    table.add_row("windows that both judged", str(found.windows), str(found.windows))
+    table.add_row("of them deviate", _anomalous(a, found.windows), _anomalous(s, found.windows))
+    for i, quantile in enumerate(QUANTILES):
+        what = f"score, {100 * quantile:g} % of windows below"
+        table.add_row(what, f"{a.scores[i]:.2f}", f"{s.scores[i]:.2f}")
+    table.add_row("alarms", str(len(a.alarms)), str(len(s.alarms)))
+    out.print(table)
+    for name, alarms in (("active", a.alarms), ("in shadow", s.alarms)):
+        for alarm in alarms[-20:]:
+            out.print(f"  {name}: {alarm.level} {utc(alarm.raised_utc_s)}, {_length(alarm)}", markup=False)
+    out.print(found.line, markup=False, soft_wrap=True)
+    out.print(found.advice, markup=False, soft_wrap=True)
+
+
+def _length(alarm: Episode) -> str:
+    return "present" if alarm.cleared_utc_s is None else lasted(alarm.cleared_utc_s - alarm.raised_utc_s)
+
+
+def _anomalous(side: Side, windows: int) -> str:
+    return f"{side.anomalous} ({100 * side.anomalous / windows:.3g} %)"
+
+
+def _data(found: Comparison) -> dict[str, object]:
+    def side(one: Side) -> dict[str, object]:
+        scores = {f"{q:g}": None if math.isnan(v) else v for q, v in zip(QUANTILES, one.scores, strict=True)}
+        return {"anomalous": one.anomalous, "scores": scores, "alarms": one.alarms}
+
+    return {
+        "baseline": found.version,
+        "first_utc_s": found.first_utc_s,
+        "last_utc_s": found.last_utc_s,
+        "windows": found.windows,
+        "differ": found.differ,
+        "active": side(found.active),
+        "shadow": side(found.shadow),
+    }

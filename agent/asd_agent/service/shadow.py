@@ -1,0 +1,146 @@
+"""A candidate baseline beside the active one: judged and recorded, never published, and never in its way.
+
+The candidate is what `calibrate` wrote and nobody has promoted yet. With the machine's own encoder its windows are
+judged from the same embeddings, which costs next to nothing; another encoder (`shadow: {bundle: ...}`) costs what it
+costs. Scores, alarm events and the alarm's state go into the store under a name of their own, by version, so that a
+restart goes on where it was and `asd-agent baseline compare` has something to compare.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.decide.alarm import Alarm
+from asd_agent.encode.bundle import Bundle
+from asd_agent.encode.encoder import Encoder, shared_encoder
+from asd_agent.errors import AsdError
+from asd_agent.pipeline import Pipeline
+from asd_agent.service.lanes import Lanes
+from asd_agent.store import Store
+from asd_agent.store.records import shadow_name
+from asd_agent.types import AlarmState, Description, Window
+
+if TYPE_CHECKING:
+    from asd_agent.mechanism.speed import Speed
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Unit:
+    """One candidate at work."""
+
+    version: str
+    pipeline: Pipeline
+    lanes: Lanes
+    alarm: Alarm
+    windows: int = 0
+
+
+class Shadow:
+    """Of one machine. Thread-safe; nothing it meets is raised: `status` says what is wrong."""
+
+    def __init__(self, machine: config.Machine, baselines: BaselineStore, store: Store) -> None:
+        self._machine = machine.shadowed
+        self._same = self._machine.bundles == machine.bundles  # as the machine: its embeddings will do
+        self._baselines, self._store = baselines, store
+        self._lock = threading.Lock()
+        self._unit: _Unit | None = None
+        self._seen: tuple[int, int] | None = None  # the file of pointers when it was last read
+        self.trouble = ""
+        self._encoders: dict[str, Encoder] = {}
+        try:
+            self._encoders = {name: shared_encoder(Bundle.load(name)) for name in self._machine.bundles}
+            self._follow()
+        except AsdError as exc:
+            self._fail(str(exc))
+
+    def rates(self, rate_hz: int, own: dict[int, int]) -> dict[int, int]:
+        """What the encoders of the shadow want beside the machine's `own` rates (rate -> lowest rate of a source)."""
+        wanted = Pipeline(self._machine, self._encoders, None).rates if self._encoders and not self._same else {}
+        if any(lowest > rate_hz for lowest in wanted.values()):
+            self._encoders = {}
+            self._unit = None
+            self._fail(f"the sound comes at {rate_hz} Hz, the shadow's bundle wants {max(wanted.values())} Hz")
+            return {}
+        return {rate: lowest for rate, lowest in wanted.items() if rate not in own}
+
+    def see(self, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
+        """A window that the machine's own pipeline has described and judged; `speed` as it was told."""
+        try:
+            self._follow()
+            with self._lock:
+                if self._unit is not None:
+                    self._judge(self._unit, window, description, speed, synced)
+        except AsdError as exc:
+            self._fail(str(exc))
+        except Exception as exc:
+            if not self.trouble:
+                log.exception("shadow broke", machine=self._machine.id)
+            self.trouble = f"internal error: {exc!r}; see the log"
+
+    def status(self) -> dict[str, Any] | None:
+        """None when there is no candidate."""
+        with self._lock:
+            unit = self._unit
+            if unit is None and not self.trouble:
+                return None
+            return {
+                "baseline": unit.version if unit else None,
+                "windows": unit.windows if unit else 0,
+                "alarm": unit.alarm.state.level if unit else None,
+                "trouble": self.trouble,
+            }
+
+    def _judge(self, unit: _Unit, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
+        if not self._same and description.quality.assessable:
+            description = unit.pipeline.describe(window, speed, description.operating)
+        result = unit.pipeline.judge(description)
+        name = shadow_name(self._machine.id, unit.version)
+        for vote in unit.lanes.admit(result):
+            events = unit.alarm.update(vote, synced)
+            if events:
+                kept = [msgspec.structs.replace(event, baseline=unit.version) for event in events]
+                self._store.commit_events(kept, unit.alarm.state)
+        self._store.add_score(name, result, unit.version)
+        unit.windows += 1
+        self.trouble = ""
+
+    def _follow(self) -> None:
+        """Take up another candidate, or none, when the pointers have changed."""
+        try:
+            found = (self._baselines.folder / "pointers.json").stat()
+            seen = (found.st_mtime_ns, found.st_ino)
+        except OSError:
+            seen = None
+        if seen == self._seen or not self._encoders:
+            return
+        self._seen = seen
+        version = self._baselines.pointers().candidate
+        unit = self._take_up(version) if version is not None else None
+        with self._lock:
+            self._unit, self.trouble = unit, ""
+
+    def _take_up(self, version: str) -> _Unit:
+        """Raises BaselineError, StoreError."""
+        self._unit = None
+        baseline = self._baselines.load(version)
+        pipeline = Pipeline(self._machine, self._encoders, baseline)
+        name = shadow_name(self._machine.id, version)
+        state = self._store.states().get(name, AlarmState())
+        state = msgspec.structs.replace(state, rising=(), falling=())  # as after any interruption
+        machine = msgspec.structs.replace(self._machine, id=name)  # the events' ids hold it
+        log.info("candidate in shadow", machine=self._machine.id, baseline=version)
+        return _Unit(version, pipeline, Lanes(pipeline, baseline), Alarm(machine, pipeline.thresholds, state))
+
+    def _fail(self, line: str) -> None:
+        if line != self.trouble:
+            log.warning("no candidate in shadow", machine=self._machine.id, error=line)
+        self.trouble = line
