@@ -30,6 +30,7 @@ log = structlog.get_logger()
 WINDOWS = "windows"  # in the arrays of a baseline, beside the detectors of each state
 KEPT = 24  # windows of a live calibration at most
 KEPT_BYTES = 20_000_000
+KEPT_CALIBRATIONS = 3  # the newest
 SAME_DB = 0.05  # the level of a recorded window, then and now
 
 
@@ -83,11 +84,12 @@ def nearest(
     ]
 
 
-def sound_of(normal: Normal, folder: Path, channel: int) -> tuple[Samples, int] | None:
-    """The samples [n] and their rate in Hz; None when they are gone. `folder`: of the baseline's kept windows."""
+def sound_of(normal: Normal, machine_folder: Path, channel: int) -> tuple[Samples, int] | None:
+    """The samples [n] and their rate in Hz; None when they are gone, or have changed."""
     try:
-        if not normal.origin:
-            return _read(folder / kept_name(normal.utc_s), 0, 0.0, None)
+        if not normal.origin:  # a baseline may have taken over windows of an earlier one
+            kept = next(machine_folder.glob(f"normals/[!.]*/{kept_name(normal.utc_s)}"), None)
+            return None if kept is None else _read(kept, 0, 0.0, None)
         found = _read(Path(normal.origin), channel, normal.start_s, normal.duration_s)
     except SourceError:
         return None
@@ -98,16 +100,11 @@ def kept_name(utc_s: float) -> str:
     return f"{round(utc_s * 1000)}.flac"
 
 
-def folder_of(machine_folder: Path, version: str) -> Path:
-    return machine_folder / "normals" / version
-
-
 class Keeper:
     """Keeps some windows of a live calibration. Never raises: without room there is nothing to compare with."""
 
     def __init__(self, machine_folder: Path) -> None:
         """`machine_folder`: <state_dir>/machines/<machine>."""
-        self._machine_folder = machine_folder
         self._folder = machine_folder / "normals" / ".new"
         self._stride = 1
         self._seen = 0
@@ -136,8 +133,11 @@ class Keeper:
     def keep(self, version: str) -> None:
         """The baseline has been written; the windows go with it."""
         try:
-            if self._kept:
-                self._folder.rename(folder_of(self._machine_folder, version))
+            if not self._kept:
+                return
+            self._folder.rename(self._folder.with_name(version))
+            for old in sorted(self._folder.parent.glob("[!.]*"))[:-KEPT_CALIBRATIONS]:
+                shutil.rmtree(old, ignore_errors=True)
         except OSError as exc:
             log.warning("normal sound not kept for comparison", error=str(exc))
 

@@ -203,11 +203,12 @@ class Pipeline:
             return ""
         return chain.lost_words(found.lost_hz, learnt)
 
-    def deciding(self, result: WindowResult) -> tuple[OperatingState, str] | None:
-        """The operating state that a result was judged in, and the detector that deviates most; None without both."""
+    def deciding(self, result: WindowResult) -> tuple[OperatingState, list[str]] | None:
+        """The operating state that a result was judged in, and its detectors that decide, the one that deviates most
+        first; None without both."""
         state = next((s for s in self.states if s.name == result.operating), None)
         scores = [s for s in result.detectors if state is not None and s.name in state.fused]
-        return None if state is None or not scores else (state, max(scores, key=lambda s: s.z).name)
+        return None if state is None or not scores else (state, [s.name for s in sorted(scores, key=lambda s: -s.z)])
 
     @property
     def threshold_score(self) -> float | None:

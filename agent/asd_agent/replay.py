@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import Speed
 
 NORMALS = 3
+DEVIATES_Z = 3.0
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,17 @@ def judged(
 
 
 def _deciding(description: Description, result: WindowResult, pipeline: Pipeline) -> dict[str, Any]:
-    """The detector and the band that made a window anomalous."""
+    """The detector and the band that made a window anomalous. Not every detector can tell a band (modulation, learnt
+    embeddings): then the next one that deviates is asked."""
     found = pipeline.deciding(result) if result.state is State.ANOMALOUS else None
     if found is None:
         return {}
-    state, name = found
-    band = state.detector(name).band(description)
-    return {"detector": name, "band": None if band is None else Band(low_hz=band[0], high_hz=band[1])}
+    state, names = found
+    z = {score.name: score.z for score in result.detectors}
+    for name in names:
+        if z[name] >= DEVIATES_Z and (band := state.detector(name).band(description)) is not None:
+            return {"detector": names[0], "band": Band(low_hz=band[0], high_hz=band[1], detector=name)}
+    return {"detector": names[0]}
 
 
 def made_with(pipeline: Pipeline, store: BaselineStore) -> MadeWith | None:
@@ -126,12 +131,11 @@ def find(state_dir: Path, wanted: str) -> tuple[Path, Clip]:
 
     Raises StoreError when there is none, or more than one.
     """
-    folder = state_dir / "evidence"
-    path = Path(wanted).with_suffix(".json")
-    if path.suffix and path.is_file():
+    if Path(wanted).suffix in (".json", ".png", *SOUND_SUFFIXES):
+        path = Path(wanted).with_suffix(".json")
         return path, read_clip(path)
     found = []
-    for sidecar in sidecars(folder):
+    for sidecar in sidecars(state_dir / "evidence"):
         try:
             clip = read_clip(sidecar)
         except StoreError:
@@ -154,7 +158,7 @@ def sound_path(sidecar: Path) -> Path:
     for suffix in SOUND_SUFFIXES:
         if sidecar.with_suffix(suffix).is_file():
             return sidecar.with_suffix(suffix)
-    raise StoreError(f"{sidecar}: its sound is gone")
+    raise StoreError(f"{sidecar}: the sound beside it is gone: nothing to compute a score from")
 
 
 # -- judging again
@@ -171,7 +175,7 @@ def replay(sidecar: Path, clip: Clip, state_dir: Path, configured: config.Machin
         raise StoreError(f"{sidecar}: the alarm was raised without a baseline: there is no score to replay")
     samples = read_sound(sound_path(sidecar), clip)
     machine = _machine(sidecar, clip, then)
-    pipeline = Pipeline(machine, _encoders(then, machine, configured), _baseline(state_dir, clip, then))
+    pipeline = Pipeline(machine, encoders_of(then, machine, configured), _baseline(state_dir, clip, then))
     windows = []
     for stored in clip.windows:
         window = _window(clip, samples, stored, pipeline) if stored.baseline == then.baseline else None
@@ -197,7 +201,8 @@ def _machine(sidecar: Path, clip: Clip, then: MadeWith) -> config.Machine:
         raise StoreError(f"{sidecar}: its configuration is not one that this version reads ({exc})") from exc
 
 
-def _encoders(then: MadeWith, machine: config.Machine, configured: config.Machine | None) -> dict[str, Encoder]:
+def encoders_of(then: MadeWith, machine: config.Machine, configured: config.Machine | None) -> dict[str, Encoder]:
+    """The bundles of that time, where they were then or where `configured` has them now. Raises BundleError."""
     others = configured.bundles if configured is not None else ()
     return {name: _encoder(name, then, [name, *others]) for name in machine.bundles}
 
@@ -222,6 +227,8 @@ def _encoder(name: str, then: MadeWith, candidates: Sequence[str]) -> Encoder:
 
 def _baseline(state_dir: Path, clip: Clip, then: MadeWith) -> Baseline:
     store = BaselineStore(state_dir, clip.event.machine)
+    if then.baseline not in store.versions():
+        raise BaselineError(f"{clip.event.machine}: baseline {then.baseline}, which judged the alarm, is gone")
     baseline = store.load(then.baseline)
     if (found := store.checksum(then.baseline)) != then.baseline_sha256:
         raise BaselineError(
@@ -265,4 +272,5 @@ def _normals(windows: Sequence[Replayed], event: AlarmEvent, pipeline: Pipeline)
     if found is None:
         return []
     assert pipeline.baseline is not None
-    return nearest(pipeline.baseline, *found, voters[-1].description, most=NORMALS)
+    state, names = found
+    return nearest(pipeline.baseline, state, names[0], voters[-1].description, most=NORMALS)

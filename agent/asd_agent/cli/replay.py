@@ -165,10 +165,8 @@ def _files(args: argparse.Namespace, settings: config.Config, done: Replay, soun
     from asd_agent import normals
     from asd_agent.picture import alarm
 
-    assert done.clip.made_with is not None
     machine_folder = BaselineStore(settings.state_dir, done.clip.event.machine).folder
-    kept = normals.folder_of(machine_folder, done.clip.made_with.baseline)
-    heard = [(n, normals.sound_of(n, kept, channel)) for n in done.normals]
+    heard = [(n, normals.sound_of(n, machine_folder, channel)) for n in done.normals]
     found = [(n, *made) for n, made in heard if made is not None]
     if args.picture:
         picture = alarm.draw(done.samples, done.clip, found[0][1:] if found else None)

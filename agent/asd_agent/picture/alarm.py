@@ -24,7 +24,8 @@ RANGE_DB = 60.0
 MARK: Colour = (0, 220, 255)
 ALARM: Colour = (200, 30, 30)
 NORMAL: Colour = (30, 130, 60)
-CHANGE_DB = 3.0  # less is not called a change
+SMOOTH = 9  # rows
+CHANGE_DB = 4.0  # less is not called a change
 
 Sound = tuple[Samples, int]  # and its rate in Hz
 
@@ -167,11 +168,11 @@ def _band(clip: Clip, normal: Sound | None, deciding: Floats, scale: Scale) -> t
     """As the detector says; where it cannot, the greatest difference from the nearest normal sound."""
     raising = clip.raising
     if raising is not None and raising.band is not None:
-        detector = raising.detector.replace("_", " ")
+        detector = raising.band.detector.replace("_", " ")
         return raising.band, f"{detector}: {_hz(raising.band)}"
     if raising is None or normal is None:
         return None, ""
-    change = _smooth(np.abs(deciding - spectrogram(normal[0], normal[1], 1, scale)[:, 0]))
+    change = np.abs(_smooth(deciding) - _smooth(spectrogram(*normal, 1, scale)[:, 0]))
     peak = int(change.argmax())
     if change[peak] < CHANGE_DB:
         return None, ""
@@ -183,10 +184,10 @@ def _band(clip: Clip, normal: Sound | None, deciding: Floats, scale: Scale) -> t
     return band, f"most unlike the nearest normal: {_hz(band)}"
 
 
-def _smooth(values: Floats) -> Floats:
-    """Means over a sixth of an octave or so."""
-    width = 9
-    return np.convolve(np.pad(values, width // 2, mode="edge"), np.full(width, 1 / width), mode="valid")
+def _smooth(level: Floats) -> Floats:
+    """dB [rows] -> of the mean power over a sixth of an octave or so."""
+    power = np.pad(10 ** (level / 10), SMOOTH // 2, mode="edge")
+    return np.asarray(10 * np.log10(np.convolve(power, np.full(SMOOTH, 1 / SMOOTH), mode="valid")), np.float64)
 
 
 def _hz(band: Band) -> str:
@@ -215,7 +216,7 @@ def _normal(canvas: Canvas, panel: _Panel, normal: Sound, peak: float, deciding:
     canvas.frame(x, panel.y, SPECTRA, ROWS, PALE)
     rows: Floats = panel.y + np.arange(ROWS, dtype=np.float64) + 0.5
     for values, colour in ((usual, NORMAL), (deciding, ALARM)):
-        across = np.asarray(x + 2 + (SPECTRA - 6) * np.clip((values - low) / (high - low), 0, 1), np.float64)
+        across = np.asarray(x + 2 + (SPECTRA - 6) * np.clip((values - low) / max(high - low, 1.0), 0, 1), np.float64)
         canvas.curve(across, rows, colour)
     canvas.text(x, panel.y - 22, "normal", NORMAL)
     canvas.text(x + 7 * GLYPH_W, panel.y - 22, "alarm", ALARM)

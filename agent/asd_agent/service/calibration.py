@@ -42,6 +42,11 @@ class CalibrationJob:
     def running(self) -> bool:
         return self._phase in ("listening", "fitting")
 
+    @property
+    def listening(self) -> bool:
+        """To live sound."""
+        return self._phase == "listening" and self._duration_s is not None
+
     def see(self, description: Description) -> None:
         """A window of the live stream."""
         with self._lock:

@@ -51,14 +51,15 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     operating: str = ""  # as told
     baseline: str = ""  # version
     detector: str = ""  # of an anomalous window: the one that deviates most
-    band: Band | None = None  # and where in the spectrum
+    band: Band | None = None  # where in the spectrum
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of the spectrum that the deciding detector speaks of."""
+    """The part of the spectrum that deviates most, as a detector says."""
 
     low_hz: float
     high_hz: float
+    detector: str = ""  # the deciding one, or of those that decide the first that can tell
 
 
 class MadeWith(msgspec.Struct, frozen=True, kw_only=True):
