@@ -63,7 +63,7 @@ def describe_recordings(
 
 def describe_live(
     pipeline: Pipeline, machine: config.Machine, duration_s: float, progress: Progress = lambda *_: None,
-    hear: Callable[[Window], None] = lambda _: None,
+    hear: Callable[[Window, Description], None] = lambda *_: None,
 ) -> list[Description]:  # fmt: skip
     """Windows of the machine's own source until `duration_s` of sound is heard, or a finite source ends; `hear` is told
     of each.
@@ -88,7 +88,7 @@ def describe_live(
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
             for window in windower.push(block, machine.source.channel):
                 found.append(sampler.add(window, pipeline.describe(window)))
-                hear(window)
+                hear(window, found[-1])
             heard_s += len(block.samples) / block.rate_hz
             progress(min(heard_s / duration_s, 1.0), f"{len(found)} windows")
     return found

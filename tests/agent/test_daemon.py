@@ -489,9 +489,9 @@ def test_health_of_the_chain(baseline):
     assert worst([]) is Health.GOOD
     louder = findings_of([result(level_dbfs=chain.level_high_dbfs + 9)] * 12, chain)
     assert louder[0][0] is Health.OUT_OF_SPECIFICATION
-    assert "+9 dB" in louder[0][1]
+    assert "9 dB above calibration" in louder[0][1]
     quieter = findings_of([result(level_dbfs=chain.level_low_dbfs - 9)] * 12, chain)
-    assert "-9 dB" in quieter[0][1]
+    assert "9 dB below calibration" in quieter[0][1]
     dead = findings_of(steady + [result(State.NOT_ASSESSABLE, -120.0, ("silence",))] * 8, chain)
     assert worst(dead) is Health.FAILURE
     clipped = findings_of([result(State.NOT_ASSESSABLE, -3.0, ("clipping",))] * 8, chain)

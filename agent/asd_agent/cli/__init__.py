@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--from", dest="paths", nargs="+", metavar="PATH", help="recordings instead of the live source")
     sub.add_argument("--duration", type=duration, default=None, metavar="10m", help="how long to listen (default 10m)")
+    sub.add_argument("--extend", action="store_true", help="a further state beside those of the active baseline")
+    sub.add_argument("--name", default="", metavar="STATE", help="of the further state (with --extend)")
+    sub.add_argument(
+        "--exclude", type=numbers, metavar="N[,M]", help="the last calibration without these of its outliers"
+    )
+    sub.add_argument("--exclude-outliers", action="store_true", help="the last calibration without any of them")
     sub.add_argument("--promote", action="store_true", help="make the new baseline the active one")
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -96,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("bench", "bench", "ms per window, memory, and how many machines this box can serve")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("baseline", "baseline", "list, show, compare, promote or roll back baselines", config=False)
+    sub = command("baseline", "baseline", "list, show, compare, promote, roll back or extend baselines", config=False)
     actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, help_ in (
         ("list", "versions, and which is active, previous and candidate"),
@@ -104,12 +110,22 @@ def parser() -> argparse.ArgumentParser:
         ("compare", "the candidate in shadow against the active one"),
         ("promote", "make the candidate (or a version) the active one"),
         ("rollback", "go back to the previous one"),
+        ("extend", "confirm the unknown operating state that is heard now (asks the daemon)"),
+        ("rename", "another name for an operating state"),
     ):
         act = actions.add_parser(name, help=help_)
         act.add_argument("-c", "--config", required=True, metavar="agent.yaml", help=CONFIG_HELP)
         act.add_argument("machine", metavar="MACHINE", nargs="?" if name == "list" else None)
         if name in ("show", "compare", "promote"):
             act.add_argument("version", metavar="VERSION", nargs="?")
+        if name == "extend":
+            act.add_argument("--name", default="", metavar="STATE", help='its name (default: "condition 2", ...)')
+            act.add_argument("--since", metavar="TIME", help="deviating windows since then, e.g. 10:42 (UTC)")
+            act.add_argument("--last", type=duration, metavar="10m", help="deviating windows of so long ago until now")
+            act.add_argument("--candidate", action="store_true", help="do not make the new baseline the active one")
+        if name == "rename":
+            act.add_argument("old", metavar="OLD")
+            act.add_argument("new", metavar="NEW")
         if name == "compare":
             act.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
             act.add_argument("--json", action="store_true", help="print JSON")
@@ -192,6 +208,17 @@ def duration(text: str) -> float:
     if not 0 < seconds < 3.2e7:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 10m, 1.5h or 2d")
     return seconds
+
+
+def numbers(text: str) -> list[int]:
+    """ "1,3" -> [1, 3]."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,3")
+    return found
 
 
 def positive(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from asd_agent import config
@@ -24,13 +25,17 @@ def run(args: argparse.Namespace) -> int:
         from asd_agent.cli import compare
 
         return compare.run(settings, machine(settings, args.config, args.machine), args)
+    if args.action in ("extend", "rename"):
+        from asd_agent.cli import states
+
+        return states.run(settings, machine(settings, args.config, args.machine), args)
     store = BaselineStore(settings.state_dir, args.machine)
     if args.action == "show":
         pointers = store.pointers()
         version = args.version or pointers.active or pointers.candidate
         if version is None:
             raise BaselineError(f"{args.machine}: no baseline yet; run `asd-agent calibrate`")
-        _show(store, version)
+        _show(settings, store, version)
         return 0
     words = _compared(settings, store, args) if args.action == "promote" else ""
     request: dict[str, Any] = {"machine": args.machine}
@@ -104,20 +109,30 @@ def _list(settings: config.Config, machine_id: str) -> None:
     console().print(table)
 
 
-def _show(store: BaselineStore, version: str) -> None:
+def _show(settings: config.Config, store: BaselineStore, version: str) -> None:
     manifest = store.load(version).manifest
     print(f"baseline {version} of {manifest.machine}, made {utc(manifest.created_utc_s)} UTC")
     print(f"bundles: {', '.join(f'{k} ({v[:12]})' for k, v in manifest.bundles.items())}")
     chain = manifest.chain
-    print(f"input: {chain.level_dbfs:.1f} dBFS ({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f})")
-    print_report(manifest.report)
+    heard = f", {chain.rate_hz} Hz, sound up to {chain.edge_hz / 1000:.1f} kHz" if chain.rate_hz else ""
+    print(f"input: {chain.level_dbfs:.1f} dBFS ({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f}){heard}")
+    found = [
+        f"{s.name} ({s.windows} windows)" + (f", measured as {s.extends}" if s.extends else "") for s in manifest.states
+    ]
+    print(f"operating states: {'; '.join(found)}")
+    print_report(manifest.report, settings.state_dir)
 
 
-def print_report(report: Any) -> None:
-    """The verdict of a calibration, sentence by sentence."""
+def print_report(report: Any, state_dir: Path | None = None) -> None:
+    """The verdict of a calibration, sentence by sentence; its outliers with their numbers for `calibrate --exclude`."""
     for line in report.facts:
         print(f"  {line}")
     for line in report.concerns:
         print(f"  note: {line}")
     for line in report.excluded_parts:
         print(f"  left out: {line}")
+    for number, (place, line) in enumerate(zip(report.outlier_places, report.outliers, strict=False), 1):
+        clip = report.outlier_clips.get(place, "")
+        print(f"  outlier {number}: {line}" + (f"; listen to {state_dir / clip}" if clip and state_dir else ""))
+    if len(report.outlier_places) > len(report.outliers):
+        print(f"  and {len(report.outlier_places) - len(report.outliers)} more outliers")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asd_agent import config
-from asd_agent.baseline import BaselineStore, Report
-from asd_agent.calibrate import build, describe_live, describe_recordings
+from asd_agent import config, learning
+from asd_agent.baseline import Baseline, BaselineStore, Report
+from asd_agent.calibrate import describe_live, describe_recordings
 from asd_agent.cli.baseline import machine, print_report
 from asd_agent.cli.words import console
-from asd_agent.errors import AsdError
-from asd_agent.pipeline import open_pipeline
+from asd_agent.errors import AsdError, UsageError
+from asd_agent.learning import Ears, Wish
+from asd_agent.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import DaemonAbsent, ask
 
 if TYPE_CHECKING:
@@ -29,18 +30,37 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     target = machine(settings, args.config, args.machine)
     duration_s = args.duration or DURATION_S
+    outliers = _outliers(args)
+    if args.name and not args.extend:
+        raise UsageError("--name is the name of a further state: it needs --extend")
     try:
-        version, report = _by_daemon(settings, target, args, duration_s)
+        if outliers is None:
+            version, report = _by_daemon(settings, target, args, duration_s)
+        else:
+            request = {"machine": target.id, "outliers": outliers, "promote": args.promote}
+            answer = ask(settings, "calibrate_without", 600.0, **request)
+            version, report = answer["version"], msgspec.convert(answer["report"], Report)
     except DaemonAbsent:
-        version, report = _here(settings, target, args, duration_s)
+        version, report = _here(settings, target, args, duration_s, outliers)
     if args.json:
         sys.stdout.write(msgspec.json.encode({"version": version, "report": report}).decode() + "\n")
         return 0
     print(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
-    print_report(report)
+    print_report(report, settings.state_dir)
     if not args.promote:
         print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")
     return 0
+
+
+def _outliers(args: argparse.Namespace) -> list[int] | None:
+    """The numbers to leave out; none = all; None = listen or read. Raises UsageError."""
+    if not args.exclude and not args.exclude_outliers:
+        return None
+    if args.paths or args.duration or args.extend:
+        raise UsageError("--exclude works on the windows of the last calibration: no --from, --duration or --extend")
+    if args.exclude and args.exclude_outliers:
+        raise UsageError("give one of --exclude and --exclude-outliers")
+    return args.exclude or []
 
 
 def _bar(what: str) -> tuple[Progress, Any]:
@@ -57,6 +77,8 @@ def _by_daemon(
     settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float
 ) -> tuple[str, Report]:
     request: dict[str, Any] = {"machine": target.id, "promote": args.promote}
+    if args.extend:
+        request |= {"extend": True, "name": args.name}
     if args.paths:
         request["paths"] = [str(Path(p).resolve()) for p in args.paths]
     else:
@@ -81,23 +103,39 @@ def _by_daemon(
 
 
 def _here(
-    settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float
-) -> tuple[str, Report]:
-    pipeline = open_pipeline(target, None)
+    settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float,
+    outliers: list[int] | None,
+) -> tuple[str, Report]:  # fmt: skip
     store = BaselineStore(settings.state_dir, target.id)
+    wish = Wish(extend=args.extend, name=args.name or "")
+    pipeline = open_pipeline(target, store.active() if args.extend else None)
+    wish.check(target, pipeline)
     store.prepare()
+    baseline = learning.without(pipeline, store, outliers) if outliers is not None else None
+    if baseline is None:
+        baseline = _heard(target, args, duration_s, pipeline, store, wish)
+    if args.promote:
+        store.promote(baseline.manifest.version)
+    return baseline.manifest.version, baseline.manifest.report
+
+
+def _heard(
+    target: config.Machine, args: argparse.Namespace, duration_s: float, pipeline: Pipeline, store: BaselineStore,
+    wish: Wish,
+) -> Baseline:  # fmt: skip
+    ears = Ears(store.folder)
     bar, task = _bar("listening" if not args.paths else "reading")
 
     def progress(share: float, words: str) -> None:
         bar.update(task, completed=share, words=words)
 
-    with bar:
-        if args.paths:
-            descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], progress)
-        else:
-            descriptions = describe_live(pipeline, target, duration_s, progress)
-    baseline = build(target, descriptions, pipeline, store.new_version())
-    store.write(baseline)
-    if args.promote:
-        store.promote(baseline.manifest.version)
-    return baseline.manifest.version, baseline.manifest.report
+    try:
+        with bar:
+            if args.paths:
+                descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], progress)
+            else:
+                descriptions = describe_live(pipeline, target, duration_s, progress, ears.hear)
+        return learning.learn(pipeline, store, descriptions, wish, ears)
+    except BaseException:
+        ears.drop()
+        raise

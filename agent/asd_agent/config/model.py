@@ -128,6 +128,17 @@ class QualityLimits(_Section, frozen=True, kw_only=True):
     off_db: Positive | None = 12.0  # this far below the calibrated level, and unlike it = not running; null = never
 
 
+Topic = Annotated[str, Meta(pattern=r"^[^#+\s]+$")]
+
+
+class Operating(_Section, frozen=True, kw_only=True):
+    """The operating state as the machine's controller tells it: its name, plain or as JSON with `state`."""
+
+    topic: Topic
+    holds_s: Positive = 120.0  # after the last message; a controller that only tells changes needs more
+    settle_s: Annotated[float, Meta(ge=0, le=60)] = 2.0  # before and after a change no window is judged
+
+
 class Shadow(_Section, frozen=True, kw_only=True):
     """The candidate baseline beside the active one: judged and recorded, never published."""
 
@@ -141,6 +152,7 @@ class Machine(_Section, frozen=True, kw_only=True):
     hop_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     bundle: str | Annotated[list[str], Meta(min_length=1)] = "default"
     mechanism: Mechanism | None = None
+    operating: Operating | None = None  # None = the state is found from the sound
     alarm: Alarm = Alarm()
     quality: QualityLimits = QualityLimits()
     shadow: Shadow | None = Shadow()  # null = a candidate waits unheard
@@ -218,8 +230,9 @@ class Config(_Section, frozen=True, kw_only=True):
 
     @property
     def told_topics(self) -> frozenset[str]:
-        """MQTT topics that tell something of the machines: their speed."""
-        return frozenset(m.mechanism.speed_topic for m in self.machines if m.mechanism and m.mechanism.speed_topic)
+        """MQTT topics that tell something of the machines: their speed, their operating state."""
+        speeds = {m.mechanism.speed_topic for m in self.machines if m.mechanism and m.mechanism.speed_topic}
+        return frozenset(speeds | {m.operating.topic for m in self.machines if m.operating})
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((m for m in self.machines if m.id == machine_id), None)

@@ -14,6 +14,7 @@ import structlog
 from msgspec import Meta
 
 from asd_agent.errors import UsageError
+from asd_agent.learning import Wish
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
@@ -70,6 +71,29 @@ class Calibrate(_ForMachine, frozen=True, kw_only=True):
     duration_s: Annotated[float, Meta(gt=0, le=7 * 86400)] | None = None
     paths: list[str] | None = None  # recordings that the daemon can read, instead of the live source
     promote: bool = False
+    extend: bool = False  # a further state beside those of the active baseline
+    name: str = ""  # of the further state
+
+
+class CalibrateWithout(_ForMachine, frozen=True, kw_only=True):
+    """The last calibration without some of its outliers: nothing is heard again."""
+
+    outliers: list[Annotated[int, Meta(ge=1)]] = []  # as numbered in the report; none = all of them
+    promote: bool = False
+
+
+class Extend(_ForMachine, frozen=True, kw_only=True):
+    """What is heard now and is like no known operating state is one from now on."""
+
+    name: str = ""
+    since_utc_s: float | None = None  # None = since the unknown state began
+    last_s: Annotated[float, Meta(gt=0)] | None = None  # instead, where no clock is at hand
+    promote: bool = True
+
+
+class RenameState(_ForMachine, frozen=True, kw_only=True):
+    old: str
+    new: str
 
 
 class Calibration(_ForMachine, frozen=True, kw_only=True):
@@ -94,6 +118,9 @@ class Commands:
             "promote": (Promote, lambda a: self._machine(a).promote(a.version)),
             "rollback": (Rollback, lambda a: self._machine(a).rollback()),
             "calibrate": (Calibrate, self._calibrate),
+            "calibrate_without": (CalibrateWithout, self._calibrate_without),
+            "extend": (Extend, self._extend),
+            "rename_state": (RenameState, lambda a: self._machine(a).rename_state(a.old, a.new)),
             "calibration": (Calibration, lambda a: self._machine(a).calibration_progress()),
             "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).cancel_calibration()),
         }
@@ -131,8 +158,18 @@ class Commands:
     def _calibrate(self, args: Calibrate) -> str:
         if (args.duration_s is None) == (args.paths is None):
             raise UsageError("calibrate: give one of duration_s and paths")
-        monitor = self._machine(args)
+        monitor, wish = self._machine(args), Wish(extend=args.extend, name=args.name)
         if args.paths is not None:
-            return monitor.calibrate_from(args.paths, args.promote)
+            return monitor.calibrate_from(args.paths, args.promote, wish)
         assert args.duration_s is not None
-        return monitor.calibrate(args.duration_s, args.promote)
+        return monitor.calibrate(args.duration_s, args.promote, wish)
+
+    def _calibrate_without(self, args: CalibrateWithout) -> dict[str, Any]:
+        manifest = self._machine(args).calibrate_without(args.outliers, args.promote).manifest
+        return {"version": manifest.version, "report": msgspec.to_builtins(manifest.report)}
+
+    def _extend(self, args: Extend) -> str:
+        if args.since_utc_s is not None and args.last_s is not None:
+            raise UsageError("extend: give one of since_utc_s (seconds since 1970) and last_s, or neither")
+        since_utc_s = args.since_utc_s if args.last_s is None else time.time() - args.last_s
+        return self._machine(args).extend(args.name, since_utc_s, args.promote)

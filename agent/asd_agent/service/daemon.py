@@ -103,6 +103,8 @@ class Daemon:
             mechanism = monitor.machine.mechanism
             if mechanism is not None and mechanism.speed_topic == topic:
                 monitor.tell_speed(payload)
+            if monitor.machine.operating is not None and monitor.machine.operating.topic == topic:
+                monitor.told.tell(payload)
 
     def monitor(self, machine_id: str) -> Monitor:
         """Raises UsageError that lists what there is."""

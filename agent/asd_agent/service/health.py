@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from statistics import median
 
 from asd_agent.baseline import InputChain
 from asd_agent.capture import SourceStatus
-from asd_agent.types import State, WindowResult
+from asd_agent.chain import compare, lost_words
+from asd_agent.types import Fingerprint, State, WindowResult
 
+PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
+DC_CHANGE = 0.02  # of full scale
 RECENT = 12  # windows that the chain is judged by
 LEVEL_CHANGE_DB = 6.0  # beyond the calibrated range: somebody turned a knob or moved the microphone
 BROKEN = {
@@ -38,9 +42,13 @@ class ChainHealth:
 
     def __init__(self) -> None:
         self._recent: deque[WindowResult] = deque(maxlen=RECENT)
+        self._prints: deque[tuple[str, Fingerprint]] = deque(maxlen=PRINTS)  # and the operating state
 
-    def see(self, result: WindowResult) -> None:
+    def see(self, result: WindowResult, fingerprint: Fingerprint | None = None) -> None:
+        """Every window; `fingerprint` of one now and then."""
         self._recent.append(result)
+        if fingerprint is not None:
+            self._prints.append((result.operating, fingerprint))
 
     def judge(self, source: SourceStatus, chain: InputChain | None) -> list[tuple[Health, str]]:
         """Findings about source, sound and level; empty = good. `chain` is what calibration saw."""
@@ -52,14 +60,31 @@ class ChainHealth:
             findings.append((health, f"{reason} in {count} of the last {len(self._recent)} windows"))
         change = self._level_change(chain)
         if abs(change) >= LEVEL_CHANGE_DB:
-            findings.append(
-                (
-                    Health.OUT_OF_SPECIFICATION,
-                    f"the level is {change:+.0f} dB against calibration while the sound is as it was: "
-                    "gain or microphone changed",
-                )
-            )
+            direction = "above" if change > 0 else "below"
+            words = f"level {abs(change):.0f} dB {direction} calibration while the sound is as it was: "
+            findings.append((Health.OUT_OF_SPECIFICATION, words + "gain or microphone position changed"))
+        if chain is not None:
+            findings += [(Health.OUT_OF_SPECIFICATION, words) for words in self._changed(chain)]
         return findings
+
+    def _changed(self, learnt: InputChain) -> list[str]:
+        """What most of the last fingerprints show: a change that lasts. One by one they are no proof."""
+        prints = [fingerprint for _, fingerprint in self._prints]
+        enough = len(prints) // 2 + 1
+        if len(prints) < FEWEST_PRINTS:
+            return []
+        words = []
+        rates = [f.rate_hz for f in prints if learnt.rate_hz and f.rate_hz != learnt.rate_hz]
+        if len(rates) >= enough:
+            words.append(f"the sound comes at {rates[-1]} Hz, in calibration at {learnt.rate_hz} Hz")
+        compared = [compare(f, learnt.floors[s]) for s, f in self._prints if s in learnt.floors]
+        lost = [c.lost_hz for c in compared if c is not None and c.lost_hz is not None]
+        if len(lost) >= enough:
+            words.append(lost_words(median(lost), learnt))
+        dc = [f.dc for f in prints if abs(f.dc - learnt.dc) >= DC_CHANGE]
+        if len(dc) >= enough:
+            words.append(f"DC of {median(dc):+.3f} of full scale, in calibration {learnt.dc:+.3f}: the sound card?")
+        return words
 
     def _bad(self) -> dict[str, int]:
         """Reasons that spoil at least half of the recent windows."""
@@ -70,14 +95,22 @@ class ChainHealth:
         return {reason: n for reason, n in counts.items() if 2 * n >= len(self._recent)}
 
     def _level_change(self, chain: InputChain | None) -> float:
-        """dB outside the calibrated range, by the median of the windows that sound normal; 0 inside."""
-        levels = sorted(r.quality.level_dbfs for r in self._recent if r.state is State.NORMAL)
-        if chain is None or len(levels) < RECENT // 2:
+        """dB outside the calibrated range, by the median of the windows that sound normal; 0 inside. Each state has a
+        range of its own; that the machine is off says little of a gain."""
+        if chain is None:
             return 0.0
-        level = levels[len(levels) // 2]
-        if level > chain.level_high_dbfs:
-            return level - chain.level_high_dbfs
-        return min(level - chain.level_low_dbfs, 0.0)
+        changes = sorted(
+            _outside(
+                r.quality.level_dbfs, *chain.levels.get(r.operating, (chain.level_low_dbfs, chain.level_high_dbfs))
+            )
+            for r in self._recent
+            if r.state is State.NORMAL
+        )
+        return changes[len(changes) // 2] if len(changes) >= RECENT // 2 else 0.0
+
+
+def _outside(level: float, low: float, high: float) -> float:
+    return level - high if level > high else min(level - low, 0.0)
 
 
 def worst(findings: list[tuple[Health, str]]) -> Health:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 
 from asd_agent.baseline import Baseline
-from asd_agent.decide.drift import Drift
+from asd_agent.decide.drift import Drift, DriftState
 from asd_agent.decide.lanes import ChangedLane, EventLane
 from asd_agent.decide.tail import z_of
 from asd_agent.pipeline import Pipeline
@@ -15,7 +15,8 @@ from asd_agent.types import State, WindowResult
 class Lanes:
     """Not thread-safe. Starts anew with each baseline."""
 
-    def __init__(self, pipeline: Pipeline, baseline: Baseline) -> None:
+    def __init__(self, pipeline: Pipeline, baseline: Baseline, drifts: Mapping[str, DriftState] | None = None) -> None:
+        """`drifts`: as kept over a restart, by operating state."""
         states = baseline.manifest.states
         machine = pipeline.machine
         self._alert_p = pipeline.thresholds.alert_p if pipeline.thresholds is not None else 0.0
@@ -23,7 +24,9 @@ class Lanes:
         self._changed = ChangedLane(machine)
         events_per_hour = max(state.events_per_hour for state in states)
         self._events = EventLane(machine, events_per_hour, baseline.manifest.report.seconds)
-        self._drifts = {name: Drift(spread, machine.hop_s) for name, spread in self._spreads.items()}
+        self._drifts = {
+            name: Drift(spread, machine.hop_s, (drifts or {}).get(name)) for name, spread in self._spreads.items()
+        }
 
     def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
         """A result -> what votes in the alarm now: deviations that may be the machine's, and moments that come back."""
@@ -39,13 +42,9 @@ class Lanes:
         return self._events.count
 
     @property
-    def unknown_state(self) -> str:
-        """ "new operating state since 10:42, 37 windows", or empty."""
-        unknown = self._changed.unknown
-        if unknown is None or not unknown.lasting:
-            return ""
-        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(unknown.since_utc_s))
-        return f"like no known operating state since {since} UTC, {unknown.windows} windows"
+    def drifts(self) -> dict[str, DriftState]:
+        """To keep over a restart."""
+        return {name: drift.state for name, drift in self._drifts.items()}
 
     @property
     def drifting(self) -> str:

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
-from asd_agent import config
+from asd_agent import chain, config, learning
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
-from asd_agent.calibrate import build, describe_recordings
+from asd_agent.calibrate import describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError, CalibrationError
-from asd_agent.normals import Keeper
+from asd_agent.learning import Ears, Wish
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.replay import judged, made_with
+from asd_agent.service import driftfile
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.lanes import Lanes
 from asd_agent.service.shadow import Shadow
+from asd_agent.service.told import ToldState
+from asd_agent.service.unfamiliar import Unfamiliar
 from asd_agent.store.clips import Judged
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
 from asd_agent.window import Windower, reach_s
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 SPARE_VOTES = 2  # windows that are judged, but for which the vote is held back
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
+KEEP_DRIFT_S = 600.0
 DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
 log = structlog.get_logger()
 
@@ -88,7 +92,10 @@ class Monitor:
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
         self._calibration: CalibrationJob | None = None
-        self._keeper: Keeper | None = None  # of some of its windows
+        self._keeper: Ears | None = None  # of some of its windows
+        self.told = ToldState(machine)
+        self._sampler = chain.Sampler()
+        self._drift_s = time.monotonic() + KEEP_DRIFT_S  # when it is kept again
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
 
@@ -163,23 +170,30 @@ class Monitor:
     def score(self, window: Window) -> None:
         """Describe, judge, and pass on what changed."""
         speed = self._known_speed()
-        description = self._pipeline.describe(window, speed)
+        operating, changing = self.told.of(window)
+        calibration = self._calibration
+        learning = calibration is not None and calibration.running
+        description = self._sampler.add(
+            window,
+            self._pipeline.describe(window, speed, operating, changing),
+            chain.EVERY_WHILE_LEARNING_S if learning else None,
+        )
         with self._lock:
             result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
             if result.p_value is not None:  # before the alarm: its clip shall tell of the window that raised it
                 self._sink.judged(self, judged(window, description, result, speed, self._pipeline))
+            self._unfamiliar.see(description, result)
             for vote in self._lanes.admit(result) if self._lanes is not None else (result,):
                 self._commit(self._alarm.update(vote, self._synced()))
         self.scoring_error = ""
         self.windows += 1
         self.last = result
         self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
-        self._health.see(result)
-        calibration = self._calibration
+        self._health.see(result, description.chain)
         if calibration is not None:
+            if calibration.listening and self._keeper is not None:
+                self._keeper.hear(window, description)
             calibration.see(description)
-            if calibration.running and self._keeper is not None:
-                self._keeper.hear(window)
         self._sink.scored(self, result)
         if self._shadow is not None:
             self._shadow.see(window, description, speed, self._synced())
@@ -190,6 +204,9 @@ class Monitor:
             self._commit(self._alarm.tick(time.time(), self._synced()))
         if self._calibration is not None:
             self._calibration.tick()
+        if self._lanes is not None and time.monotonic() >= self._drift_s:
+            self._drift_s = time.monotonic() + KEEP_DRIFT_S
+            driftfile.save(self.baselines.folder, self.baseline_version, self._lanes.drifts)
 
     # -- from people
 
@@ -254,12 +271,22 @@ class Monitor:
             self._pipeline = self._make_pipeline(None)
         self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
         baseline = self._pipeline.baseline
-        self._lanes = Lanes(self._pipeline, baseline) if baseline is not None else None
+        known = [state.name for state in baseline.manifest.states] if baseline is not None else []
+        self._unfamiliar = Unfamiliar(self.machine, known)
+        self._lanes = None
+        if baseline is not None:
+            drifts = driftfile.load(self.baselines.folder, baseline.manifest.version)
+            self._lanes = Lanes(self._pipeline, baseline, drifts)
 
     @property
     def baseline_version(self) -> str:
         baseline = self._pipeline.baseline
         return baseline.manifest.version if baseline else ""
+
+    @property
+    def unknown_state(self) -> str:
+        """ "new operating state since 10:42, 37 windows", or empty."""
+        return self._unfamiliar.words
 
     @property
     def threshold(self) -> float | None:
@@ -284,21 +311,57 @@ class Monitor:
 
     # -- calibration
 
-    def calibrate(self, duration_s: float, promote: bool) -> str:
+    def calibrate(self, duration_s: float, promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008 - immutable
         """Gather live windows for a new baseline. Raises CalibrationError when a calibration is under way."""
         with self._lock:
-            self._calibration = self._new_job(promote, duration_s)
-            self._keeper = Keeper(self.baselines.folder)
+            wish.check(self.machine, self._pipeline)
+            self._calibration = self._new_job(promote, wish, duration_s)
+            self._keeper = Ears(self.baselines.folder)
         return f"{self.machine.id}: calibrating for {duration_s:g} s"
 
-    def calibrate_from(self, paths: list[str], promote: bool) -> str:
+    def calibrate_from(self, paths: list[str], promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008
         """Read recordings for a new baseline. Raises CalibrationError when a calibration is under way."""
         with self._lock:
-            job = self._calibration = self._new_job(promote)
+            wish.check(self.machine, self._pipeline)
+            job = self._calibration = self._new_job(promote, wish)
             self._keeper = None
             pipeline = self._pipeline
         job.read(lambda report: describe_recordings(pipeline, self.machine, [Path(p) for p in paths], report))
         return f"{self.machine.id}: calibrating from {len(paths)} path(s)"
+
+    def calibrate_without(self, outliers: list[int], promote: bool) -> Baseline:
+        """The last calibration without these outliers, counted from 1 (none: without any). Raises AsdError."""
+        self._not_calibrating()
+        baseline = learning.without(self._pipeline, self.baselines, outliers)
+        if promote:
+            self.promote(baseline.manifest.version)
+        return baseline
+
+    def extend(self, name: str, since_utc_s: float | None, promote: bool) -> str:
+        """What is heard now, or was since then, and is like no known state, becomes one. Raises AsdError."""
+        self._not_calibrating()
+        with self._lock:
+            windows, told = self._unfamiliar.heard_since(since_utc_s)
+            pipeline = self._pipeline
+        if told and name not in ("", told):
+            raise CalibrationError(f"{self.machine.id}: the state is told as {told!r}, it cannot be called {name!r}")
+        baseline = learning.learn(pipeline, self.baselines, windows, Wish(extend=True, name=name or told))
+        version, state = baseline.manifest.version, baseline.manifest.states[-1].name
+        if promote:
+            self.promote(version)
+        words = f"{self.machine.id}: {len(windows)} windows confirmed as the state {state!r}; baseline {version} is "
+        return words + ("active now" if promote else "a candidate: promote it")
+
+    def rename_state(self, old: str, new: str) -> str:
+        """Another name for a state of the active baseline. Raises AsdError."""
+        self._not_calibrating()
+        baseline = learning.rename(self.machine, self.baselines, old, new)
+        self.promote(baseline.manifest.version)
+        return f"{self.machine.id}: the state {old!r} is called {new!r} now, in baseline {baseline.manifest.version}"
+
+    def _not_calibrating(self) -> None:
+        if self._calibration is not None and self._calibration.running:
+            raise CalibrationError(f"{self.machine.id}: a calibration is already running; wait for it, or cancel it")
 
     def calibration_progress(self) -> dict[str, Any]:
         if self._calibration is None:
@@ -310,17 +373,15 @@ class Monitor:
             raise CalibrationError(f"{self.machine.id}: no calibration is running")
         if not self._calibration.cancel():
             raise CalibrationError(f"{self.machine.id}: too late to cancel: the baseline is being written")
+        if self._keeper is not None:
+            self._keeper.drop()
         return f"{self.machine.id}: calibration cancelled"
 
-    def _new_job(self, promote: bool, duration_s: float | None = None) -> CalibrationJob:
-        if self._calibration is not None and self._calibration.running:
-            raise CalibrationError(f"{self.machine.id}: a calibration is already running; wait for it, or cancel it")
+    def _new_job(self, promote: bool, wish: Wish, duration_s: float | None = None) -> CalibrationJob:
+        self._not_calibrating()
 
         def finish(descriptions: Sequence[Description]) -> Baseline:
-            baseline = build(self.machine, descriptions, self._pipeline, self.baselines.new_version())
-            self.baselines.write(baseline)
-            if self._keeper is not None:
-                self._keeper.keep(baseline.manifest.version)
+            baseline = learning.learn(self._pipeline, self.baselines, descriptions, wish, self._keeper)
             if promote:
                 self.promote(baseline.manifest.version)
             return baseline
@@ -364,7 +425,8 @@ class Monitor:
             "threshold": self.threshold,
             "reason": last.reason if last else "",
             "operating": last.operating if last else "",
-            "unknown_state": self._lanes.unknown_state if self._lanes is not None else "",
+            "told_operating": self.told.now,
+            "unknown_state": self.unknown_state,
             "events_last_hour": self._lanes.events if self._lanes is not None else 0,
             "alarm": msgspec.to_builtins(self.alarm_state),
             "health": {"status": worst(findings), "reasons": [words for _, words in findings]},

@@ -1,0 +1,77 @@
+"""asd-agent baseline extend|rename: the operating states that a baseline knows."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from calendar import timegm
+from typing import Any
+
+from asd_agent import config, learning
+from asd_agent.baseline import BaselineStore
+from asd_agent.errors import AsdError, UsageError
+from asd_agent.service.control import DaemonAbsent, ask
+
+FORMS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+CLOCK = ("%H:%M:%S", "%H:%M")
+
+
+def run(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
+    return extend(settings, target, args) if args.action == "extend" else rename(settings, target, args)
+
+
+def extend(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
+    if args.since and args.last:
+        raise UsageError("give one of --since and --last, or neither: then since the unknown state began")
+    request: dict[str, Any] = {"machine": target.id, "name": args.name, "promote": not args.candidate}
+    if args.since:
+        request["since_utc_s"] = moment(args.since)
+    if args.last:
+        request["last_s"] = args.last
+    try:
+        print(ask(settings, "extend", 600.0, **request))
+    except DaemonAbsent as exc:
+        raise AsdError(
+            f"{exc}; only the daemon has heard the unknown state. With recordings of it: asd-agent calibrate --extend "
+            "--from PATH"
+        ) from exc
+    if args.candidate:
+        print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")
+    return 0
+
+
+def rename(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
+    try:
+        print(ask(settings, "rename_state", machine=target.id, old=args.old, new=args.new))
+    except DaemonAbsent:
+        store = BaselineStore(settings.state_dir, target.id)
+        was_active = store.pointers().active is not None
+        baseline = learning.rename(target, store, args.old, args.new)
+        if was_active:
+            store.promote(baseline.manifest.version)
+        words = f"{target.id}: the state {args.old!r} is called {args.new!r} now, in baseline "
+        print(f"{words}{baseline.manifest.version}" + ("" if was_active else " (a candidate)"))
+    return 0
+
+
+def moment(text: str, now_s: float | None = None) -> float:
+    """ "10:42" (the last time that it was so late), "2026-03-02 10:42", RFC 3339 -> seconds since 1970; all UTC.
+
+    Raises UsageError.
+    """
+    now_s = time.time() if now_s is None else now_s
+    text = re.sub(r"\.\d+(?=Z?$)", "", text.strip().removesuffix(" UTC"))
+    for form in CLOCK:
+        try:
+            parsed = time.strptime(text, form)
+        except ValueError:
+            continue
+        at_s = timegm(time.gmtime(now_s)[:3] + parsed[3:6])
+        return float(at_s if at_s <= now_s else at_s - 86_400)
+    for form in FORMS:
+        try:
+            return float(timegm(time.strptime(text, form)))
+        except ValueError:
+            continue
+    raise UsageError(f"--since: {text!r} is not a time such as 10:42 or 2026-03-02T10:42:00Z (UTC)")

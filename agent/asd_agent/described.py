@@ -1,0 +1,93 @@
+"""The windows of the last calibration, described, beside the baselines: a baseline without some of them needs no new
+listening and no recordings.
+
+    <state_dir>/machines/<machine>/calibration.npz
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from asd_agent.errors import BaselineError
+from asd_agent.store.clips import write_whole
+from asd_agent.types import Description
+
+MOST = 20_000  # windows; a longer calibration is not kept
+FILE = "calibration.npz"
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Described:
+    version: str  # of the baseline that was made of them
+    windows: tuple[Description, ...]
+    excluded: frozenset[str] = frozenset()  # places (verdict.place)
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    excluded: list[str]
+    windows: list[dict[str, Any]]
+    indicators: list[str]
+
+
+def keep(machine_folder: Path, described: Described) -> None:
+    """Never raises: without it windows cannot be left out later, and nothing else is lost."""
+    windows = described.windows
+    if len(windows) > MOST:
+        return
+    heard = [d for d in windows if d.embeddings]
+    indicators = sorted({key for d in heard for key in d.indicators})
+    head = _Head(
+        version=described.version,
+        excluded=sorted(described.excluded),
+        windows=[asdict(replace(d, embeddings={}, indicators={})) for d in windows],
+        indicators=indicators,
+    )
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "head": np.frombuffer(msgspec.json.encode(head), np.uint8),
+        "heard": np.array([bool(d.embeddings) for d in windows]),
+        "indicators": np.array([[d.indicators.get(k, np.nan) for k in indicators] for d in heard]),
+    }
+    for name in heard[0].embeddings if heard else ():
+        arrays[f"embedding/{name}"] = np.stack([d.embeddings[name] for d in heard])
+    payload = io.BytesIO()
+    np.savez(payload, **arrays)  # type: ignore[arg-type]
+    try:
+        write_whole(machine_folder / FILE, payload.getvalue())
+    except OSError as exc:
+        log.warning("windows of the calibration not kept", error=str(exc))
+
+
+def load(machine_folder: Path) -> Described:
+    """Raises BaselineError."""
+    path = machine_folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {k: stored[k] for k in stored.files}
+        head = msgspec.json.decode(arrays["head"].tobytes(), type=_Head)
+        bare = [msgspec.convert(fields, Description) for fields in head.windows]
+        names = [k for k in arrays if k.startswith("embedding/")]
+        row, windows = 0, []
+        for description, heard in zip(bare, arrays["heard"], strict=True):
+            if heard:
+                values = dict(zip(head.indicators, arrays["indicators"][row].tolist(), strict=True))
+                found = {name.removeprefix("embedding/"): arrays[name][row] for name in names}
+                description = replace(
+                    description, embeddings=found, indicators={k: v for k, v in values.items() if not np.isnan(v)}
+                )
+                row += 1
+            windows.append(description)
+    except FileNotFoundError as exc:
+        raise BaselineError(f"{path}: the windows of the last calibration are not here: calibrate again") from exc
+    except (OSError, ValueError, KeyError, IndexError, msgspec.MsgspecError) as exc:
+        raise BaselineError(f"{path}: cannot be read ({exc}): calibrate again") from exc
+    return Described(head.version, tuple(windows), frozenset(head.excluded))

@@ -1,0 +1,153 @@
+"""Ways to a new baseline, the same for the daemon and for a command without one.
+
+    learn       from windows: all states anew, or one further state beside those of the active baseline
+    without     the last calibration without some of its windows, without listening again
+    rename      another name for a state
+
+Each writes a candidate; nothing becomes active by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_agent import config, described
+from asd_agent.baseline import Baseline, BaselineStore
+from asd_agent.calibrate import build, extend, rename_state
+from asd_agent.described import Described
+from asd_agent.errors import CalibrationError
+from asd_agent.normals import Keeper
+from asd_agent.odd import OddKeeper
+from asd_agent.pipeline import Pipeline
+from asd_agent.types import Description, Window
+
+
+@dataclass(frozen=True)
+class Wish:
+    extend: bool = False
+    name: str = ""  # of the further state; empty = "condition 2", ...
+
+    def check(self, machine: config.Machine, pipeline: Pipeline) -> None:
+        """Before minutes of listening. Raises CalibrationError."""
+        if self.name and not self.extend:
+            raise CalibrationError(f"{machine.id}: a name is for a further state (--extend)")
+        if not self.extend:
+            return
+        if pipeline.baseline is None:
+            raise CalibrationError(f"{machine.id}: there is no active baseline to extend: calibrate and promote first")
+        check_name(machine.id, self.name, pipeline.baseline)
+
+
+class Ears:
+    """What is kept of a live calibration's sound: some normal windows, and the oddest."""
+
+    def __init__(self, machine_folder: Path) -> None:
+        self._normal, self._odd = Keeper(machine_folder), OddKeeper(machine_folder)
+
+    def hear(self, window: Window, description: Description) -> None:
+        self._normal.hear(window)
+        self._odd.hear(window, description)
+
+    def name_clips(self, baseline: Baseline) -> Baseline:
+        return self._odd.clips(baseline)
+
+    def keep(self, baseline: Baseline) -> None:
+        self._normal.keep(baseline.manifest.version)
+        self._odd.keep(baseline)
+
+    def drop(self) -> None:
+        self._normal.drop()
+        self._odd.drop()
+
+
+def learn(
+    pipeline: Pipeline, store: BaselineStore, descriptions: Sequence[Description], wish: Wish,
+    ears: Ears | None = None,
+) -> Baseline:  # fmt: skip
+    """A new candidate. `pipeline` holds the active baseline where that is extended.
+
+    Raises CalibrationError, StoreError.
+    """
+    machine, version = pipeline.machine, store.new_version()
+    if wish.extend:
+        wish.check(machine, pipeline)
+        assert pipeline.baseline is not None
+        baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, wish.name)
+    else:
+        baseline = build(machine, descriptions, pipeline, version)
+    if ears is not None:
+        baseline = ears.name_clips(baseline)
+    store.write(baseline)
+    if not wish.extend:
+        described.keep(store.folder, Described(version, tuple(descriptions)))
+    if ears is not None:
+        ears.keep(baseline)
+    return baseline
+
+
+def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) -> Baseline:
+    """The last calibration without the outliers of these numbers, counted from 1; none = without any of its outliers.
+    Raises BaselineError, CalibrationError, StoreError."""
+    kept = described.load(store.folder)
+    machine = pipeline.machine
+    newest = store.versions()[-1] if store.versions() else ""
+    if newest != kept.version:
+        raise CalibrationError(
+            f"{machine.id}: baseline {newest or 'none'} did not come from the last calibration ({kept.version}), the "
+            "numbers of its outliers mean nothing: calibrate again, or roll back and remove it"
+        )
+    report = store.load(kept.version).manifest.report
+    places = report.outlier_places
+    if not places:
+        raise CalibrationError(f"{machine.id}: baseline {kept.version} has no outliers to leave out")
+    wrong = [n for n in numbers if not 1 <= n <= len(places)]
+    if wrong:
+        raise CalibrationError(
+            f"{machine.id}: there is no outlier {wrong[0]} in baseline {kept.version}, they are 1 to {len(places)}"
+        )
+    chosen = {places[n - 1] for n in numbers} if numbers else set(places)
+    excluded = kept.excluded | chosen
+    version = store.new_version()
+    baseline = build(machine, kept.windows, pipeline, version, excluded)
+    clips = {where: clip for where, clip in report.outlier_clips.items() if where not in excluded}
+    baseline = _with_clips(baseline, clips)
+    store.write(baseline)
+    described.keep(store.folder, Described(version, kept.windows, excluded))
+    return baseline
+
+
+def rename(machine: config.Machine, store: BaselineStore, old: str, new: str) -> Baseline:
+    """The active baseline (else the candidate) with another name for a state.
+
+    Raises BaselineError, CalibrationError.
+    """
+    pointers = store.pointers()
+    version = pointers.active or pointers.candidate
+    if version is None:
+        raise CalibrationError(f"{machine.id}: there is no baseline yet; run `asd-agent calibrate`")
+    baseline = rename_state(store.load(version), old, new, store.new_version())
+    store.write(baseline)
+    return baseline
+
+
+def check_name(machine_id: str, name: str, baseline: Baseline) -> None:
+    """Of a further state. Raises CalibrationError."""
+    if "/" in name or len(name) > 60 or name != name.strip():
+        raise CalibrationError(f"{machine_id}: {name!r} is no name for a state: up to 60 characters, none of them /")
+    if name in {s.name for s in baseline.manifest.states}:
+        raise CalibrationError(f"{machine_id}: there is a state {name!r} already; name the new one differently")
+
+
+def _with_clips(baseline: Baseline, clips: dict[str, str]) -> Baseline:
+    from msgspec.structs import replace
+
+    manifest = baseline.manifest
+    still = {k: v for k, v in clips.items() if k in manifest.report.outlier_places}
+    return replace(baseline, manifest=replace(manifest, report=replace(manifest.report, outlier_clips=still)))
+
+
+def since_words(utc_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(utc_s)) + " UTC"

@@ -1,0 +1,94 @@
+"""The oddest sound of a live calibration, kept so that its outliers can be listened to.
+
+Which windows are outliers is known when all have been heard; which are unlike all before them is known at once. The
+oddest few are kept, and those of them that turn out as outliers go with the baseline:
+
+    <state_dir>/machines/<machine>/outliers/<version>/<utc ms>.flac
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import structlog
+
+from asd_agent.baseline import Baseline
+from asd_agent.normals import kept_name
+from asd_agent.store.clips import encode_sound, write_whole
+from asd_agent.types import Description, Floats, Window
+from asd_agent.verdict import place
+
+KEPT = 12  # windows
+REMEMBERED = 300  # windows that a new one is compared with
+log = structlog.get_logger()
+
+
+class OddKeeper:
+    """Not thread-safe. Never raises: without room there is nothing to listen to."""
+
+    def __init__(self, machine_folder: Path) -> None:
+        """`machine_folder`: <state_dir>/machines/<machine>."""
+        self._outliers = machine_folder / "outliers"
+        self._folder = self._outliers / ".new"
+        self._before: deque[Floats] = deque(maxlen=REMEMBERED)
+        self._kept: list[tuple[float, str, Path]] = []  # oddness, place
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def hear(self, window: Window, description: Description) -> None:
+        """Every window of the calibration, in turn."""
+        if not description.embeddings or window.origin:
+            return
+        oddness = self._oddness(np.concatenate([np.ravel(e) for e in description.embeddings.values()]).astype(float))
+        if len(self._kept) >= KEPT and oddness <= self._kept[0][0]:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / kept_name(window.utc_s)
+            sound = np.rint(np.clip(window.samples, -1.0, 1.0) * 32767) / 32768
+            write_whole(path, encode_sound(sound.astype(np.float32), window.rate_hz, ".flac"))
+            self._kept.append((oddness, place(description), path))
+            self._kept.sort()
+            while len(self._kept) > KEPT:
+                self._kept.pop(0)[2].unlink(missing_ok=True)
+        except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
+            log.warning("odd sound of the calibration not kept", error=str(exc))
+
+    def clips(self, baseline: Baseline) -> Baseline:
+        """The baseline, whose report names the clips; call `keep` when it has been written."""
+        manifest = baseline.manifest
+        folder = f"machines/{manifest.machine}/outliers/{manifest.version}"
+        found = {where: f"{folder}/{path.name}" for _, where, path in self._kept}
+        wanted = {where: found[where] for where in manifest.report.outlier_places if where in found}
+        report = msgspec.structs.replace(manifest.report, outlier_clips=wanted)
+        return msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(manifest, report=report))
+
+    def keep(self, baseline: Baseline) -> None:
+        """The baseline has been written; the clips that it names go with it, the others go."""
+        named = {Path(clip).name for clip in baseline.manifest.report.outlier_clips.values()}
+        try:
+            for _, _, path in self._kept:
+                if path.name not in named:
+                    path.unlink(missing_ok=True)
+            if named:
+                self._folder.rename(self._outliers / baseline.manifest.version)
+            else:
+                shutil.rmtree(self._folder, ignore_errors=True)
+        except OSError as exc:
+            log.warning("odd sound of the calibration not kept", error=str(exc))
+
+    def drop(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _oddness(self, x: Floats) -> float:
+        """x [dim] -> distance to the nearest window so far, in standard deviations of all of them."""
+        before = np.array(self._before)
+        self._before.append(x)
+        if len(before) < 2:
+            return 0.0
+        sd = before.std(axis=0)
+        unit = (before - x) / np.maximum(sd, np.median(sd) / 10 + 1e-9)
+        return float(np.sqrt((unit**2).mean(axis=1).min()))

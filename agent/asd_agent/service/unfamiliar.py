@@ -1,0 +1,77 @@
+"""Windows that are like no known operating state: kept, in bounded memory, until a person confirms or forgets them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from asd_agent import config
+from asd_agent.decide.lanes import KNOWN_AFTER
+from asd_agent.errors import CalibrationError
+from asd_agent.types import Description, State, WindowResult
+
+MOST = 720  # windows: an hour of them every 5 s
+
+
+class Unfamiliar:
+    """Not thread-safe. Nothing of it is learnt by itself."""
+
+    def __init__(self, machine: config.Machine, known: Sequence[str]) -> None:
+        """`known`: the operating states of the active baseline."""
+        self._machine, self._known = machine, frozenset(known)
+        self._windows: deque[Description] = deque(maxlen=MOST)
+        self._stretch: list[float] = []  # when the present stretch began, and how many windows it has had
+        self._told = ""
+
+    def see(self, description: Description, result: WindowResult) -> None:
+        """Every window, in turn."""
+        told = description.operating if description.operating not in self._known else ""
+        if told != self._told:
+            self._told, self._stretch = told, []
+        deviates = result.state is State.ANOMALOUS and not result.foreign
+        if (deviates or told) and description.embeddings and not description.changing:
+            self._windows.append(description)
+            began, count = self._stretch or (description.utc_s, 0)
+            self._stretch = [began, count + 1]
+        elif result.state in (State.NORMAL, State.OFF):
+            self._stretch = []
+
+    @property
+    def words(self) -> str:
+        """ "new operating state since 10:42, 37 windows", or empty: a new way of running, or a fault that stays."""
+        if not self._stretch or self._stretch[1] < KNOWN_AFTER:
+            return ""
+        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._stretch[0]))
+        name = f" {self._told!r}" if self._told else ""
+        return f"new operating state{name} since {since} UTC, {self._stretch[1]:.0f} windows"
+
+    def heard_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
+        """Windows of the stretch that is heard now, or since a time; and the name told for them.
+
+        Raises CalibrationError with what is missing.
+        """
+        who = self._machine.id
+        if since_utc_s is None:
+            if not self._stretch:
+                raise CalibrationError(f"{who}: no unknown operating state is heard now{self._last_words()}")
+            since_utc_s = self._stretch[0]
+        found = [d for d in self._windows if d.utc_s >= since_utc_s]
+        names = {d.operating for d in found if d.operating}
+        if len(names) > 1:
+            raise CalibrationError(
+                f"{who}: the states {', '.join(sorted(names))} were told meanwhile: confirm them one by one"
+            )
+        if len(found) < KNOWN_AFTER:
+            more_s = (KNOWN_AFTER - len(found)) * self._machine.hop_s
+            raise CalibrationError(
+                f"{who}: {len(found)} windows of an unknown operating state so far, {KNOWN_AFTER} are needed: "
+                f"{more_s:.0f} s more{self._last_words() if not found else ''}"
+            )
+        return found, next(iter(names), "")
+
+    def _last_words(self) -> str:
+        if not self._windows:
+            return ""
+        last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._windows[-1].utc_s))
+        return f" ({len(self._windows)} deviating windows are kept, the last of {last} UTC: give --since or --last)"
