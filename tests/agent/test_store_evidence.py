@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 
 from asd_agent import config
 from asd_agent.store import Evidence, clips
-from asd_agent.store.clips import Clip
+from asd_agent.store.clips import Clip, Judged, Stretch
 from asd_agent.types import EventKind
-from store_cases import UTC_S, alarm_event
+from store_cases import UTC_S, alarm_event, normal_window
 
 RATE = 8000
 SETTINGS = config.Evidence(before_s=2.0, after_s=1.0)
@@ -67,6 +68,119 @@ def test_a_clip_is_what_was_heard_around_the_alarm(
     assert clip.after_s == 1.0
     assert clip.start_utc_s == pytest.approx(UTC_S + (heard - before) / RATE, abs=1e-3)
     assert [p.suffix for p in sorted((state_dir / "evidence" / "m1").iterdir())] == [".flac", ".json"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([16, 24, 32]), st.integers(0, 2**32 - 1), st.integers(1, 300), st.floats(1e-4, 4.0))
+def test_sound_comes_back_bit_by_bit(
+    tmp_path_factory: pytest.TempPathFactory, bits: int, seed: int, frames: int, level: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    samples = (level * rng.standard_normal(frames)).astype(np.float32)
+    if bits < 32:
+        full = 2.0 ** (bits - 1)
+        samples = (np.rint(np.clip(samples * full, -full, full - 1)) / full).astype(np.float32)
+    state_dir = tmp_path_factory.mktemp("state")
+    evidence = Evidence(state_dir, config.Evidence(before_s=2.0, after_s=0))
+    evidence.feed("m1", samples, RATE, UTC_S)
+    event = evidence.attach(alarm_event("e1"))
+    evidence.close()
+    path = state_dir / event.evidence
+    narrow = clips.bits_of(samples)
+    assert narrow <= bits
+    assert path.suffix == (".wav" if narrow == 32 else ".flac")
+    assert soundfile.info(path).subtype == {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}[narrow]
+    np.testing.assert_array_equal(clips.read_sound(path, clips.read_clip(path.with_suffix(".json"))), samples)
+
+
+def row(index: int, heard: int, begun: int = 0, p_value: float = 1e-4) -> Judged:
+    window = normal_window(index, np.random.default_rng(index))
+    return Judged(frame=heard, skipped=heard - begun, number=index, result=replace(window, p_value=p_value))
+
+
+def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path: Path) -> None:
+    """However little the configuration asks for, and however far behind the windows are judged."""
+    evidence = Evidence(tmp_path, config.Evidence(before_s=0.5, after_s=0.5))
+    for second in range(30):
+        evidence.feed(
+            "m1", ramp(second * RATE, RATE), RATE, UTC_S + second, heard=second * RATE, begun=2 * RATE, keep_s=6.0
+        )
+        if 12 <= second < 20:  # from then on nothing is judged for ten seconds
+            evidence.judged("m1", row(second, (second - 1) * RATE, 2 * RATE))
+    event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: {"made_with": None}, lead_s=3.0)
+    evidence.judged("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
+    feed_on = {"heard": 30 * RATE, "begun": 30 * RATE}
+    evidence.feed("m1", ramp(30 * RATE, RATE), RATE, UTC_S + 30, gap=True, **feed_on)
+    evidence.judged("m1", row(21, 20 * RATE, 2 * RATE))  # before it is written
+    evidence.maintain()
+    samples, clip = clip_of(tmp_path, event.evidence)
+    first = (16 - 3) * RATE
+    np.testing.assert_array_equal(samples, (ramp(first, 30 * RATE + RATE // 2 - first) * 32768).astype(np.int16))
+    assert [(w.result.index, w.frame + first, w.skipped) for w in clip.windows] == [
+        (i, (i - 1) * RATE, (i - 3) * RATE) for i in range(14, 22)
+    ]
+    assert [w.result.index for w in clip.deciding] == [17, 18, 19]
+    assert clip.raising is not None
+    assert clip.raising.result.index == 19
+    assert clip.stretches == (
+        Stretch(frame=0, skipped=first - 2 * RATE, ended=True),
+        Stretch(frame=30 * RATE - first, skipped=0, ended=False),
+    )
+    assert clip.gaps_s == (17.0,)
+    assert clip.windows[0].result == row(14, 0).result  # every digit
+
+
+def test_sound_in_memory_is_bounded_when_nothing_is_judged_any_more(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    evidence.feed("m1", ramp(0, 100), RATE, UTC_S, heard=0)
+    evidence.judged("m1", row(0, 0))
+    for second in range(250):
+        evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, heard=100 + second * RATE, keep_s=10.0)
+    assert evidence._tapes["m1"].frames <= 181 * RATE
+
+
+def test_a_machine_that_is_heard_anew_begins_a_new_clip(tmp_path: Path) -> None:
+    """After a reload frames are counted from 0 again: rows of before would point anywhere."""
+    evidence = Evidence(tmp_path, SETTINGS)
+    evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, heard=0)
+    evidence.feed("m1", ramp(RATE, RATE), RATE, UTC_S, heard=RATE)
+    evidence.judged("m1", row(1, RATE))
+    first = evidence.attach(alarm_event("e1", windows=(1,)))
+    evidence.feed("m1", ramp(0, RATE // 2), RATE, UTC_S, heard=0)
+    second = evidence.attach(alarm_event("e2", alarm_id="a2"))
+    evidence.close()
+    assert soundfile.info(tmp_path / first.evidence).frames == 2 * RATE
+    samples, clip = clip_of(tmp_path, second.evidence)
+    assert (len(samples), clip.windows) == (RATE // 2, ())
+
+
+def test_sound_of_another_kind_ends_a_clip(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path, SETTINGS)
+    feed(evidence, 0, RATE)
+    event = evidence.attach(alarm_event("e1"))
+    evidence.feed("m1", np.full(100, 0.1, np.float32), RATE, UTC_S)
+    feed(evidence, RATE, RATE)
+    evidence.maintain()
+    assert event.evidence.endswith(".flac")
+    assert soundfile.info(tmp_path / event.evidence).frames == RATE
+
+
+def test_the_picture_lies_beside_the_clip_and_its_failure_loses_nothing(tmp_path: Path) -> None:
+    def draw(samples: np.ndarray, clip: Clip) -> bytes:
+        if clip.event.id == "bad":
+            raise ValueError("no picture")
+        return b"%d samples" % len(samples)
+
+    evidence = Evidence(tmp_path, SETTINGS, draw=draw)
+    for name in ("good", "bad"):
+        feed(evidence, 0, RATE)
+        evidence.attach(alarm_event(name, alarm_id=name))
+        evidence.finish("m1")
+    evidence.maintain()
+    assert [p.name.split("_")[1] for p in sorted((tmp_path / "evidence/m1").iterdir())] == [
+        "bad.flac", "bad.json", "good.flac", "good.json", "good.png",
+    ]  # fmt: skip
+    assert next((tmp_path / "evidence/m1").glob("*.png")).read_bytes() == b"8000 samples"
 
 
 def test_the_path_tells_machine_time_and_alarm(tmp_path: Path) -> None:
