@@ -30,6 +30,7 @@ SOUND_SUFFIXES = (".flac", ".wav")
 
 Bits = Literal[16, 24, 32]
 FULL_SCALE: dict[Bits, float] = {16: 2.0**15, 24: 2.0**23}
+GLANCE = 64  # samples that mostly tell
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +108,11 @@ def clip_path(event: AlarmEvent, suffix: str = ".flac") -> str:
 
 def bits_of(samples: Samples) -> Bits:
     """The narrowest format that holds the samples [n] as they are; 32 = float."""
-    return 16 if _fits(samples, 16) else 24 if _fits(samples, 24) else 32
+    few = samples[:GLANCE]
+    for bits in FULL_SCALE:
+        if _fits(few, bits) and _fits(samples, bits):
+            return bits
+    return 32
 
 
 def _fits(samples: Samples, bits: Bits) -> bool:

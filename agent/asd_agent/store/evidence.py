@@ -154,9 +154,7 @@ class Evidence:
         """
         if not self._settings.enabled:
             return
-        finite = np.where(np.abs(samples) < NO_SOUND, samples, np.float32(0))
-        bits = bits_of(finite)
-        pcm = (finite * np.float32(FULL_SCALE[16])).astype(np.int16) if bits == 16 else finite
+        pcm, bits = _packed(samples)
         with self._lock:
             tape = self._tapes.setdefault(machine, _Tape(rate_hz, heard=heard or 0))
             heard = tape.heard if heard is None else heard
@@ -293,6 +291,17 @@ class Evidence:
             expire_clips(self._state_dir / "evidence", now_utc_s, limits.max_age_days, limits.max_total_mb * 1e6)
         except OSError as exc:
             log.warning("old evidence clips not deleted", error=str(exc))
+
+
+def _packed(samples: Samples) -> tuple[npt.NDArray[Any], Bits]:
+    """As small as it can be without a loss, in new memory; what is no sound becomes 0. [n] -> [n]"""
+    if len(samples) and -1 <= samples.min() and samples.max() < 1:
+        scaled = samples * np.float32(FULL_SCALE[16])
+        pcm = scaled.astype(np.int16)
+        if (pcm == scaled).all():
+            return pcm, 16
+    finite = np.where(np.abs(samples) < NO_SOUND, samples, np.float32(0))
+    return finite, bits_of(finite)
 
 
 def _gaps(chunks: Iterable[Chunk], rate_hz: int) -> Iterable[float]:
