@@ -149,10 +149,11 @@ class MechanismDetector:
         return cls(baseline), np.nan_to_num(baseline.held_out_z())
 
     def score(self, description: Description) -> DetectorScore:
-        verdict = self.baseline.judge(description.indicators)
-        if verdict.z is None or verdict.p_value is None:  # its own gates are stricter than the window's quality
+        found = self.baseline.score(description.indicators)
+        if found is None:  # its own gates are stricter than the window's quality
             return DetectorScore(self.name, 0.0, 0.0, 0.5)
-        return DetectorScore(self.name, verdict.z, verdict.z, verdict.p_value)
+        p_value, z = found
+        return DetectorScore(self.name, z, z, p_value)
 
     def explain(self, description: Description) -> str:
         verdict = self.baseline.judge(description.indicators)

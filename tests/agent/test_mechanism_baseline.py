@@ -190,3 +190,11 @@ def test_the_scale_covers_a_heavy_tail():
     values[::8] *= 10
     plain, heavy = centre_and_scale(values[1::8], ["shape.x"])[1], centre_and_scale(values, ["shape.x"])[1]
     assert heavy > 1.5 * plain
+
+
+def test_the_score_is_the_verdict_without_its_reasons():
+    baseline = MechanismBaseline.fit(windows(40))
+    later = windows(5, 7)
+    for window in (*later, {**later[0], "gate.no_speed": 1.0}):
+        verdict, found = baseline.judge(window), baseline.score(window)
+        assert found == (None if verdict.gates else (verdict.p_value, verdict.z))

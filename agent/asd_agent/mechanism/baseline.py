@@ -103,6 +103,28 @@ class MechanismBaseline:
         stops = gates_of(indicators)
         if stops:
             return Verdict(None, None, {}, (), gates=stops)
+        values, z, raw = self._weigh(indicators)
+        regime = int(np.argmin(raw))
+        p = self._calibrated_p(float(raw[regime]))
+        return Verdict(
+            p_value=p,
+            z=float(statistics.upper_z(p)),
+            families={k: float(np.exp(v)) for k, v in family_log_p(z[regime], self._families).items()},
+            deviations=self._deviations(values, z[regime], regime, self._fused),
+            level=self._deviations(values, z[regime], regime, self._level),
+            regime=regime,
+            notes=self._notes(indicators),
+        )
+
+    def score(self, indicators: Mapping[str, float]) -> tuple[float, float] | None:
+        """(p, z) of `judge` without its reasons, for every window in every state; None where gated. Raises as it."""
+        if gates_of(indicators):
+            return None
+        p = self._calibrated_p(float(self._weigh(indicators)[2].min()))
+        return p, float(statistics.upper_z(p))
+
+    def _weigh(self, indicators: Mapping[str, float]) -> tuple[Floats, Floats, Floats]:
+        """Indicators [n], their standard scores [regimes, n], raw score [regimes]. Raises BaselineError."""
         values = np.array([indicators.get(name, np.nan) for name in self.names])
         fused = self._fused
         if np.isfinite(values[fused]).sum() < 0.5 * fused.sum():
@@ -111,18 +133,7 @@ class MechanismBaseline:
                 "calibrate again"
             )
         z = _scores(values[None], self.centre, self.scale)[:, 0]
-        raw = np.array([_raw(row, self._families) for row in z])
-        regime = int(np.argmin(raw))
-        p = self._calibrated_p(float(raw[regime]))
-        return Verdict(
-            p_value=p,
-            z=float(statistics.upper_z(p)),
-            families={k: float(np.exp(v)) for k, v in family_log_p(z[regime], self._families).items()},
-            deviations=self._deviations(values, z[regime], regime, fused),
-            level=self._deviations(values, z[regime], regime, self._level),
-            regime=regime,
-            notes=self._notes(indicators),
-        )
+        return values, z, np.array([_raw(row, self._families) for row in z])
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """For the baseline folder; `from_arrays` reads them back."""

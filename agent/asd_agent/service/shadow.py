@@ -102,7 +102,7 @@ class Shadow:
     def _judge(self, unit: _Unit, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
         if not self._same and description.quality.assessable:
             description = unit.pipeline.describe(window, speed, description.operating)
-        result = unit.pipeline.judge(description)
+        result = unit.pipeline.blame(window, unit.pipeline.judge(description), speed)
         name = shadow_name(self._machine.id, unit.version)
         for vote in unit.lanes.admit(result):
             events = unit.alarm.update(vote, synced)

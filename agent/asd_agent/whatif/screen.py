@@ -100,7 +100,7 @@ class Screen:
     """Of one stretch. `past` is asked before every window that is gone through, none left out."""
 
     def __init__(self, stretch: Stretch, machine: config.Machine, limits: Thresholds | None) -> None:
-        raise_k, raise_n = config.votes(machine.alarm.window_votes, "window_votes")
+        raise_k, raise_n = machine.votes
         clear_k, clear_n = config.votes(machine.alarm.clear_votes, "clear_votes")
         span = math.ceil(machine.window_s / machine.hop_s)
         self._margin = max(raise_n, clear_n) * (span + 1) + span + 2
