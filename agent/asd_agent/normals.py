@@ -96,6 +96,19 @@ def sound_of(normal: Normal, machine_folder: Path, channel: int) -> tuple[Sample
     return found if abs(_level_dbfs(found[0]) - normal.level_dbfs) <= SAME_DB else None
 
 
+def audible(
+    candidates: Sequence[Normal], machine_folder: Path, channel: int, most: int
+) -> list[tuple[Normal, Samples, int]]:
+    """The first `most` of the candidates of which there is sound, with it and its rate in Hz."""
+    found: list[tuple[Normal, Samples, int]] = []
+    for normal in candidates:
+        if len(found) == most:
+            break
+        if (sound := sound_of(normal, machine_folder, channel)) is not None:
+            found.append((normal, *sound))
+    return found
+
+
 def kept_name(utc_s: float) -> str:
     return f"{round(utc_s * 1000)}.flac"
 

@@ -29,7 +29,7 @@ from asd_agent.window import Excerpt
 if TYPE_CHECKING:
     from asd_agent.mechanism import Speed
 
-NORMALS = 3
+NORMALS = 64  # the sound of most of a live calibration is not kept
 DEVIATES_Z = 3.0
 
 
@@ -53,7 +53,7 @@ class Replay:
     samples: Samples
     windows: tuple[Replayed, ...]
     left_out: int  # windows that began before the clip or end after it, or that another baseline judged
-    normals: tuple[Normal, ...]  # nearest to the last window that voted
+    normals: tuple[Normal, ...]  # by distance from the last window that voted
     machine: config.Machine
     software: dict[str, str]  # here and now, where it differs from then
 
@@ -126,10 +126,10 @@ def _version(package: str) -> str:
 # -- finding a clip
 
 
-def find(state_dir: Path, wanted: str) -> tuple[Path, Clip]:
+def find(state_dir: Path, wanted: str) -> tuple[Path, Clip] | None:
     """The sidecar of an event or an alarm by its id (or how that begins), or by the path of one of its files.
 
-    Raises StoreError when there is none, or more than one.
+    None when no clip is of that event. Raises StoreError when several are, and for a path that is none of a clip.
     """
     if Path(wanted).suffix in (".json", ".png", *SOUND_SUFFIXES):
         path = Path(wanted).with_suffix(".json")
@@ -148,9 +148,7 @@ def find(state_dir: Path, wanted: str) -> tuple[Path, Clip]:
             return found[0]  # the clips of one alarm: the one in which it was raised
         ids = ", ".join(clip.event.id[:12] for _, clip in found[:5])
         raise StoreError(f"{wanted!r} is the beginning of several events ({ids}): give more of it")
-    if not found:
-        raise StoreError(f"no clip of an event {wanted!r}")
-    return (exact or found)[0]
+    return next(iter(exact or found), None)
 
 
 def sound_path(sidecar: Path) -> Path:

@@ -130,7 +130,7 @@ def test_a_replay_agrees_to_the_last_bit(box: Path, machine: config.Machine) -> 
     done = again(box, machine)
     event = done.clip.event
     voters = [w for w in done.windows if w.result.index in event.windows]
-    assert len(voters) == len(event.windows) == 3
+    assert len(voters) == len(event.windows) >= 3
     assert all(w.result.state is State.ANOMALOUS for w in voters)
     assert all(w.stored.speed is not None and w.stored.speed["source"] == "given" for w in voters)
     assert event.score == voters[-1].result.score
@@ -226,6 +226,19 @@ def test_the_csv_has_then_and_now(box: Path, capsys: pytest.CaptureFixture[str])
     assert all(float(raised[0][f"distance_{name}"]) > 0 for name in ("logmel", "modulation"))
 
 
+def test_a_later_event_shares_the_clip(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = alarm(copy / "state")
+    windows = (*first.windows, first.windows[-1] + 1)
+    later = msgspec.structs.replace(first, id="ffff", kind=EventKind.ESCALATED, utc_s=first.utc_s + 1, windows=windows)
+    with Store(copy / "state") as store:
+        store.commit_event(later, AlarmState())
+    code, out, _ = call(copy, capsys, "ffff")
+    assert (code, out.split(",")[0]) == (0, "m: escalated")
+    assert sum(line.split()[2:3] == ["*"] for line in out.splitlines()) == len(windows)
+    code, out, _ = call(copy, capsys, first.alarm_id)
+    assert (code, out.split(",")[0]) == (0, "m: raised")
+
+
 def spoil(box: Path, change: str, to: str) -> None:
     path = next((box / "state/evidence/m").glob("*.json"))
     text = path.read_text()
@@ -271,7 +284,10 @@ def flip(box: Path) -> None:
         (lambda box: spoil(box, '"default": "', '"default": "0'), "the bundle 'default' is not the one of the alarm"),
         (lambda box: spoil(box, '"window_s": 2.0', '"window_s": 2.5'), "windows of 2 s"),
         (lambda box: spoil(box, '"window_s": 2.0', '"window_size": 2'), "not one that this version reads"),
-        (lambda box: spoil(box, '"schema": "asd/evidence/1"', '"schema": "asd/evidence/9"'), "no clip|is gone"),
+        (
+            lambda box: spoil(box, '"schema": "asd/evidence/1"', '"schema": "asd/evidence/9"'),
+            "not a description of a clip",
+        ),
     ],
 )
 def test_what_is_gone_or_changed_is_said_in_one_line(
@@ -282,7 +298,7 @@ def test_what_is_gone_or_changed_is_said_in_one_line(
     code, out, err = call(copy, capsys, event.id)
     assert code == 1
     assert len(err.splitlines()) == 1, err
-    assert any(part in err for part in words.split("|")), err
+    assert words in err
     assert not out
 
 
@@ -350,7 +366,7 @@ def test_live_calibrations_keep_some_windows(box: Path, machine: config.Machine,
         event = next(event for event in store.events() if event.evidence)
     done = replay(*find(tmp_path, event.id), tmp_path, machine)
     assert all(w.same for w in done.windows)
-    assert len(done.normals) == 3
+    assert len(done.normals) > 20
     nearest = done.normals[0]
     assert nearest.origin == ""
     assert [n.distance for n in done.normals] == sorted(n.distance for n in done.normals)
@@ -362,7 +378,11 @@ def test_live_calibrations_keep_some_windows(box: Path, machine: config.Machine,
             assert len(found[0]) == 2 * RATE
         else:
             assert found is None
-    assert len(names) == 3
+    assert len(names) == len(done.normals)
+    audible = normals.audible(done.normals, tmp_path / "machines/m", 0, 3)
+    assert [a[0] for a in audible] == [n for n in done.normals if normals.kept_name(n.utc_s) in {k.name for k in kept}][
+        :3
+    ]
 
 
 def test_the_nearest_normal_is_the_one_with_the_same_sound(box: Path, machine: config.Machine) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import AsdError, StoreError
+from asd_agent.normals import audible
 from asd_agent.replay import Replay, Replayed, find, replay, sound_path
 from asd_agent.store import Store
 from asd_agent.store.clips import Clip, read_clip, sidecars
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from asd_agent.types import Samples
 
 RECENT = 5
+NORMALS = 3
+GONE = "the sound of the calibration is gone, or has changed"
+Sounds = Sequence["tuple[Normal, Samples, int]"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     sidecar, clip = _find(settings, args.event)
     machine = settings.machine(clip.event.machine)
     done = replay(sidecar, clip, settings.state_dir, machine)
+    folder = BaselineStore(settings.state_dir, clip.event.machine).folder
+    found = audible(done.normals, folder, machine.source.channel if machine is not None else 0, NORMALS)
     sound = sound_path(sidecar)
     if not done.windows:
         raise StoreError(f"{sidecar}: no window lies whole in the clip, with what it was made from: nothing to replay")
@@ -36,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
         _csv(done, sound)
     else:
         _show(done, sound)
-    if args.picture or args.listen:
-        channel = machine.source.channel if machine is not None else 0
-        _files(args, settings, done, sound, channel)
+        _show_normals(done, found)
+    if args.picture:
+        _draw(Path(args.picture), done, found)
+    if args.listen:
+        _listen(Path(args.listen), done, found)
     differs = [w for w in done.windows if _differences(w, sound, done)]
     verdict = _verdict(done, differs, sound)
     print(verdict, file=sys.stderr if args.csv else sys.stdout)
@@ -47,12 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _find(settings: config.Config, wanted: str) -> tuple[Path, Clip]:
     """Raises StoreError that says why there is no clip, or which there are."""
-    try:
-        return find(settings.state_dir, wanted)
-    except StoreError as exc:
-        if not str(exc).startswith("no clip"):
-            raise
-        why = str(exc)
+    if (found := find(settings.state_dir, wanted)) is not None:
+        return found
     try:
         with Store.reader(settings.state_dir) as store:
             event = next((e for e in store.events(limit=100_000) if wanted and e.id.startswith(wanted)), None)
@@ -60,13 +67,17 @@ def _find(settings: config.Config, wanted: str) -> tuple[Path, Clip]:
         event = None
     if event is not None and not event.evidence:
         raise StoreError(f"event {event.id[:12]} ({event.kind}) has no clip of its own: replay its alarm")
+    if event is not None and (shared := (settings.state_dir / event.evidence).with_suffix(".json")).is_file():
+        clip = read_clip(shared)  # it goes on from an earlier event of the same alarm
+        later_s = event.utc_s - clip.event.utc_s
+        return shared, msgspec.structs.replace(clip, event=event, before_s=clip.before_s + later_s)
     if event is not None:
         limits = settings.agent.evidence
         raise StoreError(
             f"the clip of event {event.id[:12]} is gone: clips are deleted after {limits.max_age_days:g} days, or when "
             f"all of them exceed {limits.max_total_mb:g} MB (agent.evidence); it was {event.evidence}"
         )
-    raise StoreError(f"{why}; {_recent(settings.state_dir)}")
+    raise StoreError(f"no clip of an event {wanted!r}; {_recent(settings.state_dir)}")
 
 
 def _recent(state_dir: Path) -> str:
@@ -146,8 +157,14 @@ def _show(done: Replay, sound: Path) -> None:
             *(was[i] if now[i] == was[i] else f"[bold red]{was[i]} -> {now[i]}[/bold red]" for i in distances),
         )  # fmt: skip
     console().print(table)
-    for number, normal in enumerate(done.normals, 1):
+
+
+def _show_normals(done: Replay, found: Sounds) -> None:
+    for number, (normal, _, _) in enumerate(found, 1):
         print(f"nearest normal sound {number}: {_where(normal)}, distance {normal.distance:.4g}")
+    if done.normals and not found:
+        nearest = done.normals[0]
+        print(f"nearest normal sound: {_where(nearest)}, distance {nearest.distance:.4g}; {GONE}")
 
 
 def _limit(threshold: float | None) -> str:
@@ -160,34 +177,21 @@ def _where(normal: Normal) -> str:
     return f"{normal.origin} {normal.start_s:.1f}-{normal.start_s + normal.duration_s:.1f} s"
 
 
-def _files(args: argparse.Namespace, settings: config.Config, done: Replay, sound: Path, channel: int) -> None:
-    """The picture, and the folder for the ear. Raises AsdError."""
-    from asd_agent import normals
+def _draw(path: Path, done: Replay, found: Sounds) -> None:
     from asd_agent.picture import alarm
 
-    machine_folder = BaselineStore(settings.state_dir, done.clip.event.machine).folder
-    heard = [(n, normals.sound_of(n, machine_folder, channel)) for n in done.normals]
-    found = [(n, *made) for n, made in heard if made is not None]
-    if args.picture:
-        picture = alarm.draw(done.samples, done.clip, found[0][1:] if found else None)
-        _write(Path(args.picture), picture)
-        print(f"picture: {args.picture}", file=sys.stderr)
-    if args.listen:
-        folder = Path(args.listen)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise AsdError(f"{folder}: cannot be made ({exc.strerror})") from exc
-        _listen(folder, done, found)
-        print(f"to compare by ear: {folder} ({len(found)} of {len(heard)} normal windows)", file=sys.stderr)
-        if len(found) < len(heard):
-            print("the recordings of the other normal windows are gone, or have changed", file=sys.stderr)
+    _write(path, alarm.draw(done.samples, done.clip, found[0][1:] if found else None))
+    print(f"picture: {path}", file=sys.stderr)
 
 
-def _listen(folder: Path, done: Replay, found: list[tuple[Normal, Samples, int]]) -> None:
+def _listen(folder: Path, done: Replay, found: Sounds) -> None:
     """The alarm's window and the nearest normal ones as files of the same length, side by side."""
     from asd_agent.store.clips import bits_of, encode_sound
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise AsdError(f"{folder}: cannot be made ({exc.strerror})") from exc
     clip = done.clip
     worst = clip.raising or done.windows[-1].stored
     end = worst.frame + round(worst.result.duration_s * clip.rate_hz)
@@ -198,6 +202,8 @@ def _listen(folder: Path, done: Replay, found: list[tuple[Normal, Samples, int]]
         for old in folder.glob(f"{name}.*"):
             old.unlink()
         _write(folder / f"{name}{suffix}", encode_sound(samples, rate_hz, suffix))
+    words = f"the alarm and {len(found)} normal windows" if found else f"the alarm alone: {GONE}"
+    print(f"to compare by ear: {folder}, {words}", file=sys.stderr)
 
 
 def _write(path: Path, data: bytes) -> None:

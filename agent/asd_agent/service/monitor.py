@@ -87,7 +87,7 @@ class Monitor:
         self._queue_lock = threading.Lock()
         self._windower: Windower | None = None
         self._rate_hz, self._lead_s = 0, 0.0  # of the last block
-        votes = config.votes(machine.alarm.window_votes, "window_votes")[1] + SPARE_VOTES
+        votes = machine.votes[1] - 1 + SPARE_VOTES
         self._votes_s = machine.window_s + votes * machine.hop_s
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
