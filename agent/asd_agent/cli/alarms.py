@@ -20,6 +20,7 @@ VERBS = {
     "unshelve": "unshelve",
     "out-of-service": "out_of_service",
 }
+ID = 8  # characters are enough for `asd-agent replay`
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,10 +52,13 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
     if not events:
         print("no alarm events yet")
         return 0
-    table = Table("time (UTC)", "machine", "event", "level", "score", "reason", "by", box=None, header_style="bold")
+    heads = ("time (UTC)", "machine", "event", "level", "score", "replay", "reason", "by")
+    table = Table(*heads, box=None, header_style="bold")
     for event in events:
         score = "" if event.score is None else f"{event.score:.1f}"
         words = "; ".join(part for part in (event.reason, event.comment) if part)
-        table.add_row(utc(event.utc_s), event.machine, event.kind, event.level, score, escape(words), escape(event.by))
+        clip = event.id[:ID] if event.evidence else ""
+        row = (utc(event.utc_s), event.machine, event.kind, event.level, score, clip, escape(words), escape(event.by))
+        table.add_row(*row)
     console().print(table)
     return 0
