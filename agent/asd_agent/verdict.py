@@ -13,7 +13,7 @@ import numpy as np
 from asd_agent import config
 from asd_agent.baseline import Arrays, Report, StateCalibration
 from asd_agent.decide.blocks import FEWEST_WINDOWS
-from asd_agent.decide.budget import Thresholds, limit_of
+from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
 from asd_agent.decide.support import Support
 from asd_agent.types import Description
@@ -90,7 +90,7 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         machine.alarm, [f.calibration.fusion.spread for f in fits], machine.window_s, machine.hop_s
     )
     supports = [
-        Support.of(thresholds, f.calibration.fusion.spread, f.held_out, machine.alarm, machine.window_s, machine.hop_s)
+        Support.of(thresholds, f.calibration.fusion, f.held_out, machine.alarm, machine.window_s, machine.hop_s)
         for f in fits
     ]
     support = max(supports, key=lambda s: s.high)
@@ -153,11 +153,12 @@ def seconds(machine: config.Machine, windows: int) -> float:
 
 def _outliers(fit: StateFit, thresholds: Thresholds) -> dict[str, str]:
     """Place -> words, of the windows beyond the limit."""
-    limit = limit_of(thresholds, fit.calibration.fusion.spread)
+    fusion = fit.calibration.fusion
+    limit = fusion.score_of(thresholds.alert_p)
     return {
         place(d): f"score {score:.1f}, the limit is {limit:.1f} ({fit.calibration.name})"
         for d, score in zip(fit.windows, fit.held_out, strict=True)
-        if score > limit
+        if fusion.p_of(score) <= thresholds.alert_p
     }
 
 

@@ -22,10 +22,9 @@ HOP_S = 5.0
 class Bench:
     """An alarm fed with one window after the other."""
 
-    def __init__(self, **settings: object) -> None:
-        self.machine = config.Machine(
-            id="pump", source=config.StdinSource(rate_hz=16_000), alarm=config.Alarm(**settings)  # type: ignore[arg-type]
-        )  # fmt: skip
+    def __init__(self, window_votes: str = "3/5", **settings: object) -> None:
+        alarm = config.Alarm(window_votes=window_votes, **settings)  # type: ignore[arg-type]
+        self.machine = config.Machine(id="pump", source=config.StdinSource(rate_hz=16_000), alarm=alarm)
         self.alarm = Alarm(self.machine, LIMITS, AlarmState(mode=State.NORMAL))
         self.index = 0
 

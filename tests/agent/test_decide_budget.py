@@ -22,7 +22,7 @@ from asd_agent.decide.budget import (
     limit_of,
 )
 from asd_agent.decide.fusion import DRIFT, Fusion, Spread
-from asd_agent.decide.support import Support, clopper_pearson
+from asd_agent.decide.support import DAILY, Support, clopper_pearson
 from asd_agent.decide.tail import z_of
 from asd_agent.types import Level
 
@@ -55,7 +55,7 @@ def test_overlapping_windows_are_counted_on_the_safe_side(votes: str, overlap: i
     parts = rng.normal(size=(600, 2000 + overlap - 1))
     sums = np.cumsum(np.pad(parts, ((0, 0), (1, 0))), axis=1)
     score = (sums[:, overlap:] - sums[:, :-overlap]) / math.sqrt(overlap)
-    found = Votes.of(votes, window_s=overlap, hop_s=1)
+    found = Votes.of(config.Alarm(window_votes=votes), window_s=overlap, hop_s=1)
     model = Votes(found.k, found.n, 2000.0)
     for p in (0.005, 0.02):
         realised = alarm_days(score > z_of(p), k, n)
@@ -63,10 +63,22 @@ def test_overlapping_windows_are_counted_on_the_safe_side(votes: str, overlap: i
 
 
 def test_votes_of_overlapping_windows() -> None:
-    assert Votes.of("3/5", 10, 10) == Votes(3, 5, 8640.0)
-    assert Votes.of("3/5", 10, 5) == Votes(2, 3, 17280.0)
-    assert Votes.of("3/5", 10, 1) == Votes(1, 2, 86400.0)
-    assert Votes.of("1/1", 10, 5) == Votes(1, 1, 17280.0)
+    three, one = config.Alarm(window_votes="3/5"), config.Alarm(window_votes="1/1")
+    assert Votes.of(three, 10, 10) == Votes(3, 5, 8640.0)
+    assert Votes.of(three, 10, 5) == Votes(2, 3, 17280.0)
+    assert Votes.of(three, 10, 1) == Votes(1, 2, 86400.0)
+    assert Votes.of(one, 10, 5) == Votes(1, 1, 17280.0)
+
+
+@given(window_s=st.floats(1, 60), share=st.floats(0.05, 1))
+def test_the_usual_votes_are_of_separate_windows_however_they_overlap(window_s: float, share: float) -> None:
+    hop_s = window_s * share
+    k, n = config.Alarm().raise_votes(window_s, hop_s)
+    assert (k - 1) * hop_s >= 2 * window_s - 1e-6  # the first and the last of three separate windows
+    assert 3 <= k <= n
+    assert (n - 1) * hop_s <= 4 * window_s + 1e-6
+    assert Votes.of(config.Alarm(), window_s, hop_s).k >= 3
+    assert [config.Alarm().raise_votes(10, hop) for hop in (10, 5, 2.5)] == [(3, 5), (5, 9), (9, 17)]
 
 
 # -- thresholds
@@ -85,7 +97,7 @@ def test_the_limit_spends_the_budget(
     budget: float, votes: str, hop_s: float, within: float, between: float, sessions: int
 ) -> None:
     spread = Spread(within=within, between=between, windows=100, blocks=9, sessions=sessions)
-    model = Votes.of(votes, 10.0, hop_s)
+    model = Votes.of(config.Alarm(window_votes=votes), 10.0, hop_s)
     score = limit(budget, spread, model)
     assert float(false_alarms_per_month(score, spread.fast, spread.slow, model)) == pytest.approx(budget, rel=1e-3)
     assert limit(budget * 2, spread, model) < score
@@ -93,7 +105,7 @@ def test_the_limit_spends_the_budget(
 
 def test_months_of_normal_sound_keep_the_budget() -> None:
     """The model played out: days that drift, windows that overlap, 3 of 5 votes; 400 months of 30 days."""
-    alarm = config.Alarm(false_alarms_per_month=3.0)
+    alarm = config.Alarm(false_alarms_per_month=3.0, window_votes="3/5")
     rng = np.random.default_rng(0)
     hop_s, window_s, windows = 300.0, 600.0, 288  # long windows, so that a day is quickly simulated
     thresholds = Thresholds.of(alarm, SPREAD, window_s, hop_s)
@@ -142,7 +154,11 @@ def support(spread: Spread, held_out: np.ndarray | None = None, hop_s: float = 1
     alarm = config.Alarm()
     thresholds = Thresholds.of(alarm, spread, 10.0, hop_s)
     scores = np.zeros(spread.windows) if held_out is None else held_out
-    return Support.of(thresholds, spread, scores, alarm, 10.0, hop_s)
+    return Support.of(thresholds, plain(spread), scores, alarm, 10.0, hop_s)
+
+
+def plain(spread: Spread) -> Fusion:
+    return Fusion(median=0.0, scale=1.0, spread=spread)
 
 
 def spread_of(windows: int, sessions: int) -> Spread:
@@ -177,7 +193,7 @@ def test_what_is_asked_for_would_do() -> None:
     # at the limit of today, in units of today's spread
     scaled = Support.of(
         msgspec.structs.replace(limits, alert_p=0.5 * math.erfc(limit_of(limits, spread) / grown.total / math.sqrt(2))),
-        grown, np.zeros(grown.windows), alarm, 10.0, 10.0,
+        plain(grown), np.zeros(grown.windows), alarm, 10.0, 10.0,
     )  # fmt: skip
     assert scaled.supported
 
@@ -203,9 +219,11 @@ def test_the_stated_interval_holds_as_often_as_it_says() -> None:
         fusion = Fusion.fit(z[:, None], block, session)
         alarm = config.Alarm()
         thresholds = Thresholds.of(alarm, fusion.spread, 10.0, 10.0)
-        found = Support.of(thresholds, fusion.spread, (z - fusion.median) / fusion.scale, alarm, 10.0, 10.0)
+        found = Support.of(thresholds, fusion, (z - fusion.median) / fusion.scale, alarm, 10.0, 10.0)
         drift = DRIFT / 2 * (within + between) * math.exp(rng.normal() * math.log(10 / 3) / 1.645)
-        score = fusion.median + fusion.scale * limit_of(thresholds, fusion.spread)
-        true = false_alarms_per_month(score, math.sqrt(within), math.sqrt(between + drift), Votes.of("3/5", 10, 10))
+        score = fusion.median + fusion.scale * fusion.score_of(thresholds.alert_p)
+        score -= abs(rng.normal()) * math.sqrt((1 - DAILY) * drift)
+        slow = math.sqrt(between + DAILY * drift)
+        true = false_alarms_per_month(score, math.sqrt(within), slow, Votes.of(alarm, 10, 10))
         inside.append(found.low <= float(true) <= found.high)
     assert np.mean(inside) > 0.84

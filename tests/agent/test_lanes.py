@@ -20,13 +20,13 @@ QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 
 
-def machine(window_s: float = 10.0, hop_s: float = 5.0, **alarm: object) -> config.Machine:
+def machine(window_s: float = 10.0, hop_s: float = 5.0, window_votes: str = "3/5", **alarm: object) -> config.Machine:
     return config.Machine(
         id="m",
         source=config.SimulatedSource(),
         window_s=window_s,
         hop_s=hop_s,
-        alarm=config.Alarm(**alarm),
+        alarm=config.Alarm(window_votes=window_votes, **alarm),
     )
 
 

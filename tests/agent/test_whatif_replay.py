@@ -23,7 +23,8 @@ CODES = {"calm": 30, "band": 250, "alert": 350, "near danger": 540, "danger": 70
 UTC_S = 1.7e9
 
 
-def machine(window_s: float = 10.0, hop_s: float = 5.0, **alarm: Any) -> config.Machine:
+def machine(window_s: float = 10.0, hop_s: float = 5.0, window_votes: str = "3/5", **alarm: Any) -> config.Machine:
+    alarm["window_votes"] = window_votes
     return config.Machine(
         id="m", source=config.SimulatedSource(), window_s=window_s, hop_s=hop_s, alarm=config.Alarm(**alarm)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -94,11 +95,16 @@ class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
 Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource
 
 
+SEPARATE_VOTES = (3, 5)
+
+
 class Alarm(_Section, frozen=True, kw_only=True):
     """The user's number is the false-alarm budget; thresholds follow from it and from the calibration."""
 
     false_alarms_per_month: Positive = 1.0
-    window_votes: str = "3/5"  # on-delay: k anomalous of the last n assessable windows
+    # On-delay: k anomalous of the last n assessable windows, "4/6". None = 3 of 5 where windows do not overlap, and as
+    # many overlapping ones as touch as much sound: 5/9 with 10 s windows every 5 s.
+    window_votes: str | None = None
     clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
     danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs
     deadband: Annotated[float, Meta(ge=0, le=1)] = 0.15  # share of the threshold score to fall below it
@@ -110,7 +116,15 @@ class Alarm(_Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("window_votes", "clear_votes"):
-            votes(getattr(self, name), name)
+            if (text := getattr(self, name)) is not None:
+                votes(text, name)
+
+    def raise_votes(self, window_s: float, hop_s: float) -> tuple[int, int]:
+        """How many of how many windows, `hop_s` apart, raise the alarm."""
+        if self.window_votes is not None:
+            return votes(self.window_votes, "window_votes")
+        (k, n), share = SEPARATE_VOTES, window_s / hop_s
+        return 1 + math.ceil((k - 1) * share - 1e-9), 1 + math.floor((n - 1) * share + 1e-9)
 
 
 def votes(text: str, key: str) -> tuple[int, int]:
@@ -160,6 +174,11 @@ class Machine(_Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.hop_s > self.window_s:
             raise ValueError(f"hop_s {self.hop_s:g} is longer than window_s {self.window_s:g}: sound would be skipped")
+
+    @property
+    def votes(self) -> tuple[int, int]:
+        """How many of how many windows raise the alarm."""
+        return self.alarm.raise_votes(self.window_s, self.hop_s)
 
     @property
     def bundles(self) -> tuple[str, ...]:

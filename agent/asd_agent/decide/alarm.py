@@ -55,7 +55,7 @@ class Alarm:
         self._machine = machine.id
         self._latch = machine.alarm.latch
         self._thresholds = thresholds
-        self._raise_votes = config.votes(machine.alarm.window_votes, "window_votes")
+        self._raise_votes = machine.votes
         self._clear_votes = config.votes(machine.alarm.clear_votes, "clear_votes")
         if thresholds is not None and thresholds.alert_p != state.alert_p:  # votes under another limit are void
             self._set(rising=(), falling=(), alert_p=thresholds.alert_p)

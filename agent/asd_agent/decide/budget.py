@@ -51,7 +51,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, alarm: config.Alarm, spread: Spread, window_s: float, hop_s: float) -> Self:
         """What keeps a machine like the calibrated one within alarm.false_alarms_per_month."""
-        votes = Votes.of(alarm.window_votes, window_s, hop_s)
+        votes = Votes.of(alarm, window_s, hop_s)
         alert = tail(limit(alarm.false_alarms_per_month, spread, votes) / spread.total)
         alert = min(max(alert, SMALLEST_P), LARGEST_P)
         danger = alert / alarm.danger_factor
@@ -79,8 +79,8 @@ class Votes:
     windows_per_day: float
 
     @classmethod
-    def of(cls, window_votes: str, window_s: float, hop_s: float) -> Self:
-        k, n = config.votes(window_votes, "window_votes")
+    def of(cls, alarm: config.Alarm, window_s: float, hop_s: float) -> Self:
+        k, n = alarm.raise_votes(window_s, hop_s)
         share = min(hop_s / window_s, 1.0)
         return cls(
             k=1 + math.floor((k - 1) * share + 1e-9),

@@ -11,7 +11,8 @@ variance, in units of the held-out one, is
 
     within    of windows inside a block
   + between   of the blocks against each other, x (1 + 1 / blocks) for a block not seen yet
-  + drift     DRIFT / sessions, for what no session of the calibration could show
+  + drift     DRIFT / sessions, for what no session of the calibration could show; DRIFT / sessions^2 from five
+              sessions on, when every block is a session that the others judged, and shows most of it itself
 
 and all p-values are those of the wider distribution. DRIFT = 3 lies between the cases known: 1 belongs to the 12 %
 above; a compressor calibrated on single days met other days with 10, on pairs of days with 5.4 / 2 (mean square of the
@@ -57,7 +58,17 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def slow(self) -> float:
         """Standard deviation of what windows of one day have in common."""
-        return math.sqrt(self.between * (1 + 1 / self.blocks) + DRIFT / self.sessions)
+        return math.sqrt(self.between * (1 + 1 / self.blocks) + self.drift)
+
+    @property
+    def drift(self) -> float:
+        """Mean square of the shift that held-out blocks could not show."""
+        return DRIFT / self.sessions ** (2 if self.apart else 1)
+
+    @property
+    def apart(self) -> bool:
+        """Every block is a session of its own, judged by the others."""
+        return self.sessions >= self.blocks
 
     @property
     def total(self) -> float:
@@ -91,12 +102,24 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (join(z) - self.median) / self.scale
 
     def p_value(self, z: Iterable[float]) -> float:
-        """z of the detectors -> probability that a later normal window is as far out, at least 1e-300: by the Gaussian
-        tail, or the one that the calibration showed where that is heavier."""
-        score = self.score(z) / self.spread.total
+        """z of the detectors -> probability that a later normal window is as far out, at least 1e-300."""
+        return self.p_of(self.score(z))
+
+    def p_of(self, score: float) -> float:
+        """The same of a standard score: by the Gaussian tail, or the one that the calibration showed where that is
+        heavier."""
+        score /= self.spread.total
         if self.pareto is None or score <= self.pareto.start:
             return tail(score)
         return max(tail(score), self.pareto.p_value(score))
+
+    def score_of(self, p: float) -> float:
+        """The standard score that p belongs to, up to 60: the inverse of `p_of`."""
+        low, high = -10.0 * self.spread.total, 60.0 * self.spread.total
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.p_of(middle) > p else (low, middle)
+        return high
 
 
 def join(z: Iterable[float]) -> float:

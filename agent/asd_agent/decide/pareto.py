@@ -51,9 +51,10 @@ class Pareto(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def p_value(self, score: float) -> float:
         """P(S > score) from the start on; the share of the tail below it."""
-        return sum(weight * self._tail(score, self.shape + node * self.shape_sd) for node, weight in _NODES)
+        return sum(weight * self.tail(score, self.shape + node * self.shape_sd) for node, weight in _NODES)
 
-    def _tail(self, score: float, shape: float) -> float:
+    def tail(self, score: float, shape: float) -> float:
+        """The same if the shape were known to be `shape`."""
         x = max(score - self.start, 0.0) / self.scale
         if abs(shape) < 1e-6:
             return self.share * math.exp(-x)

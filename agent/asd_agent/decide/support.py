@@ -27,12 +27,14 @@ import numpy.typing as npt
 
 from asd_agent import config
 from asd_agent.decide.budget import Thresholds, Votes, false_alarms_per_month, limit_of
-from asd_agent.decide.fusion import DRIFT, Spread
+from asd_agent.decide.fusion import DRIFT, Fusion, Spread
+from asd_agent.decide.tail import tail, z_of
 from asd_agent.types import Floats
 
 TOLERANCE = 10.0
 DRAWS = 300
 _DRIFT_SIGMA = math.log(10 / DRIFT) / 1.645
+DAILY = 0.2  # share of the drift (its mean square) that is another one every day
 _LEAST_PER_DAY_H = 1 / 12
 _MORE_DAYS = (0, 1, 2, 4, 9, 19)
 _MORE_HOURS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -51,19 +53,18 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def of(
         cls,
         thresholds: Thresholds,
-        spread: Spread,
+        fusion: Fusion,
         held_out: npt.ArrayLike,
         alarm: config.Alarm,
         window_s: float,
         hop_s: float,
     ) -> Self:
         """held_out [n]: fused scores of the held-out normals (`Fusion.score`)."""
-        score = limit_of(thresholds, spread)
         case = _Case(
-            score=score,
-            spread=spread,
-            strays=int(np.count_nonzero(np.asarray(held_out) > score)),
-            votes=Votes.of(alarm.window_votes, window_s, hop_s),
+            scores=_possible_limits(thresholds, fusion),
+            spread=fusion.spread,
+            strays=sum(fusion.p_of(float(score)) <= thresholds.alert_p for score in np.asarray(held_out)),
+            votes=Votes.of(alarm, window_s, hop_s),
             separate=min(hop_s / window_s, 1.0),
         )
         low, middle, high = case.interval()
@@ -82,7 +83,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(frozen=True)
 class _Case:
-    score: float
+    scores: Floats  # [draws] the limit, in scores that a Gaussian tail gives the p-value of the real one
     spread: Spread
     strays: float
     votes: Votes
@@ -98,12 +99,14 @@ class _Case:
         noise = math.pi / 2 * spread.within * spread.blocks / windows  # of a block's median
         medians = (spread.between + noise) * _chi_square_factor(rng, max(spread.blocks - 1, 1))
         between = np.maximum(medians - noise, 0.0)
-        drift = DRIFT / spread.sessions * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
-        fast, slow = np.sqrt(within), np.sqrt(between + drift)
+        drift = spread.drift * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
+        fast, slow = np.sqrt(within), np.sqrt(between + DAILY * drift)
         centre = np.sqrt((between + noise) / spread.blocks) * rng.standard_normal(DRAWS)
+        lasting = np.sqrt((1 - DAILY) * drift) * rng.standard_normal(DRAWS)
+        centre += lasting if spread.apart else np.abs(lasting)  # what no block has shown lies further off
         least, most = clopper_pearson(strays, windows)
         low, middle, high = (
-            float(np.quantile(false_alarms_per_month(self.score - centre, fast, slow, self.votes, share), quantile))
+            float(np.quantile(false_alarms_per_month(self.scores - centre, fast, slow, self.votes, share), quantile))
             for quantile, share in ((0.05, least), (0.5, strays / windows), (0.95, most))
         )
         return low, middle, high
@@ -118,6 +121,18 @@ class _Case:
             blocks=max(spread.blocks, spread.sessions + days),
         )
         return replace(self, spread=grown, strays=self.strays * grown.windows / spread.windows)
+
+
+def _possible_limits(thresholds: Thresholds, fusion: Fusion) -> Floats:
+    """[draws] The limit as a score whose Gaussian tail is what really lies beyond it. The model of `budget` is Gaussian;
+    where the calibration shows a tail of its own, that one stands in for it, with what its shape leaves open."""
+    total = fusion.spread.total
+    start = limit_of(thresholds, fusion.spread)
+    if fusion.pareto is None or (at := fusion.score_of(thresholds.alert_p) / total) <= fusion.pareto.start:
+        return np.full(DRAWS, start)
+    shapes = fusion.pareto.shape + fusion.pareto.shape_sd * np.random.default_rng(1).standard_normal(DRAWS)
+    beyond = [max(fusion.pareto.tail(at, float(shape)), tail(at)) for shape in shapes]
+    return np.array([z_of(p) for p in beyond]) * total
 
 
 def _chi_square_factor(rng: np.random.Generator, dof: float) -> Floats:
