@@ -133,7 +133,7 @@ def write_config(folder: Path, state_dir: Path) -> str:
 def test_the_command_shows_both(agent_yaml: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["whatif", "-c", agent_yaml, "pump-1"]) == 0
     same = capsys.readouterr().out
-    assert same.count("the same") >= 3, same
+    assert same.count("the same") >= 3
     assert "danger *" in same
     assert "with the settings of the configuration" in same
     assert main(["whatif", "-c", agent_yaml, "pump-1", "--votes", "12/12", "--budget", "0.5"]) == 0

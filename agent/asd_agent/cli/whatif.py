@@ -141,14 +141,22 @@ def _count(found: list[Episode], answer: Answer) -> str:
 
 def _settings(before: config.Machine, target: config.Machine, answer: Answer) -> str:
     changed = [
-        f"{words} {getattr(target.alarm, key)} instead of {getattr(before.alarm, key)}"
+        f"{words} {_value(target, key)} instead of {_value(before, key)}"
         for key, words in OPTIONS.values()
-        if getattr(target.alarm, key) != getattr(before.alarm, key)
+        if _value(target, key) != _value(before, key)
     ]
     words = "with " + ", ".join(changed) if changed else "with the settings of the configuration"
     if answer.score is not None:
         words += f"; a window deviates from a score of {answer.score:.2f}"
     return words
+
+
+def _value(machine: config.Machine, key: str) -> str:
+    """A setting as it works: the votes may follow from window and hop."""
+    if key == "window_votes":
+        return "{}/{}".format(*machine.votes)
+    value = getattr(machine.alarm, key)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _data(target: config.Machine, answer: Answer) -> dict[str, Any]:
