@@ -40,6 +40,7 @@ from asd_agent.window import Windower
 Progress = Callable[[float, str], None]  # share done, words
 
 PATIENCE_S = 30.0  # without a single frame from a live source
+LONGEST_NAME = 60
 FEWEST_OF_TARGET = 3
 ENOUGH_OF_TARGET = 24  # windows of a new condition that can tell themselves how it varies
 SMALLEST_FOREIGN = 0.3  # of ln probability
@@ -191,8 +192,12 @@ def extend(
 def rename_state(baseline: Baseline, old: str, new: str, version: str) -> Baseline:
     """The same baseline with another name for a state. Raises CalibrationError."""
     states = baseline.manifest.states
-    if old not in {s.name for s in states} or new in {s.name for s in states} or "/" in new or not new:
-        raise CalibrationError(f"{baseline.manifest.machine}: the states are {', '.join(s.name for s in states)}")
+    who, known = baseline.manifest.machine, ", ".join(s.name for s in states)
+    if old not in {s.name for s in states}:
+        raise CalibrationError(f"{who}: there is no state {old!r}, the states are {known}")
+    if new in {s.name for s in states} or "/" in new or new != new.strip() or not 0 < len(new) <= LONGEST_NAME:
+        words = f"the states are {known}; a name has up to {LONGEST_NAME} characters, none of them /"
+        raise CalibrationError(f"{who}: {new!r} cannot be the name of another state: {words}")
 
     def renamed(key: str) -> str:
         return f"{new}/{key[len(old) + 1 :]}" if key.startswith(old + "/") else key

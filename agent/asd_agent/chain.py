@@ -32,9 +32,11 @@ SEGMENTS = 64  # of a window, evenly over it
 QUIET_SHARE = 0.2  # of the segments
 NOTHING_DB = -160.0
 
-LOST_DB = 15.0  # below the quietest window of the calibration, gain taken off
-STEEP_DB = 8.0  # two bands below the edge at most so much is missing
-FEWEST_LOST = 2  # bands
+LOST_DB = 8.0  # below the quietest window of the calibration, gain taken off
+STEEP_DB = 4.0  # two bands below the edge at most so much is missing
+FEWEST_LOST = 3  # bands
+EDGE_MOVED = 0.9  # an edge below so much of the one in calibration is a new one
+LOUDER_DB = 3.0  # above calibration: sound that somebody added, no edge
 CLIFF_DB, CLIFF_FROM_HZ = 20.0, 1000.0  # so much less within a third octave is an edge
 
 EVERY_S = 60.0
@@ -93,27 +95,34 @@ class Comparison:
     lost_hz: float | None  # nothing above it any more
 
 
-def compare(now: Fingerprint, normal: ChainFloor) -> Comparison | None:
-    """None where there is too little in common."""
+def compare(now: Fingerprint, normal: ChainFloor, edge_hz: float) -> Comparison | None:
+    """`edge_hz`: of the calibration. None where there is too little in common."""
     count = min(len(now.floor_db), len(normal.median_db))
-    if count < 2 * FEWEST_LOST:
+    if count <= FEWEST_LOST:
         return None
-    level = np.array(now.floor_db[:count])
-    gain_db = float(np.median(level - np.array(normal.median_db[:count])))
-    missing = np.array(normal.low_db[:count]) - (level - gain_db)  # dB below the quietest window
+    level, middle = np.array(now.floor_db[:count]), np.array(normal.median_db[:count])
+    gain_db = float(np.median(level - middle))
+    # dB below the quietest window. A louder machine is no gain: what it does not make louder is not missing.
+    missing = np.array(normal.low_db[:count]) - (level - min(gain_db, 0.0))
+    above = next((i for i, c in enumerate(CENTRES_HZ[:count]) if c / 2 ** (1 / 6) >= 1.02 * now.edge_hz), count)
+    if now.edge_hz < EDGE_MOVED * edge_hz and count / 2 <= above < count:  # a cliff that was not there
+        louder = level[above:] - gain_db - middle[above:]
+        if missing[above] >= LOST_DB and louder.max() < LOUDER_DB:
+            return Comparison(gain_db, now.edge_hz)
     lost = count
     while lost and missing[lost - 1] >= LOST_DB:
         lost -= 1
-    steep = lost >= 2 and missing[lost - 2] < STEEP_DB
-    if count - lost < FEWEST_LOST or lost < count / 2 or not steep:
+    if count - lost < FEWEST_LOST or lost < count / 2 or missing[lost - 2] >= STEEP_DB:
         return Comparison(gain_db, None)
-    beyond = CENTRES_HZ[lost] * 2 ** (1 / 6)
-    return Comparison(gain_db, min(now.edge_hz, beyond))
+    return Comparison(gain_db, min(now.edge_hz, CENTRES_HZ[lost]))
+
+
+LOST = "nothing above"  # how the reason of a window begins that is not judged for it
 
 
 def lost_words(lost_hz: float, chain: InputChain) -> str:
     return (
-        f"nothing above {lost_hz / 1000:.1f} kHz, in calibration up to {chain.edge_hz / 1000:.0f} kHz: "
+        f"{LOST} {lost_hz / 1000:.1f} kHz, in calibration up to {chain.edge_hz / 1000:.0f} kHz: "
         "another microphone or sample rate"
     )
 

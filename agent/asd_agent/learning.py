@@ -16,7 +16,7 @@ from pathlib import Path
 
 from asd_agent import config, described
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibrate import build, extend, rename_state
+from asd_agent.calibrate import LONGEST_NAME, build, extend, rename_state
 from asd_agent.described import Described
 from asd_agent.errors import CalibrationError
 from asd_agent.normals import Keeper
@@ -29,6 +29,7 @@ from asd_agent.types import Description, Window
 class Wish:
     extend: bool = False
     name: str = ""  # of the further state; empty = "condition 2", ...
+    shadow: bool = False  # by the bundle of the shadow: its windows are of no use to `without`
 
     def check(self, machine: config.Machine, pipeline: Pipeline) -> None:
         """Before minutes of listening. Raises CalibrationError."""
@@ -81,7 +82,7 @@ def learn(
     if ears is not None:
         baseline = ears.name_clips(baseline)
     store.write(baseline)
-    if not wish.extend:
+    if not wish.extend and not wish.shadow:
         described.keep(store.folder, Described(version, tuple(descriptions)))
     if ears is not None:
         ears.keep(baseline)
@@ -97,7 +98,7 @@ def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) ->
     if newest != kept.version:
         raise CalibrationError(
             f"{machine.id}: baseline {newest or 'none'} did not come from the last calibration ({kept.version}), the "
-            "numbers of its outliers mean nothing: calibrate again, or roll back and remove it"
+            "numbers of its outliers mean nothing: calibrate again"
         )
     report = store.load(kept.version).manifest.report
     places = report.outlier_places
@@ -135,8 +136,9 @@ def rename(machine: config.Machine, store: BaselineStore, old: str, new: str) ->
 
 def check_name(machine_id: str, name: str, baseline: Baseline) -> None:
     """Of a further state. Raises CalibrationError."""
-    if "/" in name or len(name) > 60 or name != name.strip():
-        raise CalibrationError(f"{machine_id}: {name!r} is no name for a state: up to 60 characters, none of them /")
+    if "/" in name or len(name) > LONGEST_NAME or name != name.strip():
+        words = f"{name!r} is no name for a state: up to {LONGEST_NAME} characters, none of them /"
+        raise CalibrationError(f"{machine_id}: {words}")
     if name in {s.name for s in baseline.manifest.states}:
         raise CalibrationError(f"{machine_id}: there is a state {name!r} already; name the new one differently")
 

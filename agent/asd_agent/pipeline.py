@@ -197,7 +197,7 @@ class Pipeline:
         normal = learnt.floors.get(result.operating)
         if normal is None:
             return ""
-        found = chain.compare(chain.fingerprint(window.samples, window.rate_hz), normal)
+        found = chain.compare(chain.fingerprint(window.samples, window.rate_hz), normal, learnt.edge_hz)
         hears_hz = window.rate_hz / 2 if self.machine.mechanism is not None else max(self.rates) / 2
         if found is None or found.lost_hz is None or found.lost_hz >= hears_hz:
             return ""

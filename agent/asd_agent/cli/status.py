@@ -72,7 +72,7 @@ def view(data: dict[str, Any]) -> RenderableType:
         health = m["health"]["status"]
         table.add_row(
             m["id"],
-            m["state"].replace("_", " "),
+            "; ".join(words for words in (m["state"].replace("_", " "), m["unknown_state"]) if words),
             number(m["score"]),
             number(m["threshold"]),
             Text(alarm_words(m), style=COLOUR.get(m["alarm"]["level"], "")),

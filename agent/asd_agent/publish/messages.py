@@ -38,6 +38,7 @@ class Messages:
         baseline: str = "",
         threshold: float | None = None,
         states: Mapping[State, int] | None = None,
+        unknown_state: str = "",
     ) -> Message:
         """`states` counts the windows of an interval that `result` stands for (see ScoreInterval)."""
         payload = payloads.Score(
@@ -72,6 +73,7 @@ class Messages:
             event_p=_digits(result.event_p),
             event_at_s=_digits(result.event_at_s),
             windows=sum(states.values()) if states else 1,
+            unknown_state=unknown_state,
             states=dict(states or {}),
         )
         return Message(topic=self.topics.score(machine), payload=encode(payload), qos=0, expiry_s=SCORE_EXPIRY_S)

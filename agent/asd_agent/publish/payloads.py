@@ -53,6 +53,7 @@ class Score(_Payload, frozen=True, kw_only=True, tag="asd/score/1"):
     reason: str
     baseline: str
     operating: str = ""  # the operating state that the sound is nearest to
+    unknown_state: str = ""  # "new operating state since ..., 37 windows": `baseline extend` confirms it
     foreign: str = ""  # a recognised sound of no machine
     event_p: float | None = None  # of the most sudden moment of the window
     event_at_s: float | None = None  # after the start of the window

@@ -14,7 +14,7 @@ from statistics import median
 
 from asd_agent.baseline import InputChain
 from asd_agent.capture import SourceStatus
-from asd_agent.chain import compare, lost_words
+from asd_agent.chain import LOST, compare, lost_words
 from asd_agent.types import Fingerprint, State, WindowResult
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
@@ -64,8 +64,14 @@ class ChainHealth:
             words = f"level {abs(change):.0f} dB {direction} calibration while the sound is as it was: "
             findings.append((Health.OUT_OF_SPECIFICATION, words + "gain or microphone position changed"))
         if chain is not None:
-            findings += [(Health.OUT_OF_SPECIFICATION, words) for words in self._changed(chain)]
+            changed = self._not_judged() or self._changed(chain)
+            findings += [(Health.OUT_OF_SPECIFICATION, words) for words in changed]
         return findings
+
+    def _not_judged(self) -> list[str]:
+        """Why at least half of the recent windows, which can be heard, say nothing of the machine."""
+        words = [r.reason for r in self._recent if r.reason.startswith(LOST)]
+        return words[-1:] if 2 * len(words) >= len(self._recent) else []
 
     def _changed(self, learnt: InputChain) -> list[str]:
         """What most of the last fingerprints show: a change that lasts. One by one they are no proof."""
@@ -73,11 +79,11 @@ class ChainHealth:
         enough = len(prints) // 2 + 1
         if len(prints) < FEWEST_PRINTS:
             return []
-        words = []
+        words: list[str] = []
         rates = [f.rate_hz for f in prints if learnt.rate_hz and f.rate_hz != learnt.rate_hz]
         if len(rates) >= enough:
             words.append(f"the sound comes at {rates[-1]} Hz, in calibration at {learnt.rate_hz} Hz")
-        compared = [compare(f, learnt.floors[s]) for s, f in self._prints if s in learnt.floors]
+        compared = [compare(f, learnt.floors[s], learnt.edge_hz) for s, f in self._prints if s in learnt.floors]
         lost = [c.lost_hz for c in compared if c is not None and c.lost_hz is not None]
         if len(lost) >= enough:
             words.append(lost_words(median(lost), learnt))

@@ -102,7 +102,14 @@ class Outlet:
         if due is not None:
             worst, states = due
             self._publisher.publish(
-                self._messages.score(machine, worst, baseline=baseline, threshold=monitor.threshold, states=states)
+                self._messages.score(
+                    machine,
+                    worst,
+                    baseline=baseline,
+                    threshold=monitor.threshold,
+                    states=states,
+                    unknown_state=monitor.unknown_state,
+                )
             )
 
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None:
