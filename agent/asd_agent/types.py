@@ -169,7 +169,7 @@ class WindowResult:
     @property
     def score(self) -> float | None:
         """-log10 of the fused p-value; high = anomalous."""
-        return None if self.p_value is None else float(-np.log10(max(self.p_value, 1e-300)))
+        return None if self.p_value is None else float(0.0 - np.log10(max(self.p_value, 1e-300)))  # 0.0, never -0.0
 
 
 class EventKind(enum.StrEnum):

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from asd_agent import config
@@ -22,7 +23,7 @@ from asd_agent.store import Reader
 from asd_agent.store.records import shadow_name
 from asd_agent.types import EventKind, Level, State
 from asd_agent.whatif.compare import compare
-from listening import FAULT, Listening, calibrated, listening, sound
+from listening import FAULT, RATE, Listening, calibrated, listening, sound
 
 MACHINE = config.Machine(id="pump-1", source=config.SimulatedSource(), window_s=1.0, hop_s=0.5)
 CANDIDATE = "20260202T000000Z"
@@ -294,3 +295,36 @@ def test_without_common_windows_there_is_no_comparison(compared: Path) -> None:
         compare(Reader(compared), "pump-1", "20200101T000000Z", 0.0)
     with pytest.raises(StoreError, match="no scores in shadow since then"):
         compare(Reader(compared), "pump-1", CANDIDATE, time.time() + 1e6)
+
+
+# -- calibrate --shadow
+
+
+def test_a_candidate_of_another_bundle_is_made_without_touching_the_active_one(
+    baseline: Baseline, second_bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, tmp_path / "state")
+    soundfile.write(tmp_path / "normal.wav", sound(20), RATE)
+    make = ["calibrate", "-c", path, "pump-1", "--shadow", "--from", str(tmp_path / "normal.wav")]
+    assert main(make) == 2
+    assert "has no shadow.bundle" in capsys.readouterr().err
+    settings = yaml.safe_load(Path(path).read_text())
+    settings["machines"][0]["shadow"] = {"bundle": second_bundle}
+    Path(path).write_text(yaml.safe_dump(settings))
+    for wrong in (["--promote"], ["--extend"], ["--exclude-outliers"]):
+        assert main([*(make if wrong != ["--exclude-outliers"] else make[:5]), *wrong]) == 2
+        assert "--shadow makes a candidate of another bundle" in capsys.readouterr().err
+    store = BaselineStore(tmp_path / "state", "pump-1")
+    store.write(baseline)
+    store.promote()
+    assert main(make) == 0
+    assert "name its bundle as the bundle of pump-1" in capsys.readouterr().out
+    pointers = store.pointers()
+    assert pointers.active == baseline.manifest.version
+    assert pointers.candidate is not None
+    assert list(store.load(pointers.candidate).manifest.bundles) == [second_bundle]
+    assert main(["baseline", "promote", "-c", path, "pump-1"]) == 1  # not before the configuration names it
+    assert "was made with the bundle" in capsys.readouterr().err
+    settings["machines"][0] |= {"bundle": second_bundle, "shadow": None}
+    Path(path).write_text(yaml.safe_dump(settings))
+    assert main(["baseline", "promote", "-c", path, "pump-1"]) == 0

@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--exclude-outliers", action="store_true", help="the last calibration without any of them")
     sub.add_argument("--promote", action="store_true", help="make the new baseline the active one")
+    sub.add_argument("--shadow", action="store_true", help="a candidate of the bundle in `shadow`, to run beside")
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
     sub = command("score", "score", "score recordings against the active baseline, on the live path", machine=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,11 @@ def run(args: argparse.Namespace) -> int:
     outliers = _outliers(args)
     if args.name and not args.extend:
         raise UsageError("--name is the name of a further state: it needs --extend")
+    if args.shadow:
+        target = _in_shadow(settings, target, args)
     try:
+        if args.shadow:
+            raise DaemonAbsent  # a candidate of another bundle is made here; the daemon sees it when it is there
         if outliers is None:
             version, report = _by_daemon(settings, target, args, duration_s)
         else:
@@ -47,9 +52,31 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
     print_report(report, settings.state_dir)
-    if not args.promote:
+    if not args.promote and target.shadow is not None:
+        print(f"a running daemon judges with it in shadow: asd-agent baseline compare -c {args.config} {target.id}")
+    if args.shadow:
+        print(f"make it active: name its bundle as the bundle of {target.id}, then asd-agent baseline promote")
+    elif not args.promote:
         print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")
     return 0
+
+
+def _in_shadow(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> config.Machine:
+    """The machine with the bundle of its shadow. Raises UsageError where that cannot be calibrated."""
+    if target.shadowed is target:
+        raise UsageError(
+            f"{args.config}: {target.id} has no shadow.bundle; a candidate of its own bundle runs in shadow anyway"
+        )
+    if args.promote or args.extend or args.exclude or args.exclude_outliers:
+        raise UsageError(
+            "--shadow makes a candidate of another bundle: no --promote, --extend or --exclude. To make it active, "
+            f"name its bundle as the bundle of {target.id} first"
+        )
+    if not args.paths:
+        with contextlib.suppress(DaemonAbsent):
+            ask(settings, "status")
+            raise UsageError("the running daemon holds the source: give recordings (--from), or stop it meanwhile")
+    return target.shadowed
 
 
 def _outliers(args: argparse.Namespace) -> list[int] | None:
@@ -107,7 +134,7 @@ def _here(
     outliers: list[int] | None,
 ) -> tuple[str, Report]:  # fmt: skip
     store = BaselineStore(settings.state_dir, target.id)
-    wish = Wish(extend=args.extend, name=args.name or "")
+    wish = Wish(extend=args.extend, name=args.name or "", shadow=args.shadow)
     pipeline = open_pipeline(target, store.active() if args.extend else None)
     wish.check(target, pipeline)
     store.prepare()

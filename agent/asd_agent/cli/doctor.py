@@ -101,7 +101,7 @@ def _bundles(settings: config.Config) -> Iterator[Finding]:
     from asd_agent.encode.bundle import Bundle
     from asd_agent.encode.encoder import Encoder
 
-    for name in sorted({name for machine in settings.machines for name in machine.bundles}):
+    for name in sorted({n for machine in settings.machines for n in (*machine.bundles, *machine.shadowed.bundles)}):
         encoder = Encoder(Bundle.load(name))
         meta = encoder.bundle.meta
         outputs = ", ".join(output.name for output in meta.outputs)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
+import msgspec
 import numpy as np
 
 from asd_agent import config
@@ -70,14 +71,21 @@ def what_if(
     replayed += replay.finish()
     if not answer.windows:
         raise StoreError(f"{machine.id}: no scores since then; is the daemon running?")
-    answer.then, answer.now = (
-        [e for e in found if e.raised_utc_s <= end_s and (e.cleared_utc_s or math.inf) >= answer.first_utc_s]
-        for end_s in [answer.last_utc_s + machine.window_s + 1.0]
-        for found in (then, episodes(replayed))
-    )
+    end_s = answer.last_utc_s + machine.window_s + 1.0
+    answer.then = [e for e in _until(then, end_s) if (e.cleared_utc_s or math.inf) >= answer.first_utc_s]
+    answer.now = [e for e in episodes(replayed) if (e.cleared_utc_s or math.inf) >= answer.first_utc_s]
     answer.lost, answer.stepped = replay.lost, replay.stepped
     answer.score = -math.log10(replay.limits.alert_p) if replay.limits is not None else None
     return answer
+
+
+def _until(found: list[Episode], end_s: float) -> list[Episode]:
+    """As they stood at the end of the last window that is stored: the daemon writes some seconds later."""
+    return [
+        msgspec.structs.replace(e, cleared_utc_s=None) if (e.cleared_utc_s or 0.0) > end_s else e
+        for e in found
+        if e.raised_utc_s <= end_s
+    ]
 
 
 def _manifests(baselines: BaselineStore) -> Callable[[str], Manifest | None]:
