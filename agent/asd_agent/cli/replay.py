@@ -137,7 +137,7 @@ def _show(done: Replay, sound: Path) -> None:
     assert then is not None
     print(f"{event.machine}: {event.kind}, {event.level}, {utc(event.utc_s)} UTC: {event.reason}")
     seconds = len(done.samples) / clip.rate_hz
-    print(f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, {clip.before_s:.1f} s of it before the alarm")
+    print(f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s")
     bundles = ", ".join(f"{name} {sha256[:12]} ({then.variants[name]})" for name, sha256 in then.bundles.items())
     print(f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}")
     names = _detectors(done)

@@ -39,7 +39,7 @@ class _Panel:
     columns: int
     scale: Scale
     seconds: float
-    before_s: float
+    alarm_s: float  # time of the clip
 
     def column(self, at_s: float) -> float:
         """Of a time in the clip."""
@@ -56,7 +56,7 @@ def draw(samples: Samples, clip: Clip, normal: Sound | None = None) -> bytes:
     beside = 0 if normal is None else NORMAL_COLUMNS + SPECTRA + 2 * GAP
     highest = min([clip.rate_hz / 2] + ([normal[1] / 2] if normal is not None else []))
     scale = Scale(LOWEST_HZ, highest, ROWS)
-    panel = _Panel(LEFT, top, WIDTH - LEFT - RIGHT - beside, scale, max(len(samples), 1) / clip.rate_hz, clip.before_s)
+    panel = _Panel(LEFT, top, WIDTH - LEFT - RIGHT - beside, scale, max(len(samples), 1) / clip.rate_hz, clip.alarm_s)
     level = spectrogram(samples, clip.rate_hz, panel.columns, scale)
     peak = float(np.percentile(level, 99.7))
     canvas.paste(panel.x, panel.y, inferno((level - peak + RANGE_DB) / RANGE_DB))
@@ -108,7 +108,7 @@ def _marks(canvas: Canvas, panel: _Panel, clip: Clip, band: Band | None, words: 
         y = high - 22 if high - 22 > panel.y else low + 6
         canvas.fill(panel.x + 6, y, GLYPH_W * len(words) + 8, 18, BLACK)
         canvas.text(panel.x + 10, y + 1, words, MARK)
-    canvas.dashes(panel.column(clip.before_s), panel.y, ROWS, WHITE, line=2)
+    canvas.dashes(panel.column(panel.alarm_s), panel.y, ROWS, WHITE, line=2)
     for at_s in clip.gaps_s:
         canvas.dashes(panel.column(at_s), panel.y, ROWS, ALARM, line=2)
 
@@ -146,10 +146,10 @@ def _scores(canvas: Canvas, panel: _Panel, clip: Clip) -> None:
         canvas.dashes(panel.x, bottom - SCORES * threshold / most, panel.columns, BLACK, across=True)
         canvas.text(panel.x - 8, bottom - SCORES * threshold / most - 8, f"{threshold:.1f}", align="right")
     canvas.text(8, y - 4, "score")
-    canvas.dashes(panel.column(clip.before_s), y, SCORES, GREY)
+    canvas.dashes(panel.column(panel.alarm_s), y, SCORES, GREY)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200) if panel.seconds / s <= 14)
-    for at_s in range(-(int(clip.before_s) // step) * step, int(panel.seconds - clip.before_s) + 1, step):
-        x = panel.column(clip.before_s + at_s)
+    for at_s in range(-(int(panel.alarm_s) // step) * step, int(panel.seconds - panel.alarm_s) + 1, step):
+        x = panel.column(panel.alarm_s + at_s)
         canvas.fill(x, bottom, 1, 5, BLACK)
         canvas.text(x, bottom + 7, f"{at_s:+d}" if at_s else "alarm", align="centre")
     legend = "seconds from the alarm; red: windows that voted, orange: others beyond the limit (dashed), green: normal"

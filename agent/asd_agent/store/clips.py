@@ -81,7 +81,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     event: AlarmEvent
     rate_hz: int
     start_utc_s: float
-    before_s: float  # sound before the alarm was decided
+    before_s: float  # sound that had been heard when the alarm was decided
     after_s: float
     gaps_s: tuple[float, ...] = ()  # frames are missing at these times of the clip
     sound_sha256: str = ""
@@ -98,6 +98,12 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     def raising(self) -> Judged | None:
         """The last window that voted."""
         return max(self.deciding, key=lambda w: w.frame, default=None)
+
+    @property
+    def alarm_s(self) -> float:
+        """Time of the clip at which that window ends; judging it took until `before_s`."""
+        raising = self.raising
+        return self.before_s if raising is None else raising.frame / self.rate_hz + raising.result.duration_s
 
 
 def clip_path(event: AlarmEvent, suffix: str = ".flac") -> str:
