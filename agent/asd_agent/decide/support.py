@@ -5,8 +5,10 @@ calibration leaves open, and each draw gives a rate by the model of `budget`:
 
     within, between   their estimate x dof / chi-square, with windows - blocks and blocks - 1 degrees of freedom
     centre            normal, with the standard error of the mean of the blocks
-    drift             DRIFT / sessions x a log-normal factor, 3.3 up or down in nine of ten cases: between the two cases
-                      that DRIFT lies between (see `fusion`)
+    drift             its mean square x a log-normal factor, 3.3 up or down in nine of ten cases: between the two cases
+                      that DRIFT lies between (see `fusion`). Most of it lasts: a machine that is no longer as it was is
+                      so on every day to come, and further off, not nearer; DAILY of it is another one every day
+    tail              beyond the limit, where the calibration shows one of its own: its shape, with the standard error
 
 Beside these, single windows may stray beyond any limit whatever the machine does: a door, a voice. No threshold keeps
 them out, only votes do. Their share is what the held-out windows show, with the 90 % interval of Clopper and Pearson:
@@ -82,6 +84,29 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 @dataclass(frozen=True)
+class Possible:
+    """What later sound may be like as far as the calibration can tell; all [draws], in held-out units."""
+
+    fast: Floats  # standard deviation from window to window
+    slow: Floats  # and from day to day
+    centre: Floats  # of all days to come
+
+    @classmethod
+    def of(cls, spread: Spread, windows: int) -> Self:
+        """`windows` that share no sound."""
+        rng = np.random.default_rng(0)
+        within = spread.within * _chi_square_factor(rng, max(windows - spread.blocks, 1))
+        noise = math.pi / 2 * spread.within * spread.blocks / windows  # of a block's median
+        medians = (spread.between + noise) * _chi_square_factor(rng, max(spread.blocks - 1, 1))
+        between = np.maximum(medians - noise, 0.0)
+        drift = spread.drift * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
+        centre = np.sqrt((between + noise) / spread.blocks) * rng.standard_normal(DRAWS)
+        lasting = np.sqrt((1 - DAILY) * drift) * rng.standard_normal(DRAWS)
+        centre += lasting if spread.apart else np.abs(lasting)  # what no block has shown lies further off
+        return cls(np.sqrt(within), np.sqrt(between + DAILY * drift), centre)
+
+
+@dataclass(frozen=True)
 class _Case:
     scores: Floats  # [draws] the limit, in scores that a Gaussian tail gives the p-value of the real one
     spread: Spread
@@ -91,22 +116,13 @@ class _Case:
 
     def interval(self) -> tuple[float, float, float]:
         """5 %, median and 95 % of the days with a false alarm per month."""
-        rng = np.random.default_rng(0)
-        spread = self.spread
-        windows = max(round(spread.windows * self.separate), 1)
+        windows = max(round(self.spread.windows * self.separate), 1)
         strays = math.ceil(self.strays * self.separate)
-        within = spread.within * _chi_square_factor(rng, max(windows - spread.blocks, 1))
-        noise = math.pi / 2 * spread.within * spread.blocks / windows  # of a block's median
-        medians = (spread.between + noise) * _chi_square_factor(rng, max(spread.blocks - 1, 1))
-        between = np.maximum(medians - noise, 0.0)
-        drift = spread.drift * np.exp(_DRIFT_SIGMA * rng.standard_normal(DRAWS))
-        fast, slow = np.sqrt(within), np.sqrt(between + DAILY * drift)
-        centre = np.sqrt((between + noise) / spread.blocks) * rng.standard_normal(DRAWS)
-        lasting = np.sqrt((1 - DAILY) * drift) * rng.standard_normal(DRAWS)
-        centre += lasting if spread.apart else np.abs(lasting)  # what no block has shown lies further off
+        may_be = Possible.of(self.spread, windows)
+        scores = self.scores - may_be.centre
         least, most = clopper_pearson(strays, windows)
         low, middle, high = (
-            float(np.quantile(false_alarms_per_month(self.scores - centre, fast, slow, self.votes, share), quantile))
+            float(np.quantile(false_alarms_per_month(scores, may_be.fast, may_be.slow, self.votes, share), quantile))
             for quantile, share in ((0.05, least), (0.5, strays / windows), (0.95, most))
         )
         return low, middle, high
@@ -124,8 +140,11 @@ class _Case:
 
 
 def _possible_limits(thresholds: Thresholds, fusion: Fusion) -> Floats:
-    """[draws] The limit as a score whose Gaussian tail is what really lies beyond it. The model of `budget` is Gaussian;
-    where the calibration shows a tail of its own, that one stands in for it, with what its shape leaves open."""
+    """[draws] The limit as a score whose Gaussian tail is what really lies beyond it.
+
+    The model of `budget` is Gaussian; where the calibration shows a tail of its own, that one stands in for it, with
+    what its shape leaves open.
+    """
     total = fusion.spread.total
     start = limit_of(thresholds, fusion.spread)
     if fusion.pareto is None or (at := fusion.score_of(thresholds.alert_p) / total) <= fusion.pareto.start:
