@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.errors import AsdError, BaselineError, BundleError, StoreError
 from asd_agent.pipeline import Pipeline, open_pipeline
+from asd_agent.recordings import recorded_windows
 from asd_agent.replay import Replay, encoders_of, find, replay
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.monitor import Monitor
@@ -182,14 +184,23 @@ def test_any_kind_of_sound_can_be_replayed(
     baselines.promote()
     evidence = config.Evidence(before_s=0, after_s=1)
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(state), evidence=evidence), machines=[machine])
+    live = sound(24, FAULT, seed=2, rate_hz=rate_hz, bits=bits)
     with listening(settings) as (monitor, _):
-        hear(monitor, sound(24, FAULT, seed=2, rate_hz=rate_hz, bits=bits), rate_hz)
+        hear(monitor, live, rate_hz)
     event = alarm(state)
     assert event.evidence.endswith(suffix)
     sidecar, clip = find(state, event.id)
     done = replay(sidecar, clip, state, machine)
     assert {w.result.index for w in done.windows} >= set(event.windows)
     assert all(w.same for w in done.windows)
+    recording = tmp_path / "live.wav"  # what `asd-agent score` would have said of all that was heard
+    soundfile.write(recording, live, rate_hz, subtype="FLOAT")
+    pipeline = open_pipeline(machine, baselines.load(VERSION))
+    scored = [pipeline.step(window) for window in recorded_windows(recording, machine, pipeline.rates)]
+    for window in done.windows:
+        then = window.result
+        again = replace(scored[window.stored.number], index=then.index, utc_s=then.utc_s, origin="")
+        assert again == then
     samples = soundfile.info(state / event.evidence)
     assert samples.samplerate == rate_hz
     assert samples.duration == pytest.approx(clip.before_s + clip.after_s)
@@ -291,8 +302,10 @@ def flip(box: Path) -> None:
     ],
 )
 def test_what_is_gone_or_changed_is_said_in_one_line(
-    copy: Path, capsys: pytest.CaptureFixture[str], damage: object, words: str
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, damage: object, words: str
 ) -> None:
+    now = time.time()
+    monkeypatch.setattr("asd_agent.cli.replay.time.time", lambda: now + 86_400)
     event = alarm(copy / "state")
     damage(copy)  # type: ignore[operator]
     code, out, err = call(copy, capsys, event.id)
@@ -300,6 +313,16 @@ def test_what_is_gone_or_changed_is_said_in_one_line(
     assert len(err.splitlines()) == 1, err
     assert words in err
     assert not out
+
+
+def test_a_clip_in_the_making_is_not_called_gone(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = alarm(copy / "state")
+    next((copy / "state/evidence/m").glob("*.json")).unlink()
+    monkeypatch.setattr("asd_agent.cli.replay.time.time", lambda: event.utc_s + 5)
+    code, _, err = call(copy, capsys, event.id)
+    assert (code, "is not written yet" in err) == (1, True)
 
 
 def test_unknown_events_list_the_known(box: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,8 +369,8 @@ def test_windows_of_another_baseline_and_beyond_the_clip_are_counted(box: Path, 
 # -- normal sound
 
 
-def test_live_calibrations_keep_some_windows(box: Path, machine: config.Machine, tmp_path: Path) -> None:
-    shutil.copytree(box / "state/machines", tmp_path / "machines")
+def test_live_calibrations_keep_some_windows(machine: config.Machine, tmp_path: Path) -> None:
+    machine = msgspec.structs.replace(machine, mechanism=None)
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(tmp_path)), machines=[machine])
     with listening(settings) as (monitor, _):
         monitor.calibrate(60.0, promote=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from asd_agent.types import Samples
 
 RECENT = 5
+WRITTEN_S = 60.0  # after the last sound of a clip it lies on the disk
 NORMALS = 3
 GONE = "the sound of the calibration is gone, or has changed"
 Sounds = Sequence["tuple[Normal, Samples, int]"]
@@ -71,8 +73,10 @@ def _find(settings: config.Config, wanted: str) -> tuple[Path, Clip]:
         clip = read_clip(shared)  # it goes on from an earlier event of the same alarm
         later_s = event.utc_s - clip.event.utc_s
         return shared, msgspec.structs.replace(clip, event=event, before_s=clip.before_s + later_s)
+    limits = settings.agent.evidence
+    if event is not None and time.time() - event.utc_s < limits.after_s + WRITTEN_S:
+        raise StoreError(f"the clip of event {event.id[:12]} is not written yet: try again in a minute")
     if event is not None:
-        limits = settings.agent.evidence
         raise StoreError(
             f"the clip of event {event.id[:12]} is gone: clips are deleted after {limits.max_age_days:g} days, or when "
             f"all of them exceed {limits.max_total_mb:g} MB (agent.evidence); it was {event.evidence}"
