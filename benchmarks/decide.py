@@ -7,6 +7,7 @@ the mechanism analysis. Every window is judged in every state, its p-values are 
 The distances to the banks are needed without any of that: one state's are measured apart and taken off.
 
 * window: processor time of the one thread, median and 95th percentile over all windows of some minutes of sound.
+* shadow: the same once more for a candidate of the same bundle, with what the store does in this thread.
 * memory: resident set of a fresh process that reads the baseline and builds the pipeline with its lanes and alarm,
   after minus before; encoders and libraries are loaded before. The banks are in it.
 """
@@ -29,10 +30,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from asd_agent import config
-from asd_agent.baseline import BaselineStore
+from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibrate import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.config.kinematics import Mechanism
@@ -40,7 +42,9 @@ from asd_agent.decide import Alarm
 from asd_agent.encode.encoder import lean_malloc
 from asd_agent.pipeline import OperatingState, Pipeline, open_pipeline
 from asd_agent.service.lanes import Lanes
-from asd_agent.types import AlarmState, Description
+from asd_agent.service.shadow import Shadow
+from asd_agent.store import Store
+from asd_agent.types import AlarmState, Description, Window
 from asd_agent.window import Windower
 
 STATES = {"idle": (0, -32.0, 11.0), "loaded": (23, -20.0, 24.9), "purging": (7, -12.0, 49.0)}  # teeth, level, shaft
@@ -83,11 +87,12 @@ def measure(folder: Path) -> dict[str, Any]:
     store.promote()
     pipeline = open_pipeline(machine, baseline)
     later = [d for found in heard.values() for d in found[split:]]
+    store.write(replaced(baseline, store.new_version()))  # the same once more, as a candidate
     return {
         "states": {s.name: s.windows for s in baseline.manifest.states},
         "detectors": list(baseline.manifest.detectors),
         "windows": len(later),
-        "window_ms": window_ms(pipeline, later),
+        "window_ms": {**window_ms(pipeline, later), "shadow": shadow_ms(machine, folder, later)},
         "memory": json.loads(
             subprocess.run(
                 [sys.executable, __file__, "--memory", str(folder)], capture_output=True, text=True, check=True
@@ -119,6 +124,22 @@ def window_ms(pipeline: Pipeline, later: list[Description]) -> dict[str, Any]:
         "distances_of_one_state": both(one),
         "added": both(added.tolist()),
     }
+
+
+def shadow_ms(machine: config.Machine, folder: Path, later: list[Description]) -> dict[str, float]:
+    """A candidate beside the active baseline, of the same bundle and size; with the store that gathers its scores."""
+    with Store(folder) as store:
+        shadow = Shadow(machine, BaselineStore(folder, machine.id), store)
+        window = Window(np.zeros(1, np.float32), RATE_HZ, {}, 0, 0, 0.0, 0.0)  # its descriptions are there already
+        times = [ms(lambda d=d: shadow.see(window, d, None, True)) for d in (*later[:20], *later)]
+        status = shadow.status()
+        assert status is not None
+        assert status["windows"] == len(times), status
+    return both(times[20:])
+
+
+def replaced(baseline: Baseline, version: str) -> Baseline:
+    return msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(baseline.manifest, version=version))
 
 
 def both(times: list[float]) -> dict[str, float]:

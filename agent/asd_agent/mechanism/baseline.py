@@ -133,7 +133,7 @@ class MechanismBaseline:
                 "calibrate again"
             )
         z = _scores(values[None], self.centre, self.scale)[:, 0]
-        return values, z, np.array([_raw(row, self._families) for row in z])
+        return values, z, _raw(z, self._families)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """For the baseline folder; `from_arrays` reads them back."""
@@ -229,19 +229,23 @@ def fused_families(names: Sequence[str]) -> dict[str, npt.NDArray[np.intp]]:
 
 def family_log_p(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> dict[str, float]:
     """[indicators] standard scores, NaN = not measured -> ln p of each family that was measured."""
-    log_p = statistics.log_two_sided_p(z)
-    out: dict[str, float] = {}
-    for name, which in families.items():
-        known = log_p[which]
-        known = known[np.isfinite(known)]
-        if len(known):
-            out[name] = statistics.log_cauchy(known)
-    return out
+    log_p = _families_log_p(z, families)
+    return {name: float(v) for name, v in zip(families, log_p, strict=True) if np.isfinite(v)}
 
 
-def _raw(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> float:
-    """ln(-ln p) of the families together: near-Gaussian for normal windows, as the log of a distance is."""
-    return float(np.log(-statistics.log_cauchy(np.array(list(family_log_p(z, families).values())))))
+def _families_log_p(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> Floats:
+    """[..., indicators] -> [..., families], NaN where nothing was measured."""
+    members = list(families.values())
+    starts = np.cumsum([0, *(len(which) for which in members[:-1])])
+    log_p = statistics.log_two_sided_p(z[..., np.concatenate(members)])
+    return statistics.log_cauchy_of_groups(log_p, starts)
+
+
+def _raw(z: Floats, families: Mapping[str, npt.NDArray[np.intp]]) -> Floats:
+    """[..., indicators] -> [...]: ln(-ln p) of the families together: near-Gaussian for normal windows, as the log of a
+    distance is."""
+    log_p = statistics.log_cauchy_of_groups(_families_log_p(z, families), np.zeros(1, np.intp))
+    return np.asarray(np.log(-log_p[..., 0]), np.float64)
 
 
 def _fit(values: Floats, names: list[str]) -> tuple[Floats, Floats]:
@@ -261,7 +265,7 @@ def _judge_fold(values: Floats, names: list[str], held: npt.NDArray[np.bool_]) -
     """Raw scores of the held-out windows by a baseline of the others."""
     z = _scores(values[held], *_fit(values[~held], names))
     families = fused_families(names)
-    return np.array([min(_raw(z[r, w], families) for r in range(len(z))) for w in range(z.shape[1])])
+    return np.asarray(_raw(z, families).min(axis=0))
 
 
 def _speeds(values: Floats, names: list[str]) -> Floats:

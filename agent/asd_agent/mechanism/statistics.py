@@ -75,14 +75,24 @@ def log_cauchy(log_p: Floats) -> float:
 
     A p above 1/2 counts as 1/2: in the plain sum one near 1 outweighs a small one.
     """
+    return float(log_cauchy_of_groups(log_p, np.zeros(1, np.intp))[0])
+
+
+def log_cauchy_of_groups(log_p: Floats, starts: npt.NDArray[np.intp]) -> Floats:
+    """The same for each of several groups of ln p [..., n], NaN = not measured, that begin at `starts` [groups] and
+    follow each other -> [..., groups], NaN for a group of which nothing was measured."""
+    known = ~np.isnan(log_p)
     p = np.exp(log_p)
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         log_cot = np.where(p < 1e-8, -np.log(np.pi) - log_p, np.log(1 / np.tan(np.pi * np.minimum(p, 0.5)) + 0.0))
-    largest = float(max(log_cot.max(), -30.0))
-    log_t = largest + float(np.log(np.mean(np.exp(log_cot - largest)) + 1e-13))
-    if log_t > 18.0:
-        return -float(np.log(np.pi)) - log_t
-    return float(np.log(0.5 - np.arctan(np.exp(log_t)) / np.pi))
+        log_cot = np.where(known, log_cot, -np.inf)
+        largest = np.maximum(np.maximum.reduceat(log_cot, starts, axis=-1), -30.0)
+        sizes = np.diff(np.append(starts, log_p.shape[-1]))
+        terms = np.exp(log_cot - np.repeat(largest, sizes, axis=-1))
+        count = np.add.reduceat(known, starts, axis=-1, dtype=np.float64)
+        log_t = largest + np.log(np.add.reduceat(terms, starts, axis=-1) / count + 1e-13)
+        near = np.log(0.5 - np.arctan(np.exp(np.minimum(log_t, 18.0))) / np.pi)
+        return np.asarray(np.where(log_t > 18.0, -np.log(np.pi) - log_t, near), np.float64)
 
 
 def upper_z(p: npt.ArrayLike) -> Floats:
