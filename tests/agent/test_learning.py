@@ -287,7 +287,7 @@ def test_a_further_state_from_recordings(site, capsys):
     assert "there is no state 'fast', the states are running, turbo" in capsys.readouterr().err
     assert main(["baseline", "show", "-c", str(site / "agent.yaml"), "m"]) == 0
     shown = capsys.readouterr().out
-    assert "windows); turbo (6 windows, measured as running)" in shown
+    assert "operating states: running (40 windows); turbo (6 windows), measured as running" in shown
     assert main(["baseline", "extend", "-c", str(site / "agent.yaml"), "m"]) == 1
     assert "only the daemon has heard the unknown state" in capsys.readouterr().err
 
