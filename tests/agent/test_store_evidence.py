@@ -251,6 +251,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         feed(evidence, i * RATE, RATE)
     assert len(evidence._ready) == 8
     assert evidence.failed == 42
+    assert evidence.findings == ["42 clips of alarms lost: no room on disk, or too many at once"]
 
 
 def write(state_dir: Path, name: str, age_days: float, frames: int = 50_000) -> Path:

@@ -212,10 +212,10 @@ class Mqtt(_Section, frozen=True, kw_only=True):
 
 
 class Evidence(_Section, frozen=True, kw_only=True):
-    """FLAC clips around alarms."""
+    """Clips around alarms, with scores and a picture (docs/evidence.md)."""
 
     enabled: bool = True
-    before_s: Annotated[float, Meta(ge=0, le=120)] = 20.0
+    before_s: Annotated[float, Meta(ge=0, le=120)] = 20.0  # at least, and all that the voting windows were made from
     after_s: Annotated[float, Meta(ge=0, le=120)] = 10.0
     max_age_days: Positive = 90.0
     max_total_mb: Positive = 500.0

@@ -191,7 +191,7 @@ class Outlet:
             "mqtt": msgspec.to_builtins(connection) if connection is not None else None,
             "outbox": health.outbox,
             "scores_dropped": health.scores_dropped + (self._publisher.dropped if self._publisher is not None else 0),
-            "findings": list(health.findings),
+            "findings": [*health.findings, *self._evidence.findings],
         }
 
 

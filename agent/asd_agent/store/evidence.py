@@ -201,6 +201,11 @@ class Evidence:
                 return tape.recording.event
             return msgspec.structs.replace(event, evidence=tape.recording.event.evidence)
 
+    @property
+    def findings(self) -> list[str]:
+        """For the agent's health."""
+        return [f"{self.failed} clips of alarms lost: no room on disk, or too many at once"] if self.failed else []
+
     def finish(self, machine: str) -> None:
         """The sound of this machine has ended: a clip in progress ends with it."""
         with self._lock:
@@ -295,7 +300,7 @@ class Evidence:
 
 def _packed(samples: Samples) -> tuple[npt.NDArray[Any], Bits]:
     """As small as it can be without a loss, in new memory; what is no sound becomes 0. [n] -> [n]"""
-    if len(samples) and -1 <= samples.min() and samples.max() < 1:
+    if len(samples) and samples.min() >= -1 and samples.max() < 1:
         scaled = samples * np.float32(FULL_SCALE[16])
         pcm = scaled.astype(np.int16)
         if (pcm == scaled).all():
