@@ -6,7 +6,6 @@ are those of the alarm, or the replay is refused: so on the same kind of box eve
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -117,6 +116,8 @@ def software() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
+    import importlib.metadata  # a daemon that raises no alarm starts without it
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
