@@ -104,15 +104,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "clock on": {"wait": 900.0},
 }
 mixtures = st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=3)
-segments = st.lists(st.tuples(mixtures, st.integers(1, 90), st.integers(0, 2**16)), min_size=1, max_size=8)
+shares = st.sampled_from([0.5, 0.2, 0.07])  # of what is not the first kind: votes that are far apart count too
+segments = st.lists(st.tuples(mixtures, st.integers(1, 150), shares, st.integers(0, 2**16)), min_size=1, max_size=7)
 
 
-def rows_of(parts: list[tuple[list[str], int, int]]) -> list[dict[str, Any]]:
-    """Each part: windows of up to three kinds in a random order."""
+def rows_of(parts: list[tuple[list[str], int, float, int]]) -> list[dict[str, Any]]:
+    """Each part: windows of up to three kinds in a random order, the first of them most of the time."""
     rows = []
-    for kinds, length, seed in parts:
+    for kinds, length, share, seed in parts:
         rng = np.random.default_rng(seed)
-        rows += [KINDS[kinds[i]] for i in rng.integers(0, len(kinds), length)]
+        other = rng.random(length) < share
+        rows += [KINDS[kinds[i]] for i in np.where(other, rng.integers(0, len(kinds), length), 0)]
     return rows
 
 
@@ -142,6 +144,21 @@ def test_leaving_out_windows_changes_nothing(parts, hops, raising, clearing, lat
     assert other.state == one.state  # votes included
     assert (other.judged, other.windows) == (one.judged, one.windows)
     assert one.stepped == len(past) - sum(one.lost.values())
+
+
+@pytest.mark.parametrize("look", ["sudden", "off", "dog"])
+def test_votes_from_before_what_was_left_out_count_no_more(look: str) -> None:
+    """Wherever windows begin and cease to be left out: two votes of long ago and a new one are no three."""
+    calm, target = KINDS["calm"], machine(2.0, 2.0)
+    for before in range(15):
+        for gap in range(8, 15):
+            rows = [calm] * 40 + [KINDS[look]] + [calm] * before + [KINDS["alert"]] * 2 + [calm] * 60
+            rows += [KINDS["alert"]] + [calm] * gap + [KINDS[look]] + [calm] * 40
+            every, one = replayed(target, history(rows, 2.0), screened=False)
+            few, other = replayed(target, history(rows, 2.0), screened=True)
+            assert few == every
+            assert other.stepped < one.stepped
+            assert not episodes(every)
 
 
 def command(kind: EventKind, utc_s: float) -> AlarmEvent:
@@ -183,7 +200,7 @@ def test_what_was_off_by_its_level_stays_off_and_what_was_off_by_its_sound_may_d
 
 @pytest.mark.parametrize("kinds", [["alert", "calm"], ["sudden", "calm"]])
 def test_a_machine_at_the_limit_is_gone_through_window_by_window(kinds: list[str]) -> None:
-    rows = rows_of([(kinds, 500, 1)])
+    rows = rows_of([(kinds, 500, 1.0, 1)])
     every, _ = replayed(machine(), history(rows), screened=False)
     few, _ = replayed(machine(), history(rows), screened=True)
     assert few == every
