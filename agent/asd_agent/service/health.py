@@ -58,8 +58,8 @@ class ChainHealth:
         for reason, count in self._bad().items():
             health = Health.FAILURE if reason in BROKEN else Health.OUT_OF_SPECIFICATION
             findings.append((health, f"{reason} in {count} of the last {len(self._recent)} windows"))
-        change = self._level_change(chain)
-        if abs(change) >= LEVEL_CHANGE_DB:
+        outside, change = self._level_change(chain)
+        if abs(outside) >= LEVEL_CHANGE_DB:
             direction = "above" if change > 0 else "below"
             words = f"level {abs(change):.0f} dB {direction} calibration while the sound is as it was: "
             findings.append((Health.OUT_OF_SPECIFICATION, words + "gain or microphone position changed"))
@@ -100,11 +100,11 @@ class ChainHealth:
                 counts[reason] = counts.get(reason, 0) + 1
         return {reason: n for reason, n in counts.items() if 2 * n >= len(self._recent)}
 
-    def _level_change(self, chain: InputChain | None) -> float:
-        """dB outside the calibrated range, by the median of the windows that sound normal; 0 inside. Each state has a
-        range of its own; that the machine is off says little of a gain."""
+    def _level_change(self, chain: InputChain | None) -> tuple[float, float]:
+        """dB outside the calibrated range (0 inside), and from its middle, by the median of the windows that sound
+        normal. Each state has a range of its own; that the machine is off says little of a gain."""
         if chain is None:
-            return 0.0
+            return 0.0, 0.0
         changes = sorted(
             _outside(
                 r.quality.level_dbfs, *chain.levels.get(r.operating, (chain.level_low_dbfs, chain.level_high_dbfs))
@@ -112,11 +112,11 @@ class ChainHealth:
             for r in self._recent
             if r.state is State.NORMAL
         )
-        return changes[len(changes) // 2] if len(changes) >= RECENT // 2 else 0.0
+        return changes[len(changes) // 2] if len(changes) >= RECENT // 2 else (0.0, 0.0)
 
 
-def _outside(level: float, low: float, high: float) -> float:
-    return level - high if level > high else min(level - low, 0.0)
+def _outside(level: float, low: float, high: float) -> tuple[float, float]:
+    return level - high if level > high else min(level - low, 0.0), level - (low + high) / 2
 
 
 def worst(findings: list[tuple[Health, str]]) -> Health:
