@@ -35,6 +35,10 @@ def test_sigterm_ends_cleanly(site, broker):
     assert str(clip) == str(site.state_dir / raised.evidence)
     assert not (site.state_dir / "control.sock").exists()
     assert "stopped" in site.said.splitlines()[-1]
+    again = site.cli("replay", raised.id)  # in another process, from the clip alone
+    assert again.returncode == 0, again.stdout
+    assert "every number to the last bit" in again.stdout.splitlines()[-1]
+    assert clip.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_second_daemon_is_refused_and_the_first_runs_on(site):
