@@ -19,6 +19,7 @@ A budget is called supported when the upper end of the interval is at most ten t
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, replace
 from typing import Self
@@ -119,12 +120,10 @@ class _Case:
         windows = max(round(self.spread.windows * self.separate), 1)
         strays = math.ceil(self.strays * self.separate)
         may_be = Possible.of(self.spread, windows)
-        scores = self.scores - may_be.centre
         least, most = clopper_pearson(strays, windows)
-        low, middle, high = (
-            float(np.quantile(false_alarms_per_month(scores, may_be.fast, may_be.slow, self.votes, share), quantile))
-            for quantile, share in ((0.05, least), (0.5, strays / windows), (0.95, most))
-        )
+        stray = np.array([[least], [strays / windows], [most]])
+        rates = false_alarms_per_month(self.scores - may_be.centre, may_be.fast, may_be.slow, self.votes, stray)
+        low, middle, high = (float(np.quantile(rate, q)) for rate, q in zip(rates, (0.05, 0.5, 0.95), strict=True))
         return low, middle, high
 
     def longer(self, windows: float, days: int) -> _Case:
@@ -167,8 +166,9 @@ def _more(case: _Case, highest: float, hop_s: float) -> tuple[float | None, int 
 
     if not enough(_MORE_HOURS[-1], _MORE_DAYS[-1]):
         return None, None
-    least = [(hours, days) for days in _MORE_DAYS for hours in _MORE_HOURS if hours >= days * _LEAST_PER_DAY_H]
-    return next((hours, days) for hours, days in least if enough(hours, days))
+    days = next(days for days in _MORE_DAYS if enough(_MORE_HOURS[-1], days))
+    hours = [hours for hours in _MORE_HOURS if hours >= days * _LEAST_PER_DAY_H]
+    return hours[bisect.bisect_left(hours, True, key=lambda h: enough(h, days))], days
 
 
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
