@@ -193,6 +193,25 @@ def test_another_bundle_runs_beside(baseline: Baseline, second_bundle: str, tmp_
         assert found.windows == len(item.store.scores(NAME))
 
 
+def test_a_bundle_that_wants_more_than_the_source_has_leaves_the_machine_alone(
+    baseline: Baseline, second_bundle: str, tmp_path: Path
+) -> None:
+    machine = msgspec.structs.replace(MACHINE, shadow=config.Shadow(bundle=second_bundle))
+    with listening(tmp_path, machine, baseline, time.time() - 600.0) as item:
+        propose(item, calibrated(machine.shadowed, sound(20), CANDIDATE))
+        shadow = item.monitor._shadow
+        assert shadow is not None
+        own = dict(item.monitor._pipeline.rates)
+        assert shadow.rates(RATE, {}) == own  # both bundles want the same
+        assert shadow.rates(RATE, own) == {}  # and the machine has it already
+        assert shadow.rates(min(own.values()) // 2, own) == {}
+        assert "the shadow's bundle wants" in str(shadow_of(item.monitor)["trouble"])
+        item.hear(sound(2, seed=1))
+        assert item.monitor.windows == 3
+        assert item.monitor.scoring_error == ""
+        assert item.store.scores(NAME) == []
+
+
 def test_a_bundle_that_is_not_there_is_said(baseline: Baseline, tmp_path: Path) -> None:
     machine = msgspec.structs.replace(MACHINE, shadow=config.Shadow(bundle="/nowhere"))
     with listening(tmp_path, machine, baseline, time.time() - 600.0) as item:
