@@ -95,7 +95,9 @@ def test_sound_comes_back_bit_by_bit(
 
 def row(index: int, heard: int, begun: int = 0, p_value: float = 1e-4) -> Judged:
     window = normal_window(index, np.random.default_rng(index))
-    return Judged(frame=heard, skipped=heard - begun, number=index, result=replace(window, p_value=p_value))
+    return Judged(
+        frame=heard, skipped=heard - begun, number=index, result=replace(window, p_value=p_value, duration_s=1.0)
+    )
 
 
 def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path: Path) -> None:
@@ -251,6 +253,10 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         feed(evidence, i * RATE, RATE)
     assert len(evidence._ready) == 8
     assert evidence.failed == 42
+    evidence.maintain()
+    assert len(list(tmp_path.glob("evidence/*/*.flac"))) == 2  # a few at a time
+    evidence.close()
+    assert len(list(tmp_path.glob("evidence/*/*.flac"))) == 8
     assert evidence.findings == ["42 clips of alarms lost: no room on disk, or too many at once"]
 
 

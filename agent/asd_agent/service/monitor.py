@@ -38,7 +38,6 @@ SPEED_HOLDS_S = 120.0  # after the last message on the speed topic
 if TYPE_CHECKING:
     from asd_agent.mechanism.speed import Speed
 
-SPARE_VOTES = 2  # windows that are judged, but for which the vote is held back
 QUEUE = 8  # windows that may wait for the worker; beyond it the oldest is dropped and counted
 KEEP_DRIFT_S = 600.0
 DROPPED_RECENTLY_S = 3600.0  # so long health speaks of it
@@ -87,8 +86,8 @@ class Monitor:
         self._queue_lock = threading.Lock()
         self._windower: Windower | None = None
         self._rate_hz, self._lead_s = 0, 0.0  # of the last block
-        votes = machine.votes[1] - 1 + SPARE_VOTES
-        self._votes_s = machine.window_s + votes * machine.hop_s
+        held = math.ceil(machine.window_s / machine.hop_s)  # windows whose vote the lanes may hold back
+        self._votes_s = machine.window_s + (machine.votes[1] - 1 + held) * machine.hop_s
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
         self._calibration: CalibrationJob | None = None
@@ -271,8 +270,8 @@ class Monitor:
             self._pipeline = self._make_pipeline(None)
         self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
         baseline = self._pipeline.baseline
-        known = [state.name for state in baseline.manifest.states] if baseline is not None else []
-        self._unfamiliar = Unfamiliar(self.machine, known)
+        states = [state.name for state in baseline.manifest.states] if baseline and baseline.manifest.told else None
+        self._unfamiliar = Unfamiliar(self.machine, states)
         self._lanes = None
         if baseline is not None:
             drifts = driftfile.load(self.baselines.folder, baseline.manifest.version)
@@ -406,6 +405,9 @@ class Monitor:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
         if self._lanes is not None and self._lanes.drifting:
             words = f"{self._lanes.drifting}: look at machine and microphone, or calibrate again"
+            findings.append((Health.MAINTENANCE_REQUIRED, words))
+        if self.machine.operating is not None and not self.told.now:
+            words = f"no operating state is told on {self.machine.operating.topic}: it is found from the sound"
             findings.append((Health.MAINTENANCE_REQUIRED, words))
         if time.monotonic() - self._dropped_s < DROPPED_RECENTLY_S:
             findings.append((Health.MAINTENANCE_REQUIRED, f"{self.dropped} windows dropped: the box is too slow"))

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 TRIGGERS = (EventKind.RAISED, EventKind.ESCALATED)
 QUEUE_CLIPS = 8  # complete ones that wait to be written
+CLIPS_AT_ONCE = 2  # written; a picture may take a second
 EXPIRE_S = 60.0
 LONGEST_S = 180.0  # of sound in memory
 ROWS = 256  # windows in memory
@@ -102,6 +103,14 @@ class _Tape:
     rows: deque[Judged] = field(default_factory=lambda: deque(maxlen=ROWS))
     recording: _Recording | None = None
 
+    @property
+    def waits_s(self) -> float:
+        """Sound that no judged window has reached yet."""
+        if not self.rows:
+            return 0.0
+        newest = self.rows[-1]
+        return max(0.0, (self.heard - newest.frame) / self.rate_hz - newest.result.duration_s)
+
     def push(self, chunk: Chunk, keep_frames: int) -> None:
         self.chunks.append(chunk)
         self.frames += len(chunk.samples)
@@ -150,7 +159,7 @@ class Evidence:
         """The next sound of a machine: [frames] of its channel, native rate; `utc_s` of the first frame.
 
         `heard`: frames before it; `begun`: those before its stretch, which ends here if it is the `last`. At least
-        `keep_s` stay in memory, counted from the newest window that was judged.
+        `keep_s` stay in memory, counted from the end of the newest window that was judged.
         """
         if not self._settings.enabled:
             return
@@ -163,8 +172,7 @@ class Evidence:
                 tape = self._tapes[machine] = _Tape(rate_hz, heard=heard)
             chunk = Chunk(pcm, bits, gap, heard, begun, last)
             tape.heard = chunk.heard + len(pcm)
-            waits = tape.heard - tape.rows[-1].frame if tape.rows else 0  # the worker lies behind
-            keep_s = min(max(self._settings.before_s, keep_s) + max(waits, 0) / rate_hz, LONGEST_S)
+            keep_s = min(max(self._settings.before_s, keep_s) + tape.waits_s, LONGEST_S)
             tape.push(chunk, round(keep_s * rate_hz))
             tape.end_utc_s = utc_s + len(pcm) / rate_hz
             if tape.recording is not None:
@@ -214,9 +222,8 @@ class Evidence:
                 self._finish(tape)
 
     def maintain(self, now_utc_s: float | None = None) -> None:
-        """Write the complete clips and expire old ones."""
-        while (recording := self._next()) is not None:
-            self._write(recording)
+        """Write a few of the complete clips and expire old ones: the watchdog of a small box waits for its return."""
+        self._write_some(CLIPS_AT_ONCE)
         if time.monotonic() >= self._next_expiry_s:
             self._next_expiry_s = time.monotonic() + EXPIRE_S
             self._expire(time.time() if now_utc_s is None else now_utc_s)
@@ -225,6 +232,7 @@ class Evidence:
         """End and write the clips in progress."""
         for machine in list(self._tapes):
             self.finish(machine)
+        self._write_some(QUEUE_CLIPS)
         self.maintain()
 
     def _begin(self, tape: _Tape, event: AlarmEvent, about: dict[str, Any], lead_s: float) -> _Recording:
@@ -254,6 +262,12 @@ class Evidence:
             log.warning("evidence clip dropped: too many at once", alarm=recording.event.alarm_id)
             return
         self._ready.append(recording)
+
+    def _write_some(self, most: int) -> None:
+        for _ in range(most):
+            if (recording := self._next()) is None:
+                return
+            self._write(recording)
 
     def _next(self) -> _Recording | None:
         with self._lock:
