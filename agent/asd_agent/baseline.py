@@ -118,6 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     chain: InputChain
     report: Report
     foreign: dict[str, Foreign] = {}  # by family of sounds
+    told: bool = False  # the states were told from outside, not found in the sound
 
     @property
     def detectors(self) -> list[str]:

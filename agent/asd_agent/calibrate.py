@@ -128,6 +128,7 @@ def build(
         bundles={name: encoder.bundle.sha256 for name, encoder in pipeline.encoders.items()},
         states=[f.calibration for f in fits],
         foreign=_foreign(pipeline, usable),
+        told=any(d.operating for d in usable),
         chain=InputChain(
             source=machine.source.device_key(),
             level_dbfs=float(middle),

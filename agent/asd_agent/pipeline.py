@@ -143,7 +143,7 @@ class Pipeline:
         if description.changing:
             return _result(description, state=State.NOT_ASSESSABLE, reason="the operating state changed meanwhile")
         told = [s for s in self.states if s.name == description.operating]
-        if description.operating and not told:
+        if description.operating and not told and self.baseline.manifest.told:
             words = f"the operating state {description.operating!r} is not in the baseline"
             return _result(description, state=State.NOT_ASSESSABLE, operating=description.operating, reason=words)
         best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from asd_agent import config, described
 from asd_agent.baseline import BaselineStore
 from asd_agent.calibrate import build
+from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import SimulatedMachine
 from asd_agent.chain import Sampler, compare, fingerprint, learnt
 from asd_agent.cli import main
@@ -37,6 +38,7 @@ from asd_agent.window import Windower
 RATE = 16_000
 MACHINE = config.Machine(id="m", source=config.StdinSource(rate_hz=RATE), window_s=2.0, hop_s=2.0)
 USUAL = {"shaft_hz": 24.9, "gear_teeth": 23, "level_dbfs": -24.0}
+DELIVERING = SourceStatus(available=True, detail="delivering")
 FAST = {"shaft_hz": 31.0, "gear_teeth": 17, "level_dbfs": -18.0}
 
 
@@ -220,7 +222,9 @@ def test_a_calibration_uses_what_is_told_and_reports_what_is_not(tmp_path):
 
 def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, tmp_path):
     renamed = msgspec.structs.replace(TOLD, operating=config.Operating(topic="plc/state", settle_s=0.0))
-    monitor = monitored(renamed, baseline, tmp_path)
+    told = msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(baseline.manifest, told=True))
+    monitor = monitored(renamed, told, tmp_path)
+    assert "no operating state is told on plc/state" in str(monitor.health(DELIVERING))
     monitor.told.tell(b"running", time.monotonic() - 50)
     hear(monitor, running(10, 3, **USUAL))
     assert {r.state for r in monitor._sink.results} == {State.NORMAL}
@@ -233,6 +237,14 @@ def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, 
     assert "the state 'purging'" in monitor.extend("", None, True)
     hear(monitor, running(10, 5, **FAST))
     assert (monitor.last.operating, monitor.last.state) == ("purging", State.NORMAL)
+
+
+def test_states_found_in_the_sound_are_judged_by_the_sound_whatever_is_told(baseline, tmp_path):
+    monitor = monitored(TOLD, baseline, tmp_path)
+    monitor.told.tell(b"RUN", time.monotonic() - 50)
+    hear(monitor, running(10, 3, **USUAL))
+    assert {(r.state, r.operating) for r in monitor._sink.results} == {(State.NORMAL, "running")}
+    assert "no operating state" not in str(monitor.health(DELIVERING))
 
 
 # -- outliers

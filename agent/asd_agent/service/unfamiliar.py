@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from asd_agent import config
 from asd_agent.decide.lanes import KNOWN_AFTER
@@ -17,16 +17,16 @@ MOST = 720  # windows: an hour of them every 5 s
 class Unfamiliar:
     """Not thread-safe. Nothing of it is learnt by itself."""
 
-    def __init__(self, machine: config.Machine, known: Sequence[str]) -> None:
-        """`known`: the operating states of the active baseline."""
-        self._machine, self._known = machine, frozenset(known)
+    def __init__(self, machine: config.Machine, told: Collection[str] | None) -> None:
+        """`told`: the operating states of the active baseline where they were told; None = found in the sound."""
+        self._machine, self._known = machine, told
         self._windows: deque[Description] = deque(maxlen=MOST)
         self._stretch: list[float] = []  # when the present stretch began, and how many windows it has had
         self._told = ""
 
     def see(self, description: Description, result: WindowResult) -> None:
         """Every window, in turn."""
-        told = description.operating if description.operating not in self._known else ""
+        told = "" if self._known is None or description.operating in self._known else description.operating
         if told != self._told:
             self._told, self._stretch = told, []
         deviates = result.state is State.ANOMALOUS and not result.foreign
