@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -17,7 +18,9 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.capture import SourceStatus
 from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
-from asd_agent.errors import StoreError
+from asd_agent.errors import CalibrationError, StoreError, UsageError
+from asd_agent.learning import Wish
+from asd_agent.service.commands import Commands
 from asd_agent.service.monitor import Monitor
 from asd_agent.store import Reader
 from asd_agent.store.records import shadow_name
@@ -347,3 +350,44 @@ def test_a_candidate_of_another_bundle_is_made_without_touching_the_active_one(
     settings["machines"][0] |= {"bundle": second_bundle, "shadow": None}
     Path(path).write_text(yaml.safe_dump(settings))
     assert main(["baseline", "promote", "-c", path, "pump-1"]) == 0
+
+
+def test_a_running_daemon_learns_a_candidate_of_another_bundle(
+    baseline: Baseline, second_bundle: str, tmp_path: Path
+) -> None:
+    machine = msgspec.structs.replace(MACHINE, shadow=config.Shadow(bundle=second_bundle))
+    wish = Wish(shadow=True)
+    with listening(tmp_path, machine, baseline, time.time() - 600.0) as item:
+        item.monitor.calibrate(8.0, False, wish)
+        item.hear(sound(9, seed=5))
+        learnt = finished(item.monitor)
+        soundfile.write(tmp_path / "normal.wav", sound(10), RATE)
+        item.monitor.calibrate_from([str(tmp_path / "normal.wav")], False, wish)
+        read = finished(item.monitor)
+        for version in (learnt, read):
+            assert list(item.monitor.baselines.load(version).manifest.bundles) == [second_bundle]
+        assert item.monitor.baselines.pointers().active == baseline.manifest.version
+        item.hear(sound(3, seed=1))
+        assert shadow_of(item.monitor)["baseline"] == read
+        assert item.monitor.windows == 23
+        item.monitor.calibrate(2.0, False)  # one of its own is one of its own again
+        assert not item.monitor._teaches_shadow
+
+
+def finished(monitor: Monitor) -> str:
+    deadline = time.monotonic() + 60
+    while (progress := monitor.calibration_progress())["phase"] in ("listening", "fitting"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert progress["phase"] == "done", progress
+    return str(progress["version"])
+
+
+def test_without_another_bundle_there_is_nothing_to_learn_for_the_shadow(item: Listening) -> None:
+    with pytest.raises(CalibrationError, match=r"there is no shadow\.bundle"):
+        item.monitor.calibrate(8.0, False, Wish(shadow=True))
+    assert not item.monitor._teaches_shadow
+    with pytest.raises(UsageError, match="cannot be promoted"):
+        Commands(SimpleNamespace(monitor=lambda name: item.monitor))(  # type: ignore[arg-type]
+            "calibrate", {"machine": "pump-1", "duration_s": 8.0, "shadow": True, "promote": True}
+        )

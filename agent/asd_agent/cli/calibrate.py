@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -35,10 +34,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name and not args.extend:
         raise UsageError("--name is the name of a further state: it needs --extend")
     if args.shadow:
-        target = _in_shadow(settings, target, args)
+        target = _in_shadow(target, args)
     try:
-        if args.shadow:
-            raise DaemonAbsent  # a candidate of another bundle is made here; the daemon sees it when it is there
         if outliers is None:
             version, report = _by_daemon(settings, target, args, duration_s)
         else:
@@ -61,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _in_shadow(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> config.Machine:
+def _in_shadow(target: config.Machine, args: argparse.Namespace) -> config.Machine:
     """The machine with the bundle of its shadow. Raises UsageError where that cannot be calibrated."""
     if target.shadowed is target:
         raise UsageError(
@@ -72,10 +69,6 @@ def _in_shadow(settings: config.Config, target: config.Machine, args: argparse.N
             "--shadow makes a candidate of another bundle: no --promote, --extend or --exclude. To make it active, "
             f"name its bundle as the bundle of {target.id} first"
         )
-    if not args.paths:
-        with contextlib.suppress(DaemonAbsent):
-            ask(settings, "status")
-            raise UsageError("the running daemon holds the source: give recordings (--from), or stop it meanwhile")
     return target.shadowed
 
 
@@ -104,6 +97,8 @@ def _by_daemon(
     settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float
 ) -> tuple[str, Report]:
     request: dict[str, Any] = {"machine": target.id, "promote": args.promote}
+    if args.shadow:
+        request["shadow"] = True
     if args.extend:
         request |= {"extend": True, "name": args.name}
     if args.paths:

@@ -73,6 +73,7 @@ class Calibrate(_ForMachine, frozen=True, kw_only=True):
     promote: bool = False
     extend: bool = False  # a further state beside those of the active baseline
     name: str = ""  # of the further state
+    shadow: bool = False  # a candidate of the shadow's bundle
 
 
 class CalibrateWithout(_ForMachine, frozen=True, kw_only=True):
@@ -158,7 +159,9 @@ class Commands:
     def _calibrate(self, args: Calibrate) -> str:
         if (args.duration_s is None) == (args.paths is None):
             raise UsageError("calibrate: give one of duration_s and paths")
-        monitor, wish = self._machine(args), Wish(extend=args.extend, name=args.name)
+        monitor, wish = self._machine(args), Wish(extend=args.extend, name=args.name, shadow=args.shadow)
+        if args.shadow and (args.promote or args.extend):
+            raise UsageError("calibrate: a candidate of the shadow's bundle cannot be promoted or extended")
         if args.paths is not None:
             return monitor.calibrate_from(args.paths, args.promote, wish)
         assert args.duration_s is not None

@@ -81,6 +81,7 @@ class Monitor:
         self._sink = sink
         self._synced = synced
         self._shadow = shadow
+        self._teaches_shadow = False  # the calibration is one of the shadow's bundle
         self._lock = threading.RLock()  # alarm, pipeline, calibration
         self._queue: deque[Window] = deque()
         self._queue_lock = threading.Lock()
@@ -192,7 +193,10 @@ class Monitor:
         if calibration is not None:
             if calibration.listening and self._keeper is not None:
                 self._keeper.hear(window, description)
-            calibration.see(description)
+            if self._teaches_shadow and self._shadow is not None:
+                self._shadow.teach(calibration, window, description, speed)
+            else:
+                calibration.see(description)
         self._sink.scored(self, result)
         if self._shadow is not None:
             self._shadow.see(window, description, speed, self._synced())
@@ -324,8 +328,8 @@ class Monitor:
             wish.check(self.machine, self._pipeline)
             job = self._calibration = self._new_job(promote, wish)
             self._keeper = None
-            pipeline = self._pipeline
-        job.read(lambda report: describe_recordings(pipeline, self.machine, [Path(p) for p in paths], report))
+            pipeline = self._learner(wish)
+        job.read(lambda report: describe_recordings(pipeline, pipeline.machine, [Path(p) for p in paths], report))
         return f"{self.machine.id}: calibrating from {len(paths)} path(s)"
 
     def calibrate_without(self, outliers: list[int], promote: bool) -> Baseline:
@@ -376,11 +380,21 @@ class Monitor:
             self._keeper.drop()
         return f"{self.machine.id}: calibration cancelled"
 
+    def _learner(self, wish: Wish) -> Pipeline:
+        """The pipeline that a calibration describes and learns with. Raises CalibrationError."""
+        if not wish.shadow:
+            return self._pipeline
+        if self._shadow is None:
+            raise CalibrationError(f"{self.machine.id}: there is no shadow, the configuration says null")
+        return self._shadow.bare
+
     def _new_job(self, promote: bool, wish: Wish, duration_s: float | None = None) -> CalibrationJob:
         self._not_calibrating()
+        self._learner(wish)
+        self._teaches_shadow = wish.shadow
 
         def finish(descriptions: Sequence[Description]) -> Baseline:
-            baseline = learning.learn(self._pipeline, self.baselines, descriptions, wish, self._keeper)
+            baseline = learning.learn(self._learner(wish), self.baselines, descriptions, wish, self._keeper)
             if promote:
                 self.promote(baseline.manifest.version)
             return baseline

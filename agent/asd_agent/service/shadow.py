@@ -8,6 +8,7 @@ restart goes on where it was and `asd-agent baseline compare` has something to c
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.decide.alarm import Alarm
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
-from asd_agent.errors import AsdError
+from asd_agent.errors import AsdError, CalibrationError
 from asd_agent.pipeline import Pipeline
+from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.lanes import Lanes
 from asd_agent.store import Store
 from asd_agent.store.records import shadow_name
@@ -72,6 +74,29 @@ class Shadow:
             return {}
         return {rate: lowest for rate, lowest in wanted.items() if rate not in own}
 
+    @property
+    def bare(self) -> Pipeline:
+        """The pipeline for learning a candidate of another bundle. Raises CalibrationError."""
+        if self._same:
+            raise CalibrationError(
+                f"{self._machine.id}: there is no shadow.bundle; a candidate of its own bundle runs in shadow anyway"
+            )
+        if not self._encoders:
+            raise CalibrationError(f"{self._machine.id}: {self.trouble}")
+        return Pipeline(self._machine, self._encoders, None)
+
+    def teach(self, calibration: CalibrationJob, window: Window, known: Description, speed: Speed | None) -> None:
+        """A window for a calibration of the shadow's bundle; `known` as the machine's own pipeline described it."""
+        try:
+            calibration.see(self._described(self.bare, window, known, speed))
+        except AsdError as exc:
+            calibration.cancel()
+            self._fail(str(exc))
+        except Exception as exc:
+            calibration.cancel()
+            self.trouble = f"internal error: {exc!r}; see the log"
+            log.exception("shadow broke", machine=self._machine.id)
+
     def see(self, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
         """A window that the machine's own pipeline has described and judged; `speed` as it was told."""
         try:
@@ -100,8 +125,7 @@ class Shadow:
             }
 
     def _judge(self, unit: _Unit, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
-        if not self._same and description.quality.assessable:
-            description = unit.pipeline.describe(window, speed, description.operating)
+        description = self._described(unit.pipeline, window, description, speed)
         result = unit.pipeline.blame(window, unit.pipeline.judge(description), speed)
         name = shadow_name(self._machine.id, unit.version)
         for vote in unit.lanes.admit(result):
@@ -112,6 +136,13 @@ class Shadow:
         self._store.add_score(name, result, unit.version)
         unit.windows += 1
         self.trouble = ""
+
+    def _described(self, pipeline: Pipeline, window: Window, known: Description, speed: Speed | None) -> Description:
+        """By the shadow's encoders; what does not depend on them is taken over."""
+        if self._same or not known.quality.assessable:
+            return known
+        found = pipeline.describe(window, speed, known.operating, known.changing)
+        return dataclasses.replace(found, chain=known.chain)
 
     def _follow(self) -> None:
         """Take up another candidate, or none, when the pointers have changed."""
