@@ -51,7 +51,10 @@ def blocks(samples: np.ndarray, rate_hz: int = RATE, gap: bool = False) -> list[
 
 @pytest.fixture(scope="module")
 def machine():
-    return config.Machine(id="m", source=config.StdinSource(rate_hz=RATE, channels=2), window_s=1.0, hop_s=0.5)
+    alarm = config.Alarm(window_votes="3/5")
+    return config.Machine(
+        id="m", source=config.StdinSource(rate_hz=RATE, channels=2), window_s=1.0, hop_s=0.5, alarm=alarm
+    )
 
 
 @pytest.fixture(scope="module")
