@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import chain, config, mechanism
+from asd_agent import bank, chain, config, mechanism
 from asd_agent.baseline import (
     Arrays,
     Baseline,
@@ -146,12 +146,13 @@ def build(
 
 def extend(
     machine: config.Machine, baseline: Baseline, descriptions: Sequence[Description], pipeline: Pipeline,
-    version: str, name: str = "",
+    version: str, name: str = "", widen: bank.Widen = "smote",
 ) -> Baseline:  # fmt: skip
     """A further condition of the machine as a state of its own beside the known ones, which stay as they are.
 
-    Few windows (three or more) borrow the measure of distance from the known state that they are nearest to; two dozen
-    are enough for a fit of their own. `pipeline` holds `baseline`. Raises CalibrationError.
+    Few windows (three or more) borrow the measure of distance from the known state that they are nearest to, and
+    `widen` makes more of them (`bank.widened`); two dozen are enough for a fit of their own. `pipeline` holds
+    `baseline`. Raises CalibrationError.
     """
     usable = [d for d in descriptions if d.quality.assessable]
     if len(usable) < FEWEST_OF_TARGET:
@@ -169,7 +170,7 @@ def extend(
     else:
         nearest = max(pipeline.states, key=lambda s: float(np.median([s.judge(d).p_value for d in usable])))
         source = next(s for s in baseline.manifest.states if s.name == nearest.name)
-        fit = _fit_extension(name, source, nearest, usable)
+        fit = _fit_extension(name, source, nearest, usable, widen)
     manifest = baseline.manifest
     fact = f"extended by the state {name}: {len(usable)} windows"
     fact += f", distances measured as in {fit.calibration.extends}" if fit.calibration.extends else ""
@@ -287,9 +288,11 @@ def _fit_state(
     return StateFit(calibration, windows, [fusion.score(row) for row in z[:, joined]], arrays)
 
 
-def _fit_extension(name: str, source: StateCalibration, state: OperatingState, windows: list[Description]) -> StateFit:
+def _fit_extension(
+    name: str, source: StateCalibration, state: OperatingState, windows: list[Description], widen: bank.Widen
+) -> StateFit:
     """Embeddings only: the mechanism analysis has no measure of distance to borrow."""
-    fitted = [d.extended(windows, source.windows) for d in state.detectors if isinstance(d, EmbeddingDetector)]
+    fitted = [d.extended(windows, source.windows, widen) for d in state.detectors if isinstance(d, EmbeddingDetector)]
     z = np.array([column for _, column in fitted]).T
     joined = [join(row) for row in z]
     spread = msgspec.structs.replace(source.fusion.spread, sessions=1)

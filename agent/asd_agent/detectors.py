@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import bank, mechanism
+from asd_agent.bank import Widen
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import MechanismBaseline
 
 MECHANISM = "mechanism"
-SMOTE_TO = 0.5  # a few windows of a new condition are oversampled to this share of the source's
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -94,21 +94,19 @@ class EmbeddingDetector:
         z = np.array([log_score.z(distance) for distance in held_out])
         return cls(name, output, fit(x), log_score, Range.of(x)), z
 
-    def extended(self, windows: Sequence[Description], share: int) -> tuple[Self, Floats]:
+    def extended(self, windows: Sequence[Description], share: int, widen: Widen = "smote") -> tuple[Self, Floats]:
         """A detector of a further condition of which only a few windows [n >= 3] exist, and their z [n].
 
         What is normal variation comes from this detector (its whitening and the width of its scores), what is normal
-        from the new windows, oversampled by SMOTE to half of `share` windows; their own distances are measured with
-        each left out. Source and target keep statistics of their own; the nearer one counts. No score of later sound
-        enters.
+        from the new windows, made more by `widen` (`bank.widened`); their own distances are measured with each left
+        out. Source and target keep statistics of their own; the nearer one counts. No score of later sound enters.
         """
         x = embeddings(windows, self.name)
         others = [bank.around(self.bank, np.delete(x, i, axis=0)) for i in range(len(x))]
         left_out = np.array([other.distance(row[None])[0] for other, row in zip(others, x, strict=True)])
         own = LogScore.fit(left_out)
         log_score = LogScore(median=own.median, scale=max(own.scale, self.log_score.scale))
-        neighbours = min(3, len(x) - 1)
-        wide = bank.smote(x, n_source=share, ratio=SMOTE_TO, neighbours=neighbours, metric="euclidean")
+        wide = bank.widened(self.bank, x, widen, share)
         z = np.array([log_score.z(distance) for distance in left_out])
         return type(self)(self.name, self.output, bank.around(self.bank, wide), log_score, Range.of(x)), z
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asd_agent import config, described
+from asd_agent.bank import Widen
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibrate import LONGEST_NAME, build, extend, rename_state
 from asd_agent.described import Described
@@ -29,6 +30,7 @@ from asd_agent.types import Description, Window
 class Wish:
     extend: bool = False
     name: str = ""  # of the further state; empty = "condition 2", ...
+    widen: Widen = "smote"  # how a few windows of it are made more
     shadow: bool = False  # by the bundle of the shadow: its windows are of no use to `without`
 
     def check(self, machine: config.Machine, pipeline: Pipeline) -> None:
@@ -76,7 +78,7 @@ def learn(
     if wish.extend:
         wish.check(machine, pipeline)
         assert pipeline.baseline is not None
-        baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, wish.name)
+        baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, wish.name, wish.widen)
     else:
         baseline = build(machine, descriptions, pipeline, version)
     if ears is not None:

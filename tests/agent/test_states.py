@@ -11,7 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_agent import calibrate, config
+from asd_agent import bank, calibrate, config
+from asd_agent.baseline import Baseline
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
 from asd_agent.decide import states
 from asd_agent.decide.blocks import sessions
@@ -140,6 +141,35 @@ def test_a_new_condition_extends_the_baseline_and_changes_nothing_else(two_state
     sound = running(20, 9, **condition)
     faulty = mix_at(sound, fault_signal("squeal", len(sound), RATE, np.random.default_rng(0)), 0)
     assert all(extended.judge(d).state is State.ANOMALOUS for d in described(extended, faulty))
+
+
+@pytest.mark.parametrize("widen", ["smote", "memmixup", "none"])
+def test_few_windows_are_made_more_and_hide_no_fault(two_states: Pipeline, widen: str) -> None:
+    condition = {"shaft_hz": 31.0, "gear_teeth": 17, "level_dbfs": -18.0}
+    few = described(two_states, running(12, 3, **condition), origin="new.wav")
+    baseline = calibrate.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast", widen)
+    extended = Pipeline(MACHINE, two_states.encoders, baseline)
+    normal = [extended.judge(d) for d in described(extended, running(20, 9, **condition))]
+    assert sum(r.state is State.NORMAL and r.operating == "fast" for r in normal) >= 9
+    sound = running(20, 9, **condition)
+    faulty = mix_at(sound, fault_signal("squeal", len(sound), RATE, np.random.default_rng(0)), 0)
+    assert all(extended.judge(d).state is State.ANOMALOUS for d in described(extended, faulty))
+    kept = extended.states[-1].detectors[0].bank.memory.rows
+    assert len(kept) == {"smote": max(6, two_states.baseline.manifest.states[-1].windows // 2), "none": 6}.get(
+        widen, 6 + 6 * min(100, len(source_bank(two_states, baseline).memory))
+    )
+
+
+def source_bank(pipeline: Pipeline, extended: Baseline):
+    return next(s for s in pipeline.states if s.name == extended.manifest.states[-1].extends).detectors[0].bank
+
+
+def test_the_normals_of_a_bank_can_be_had_back(two_states: Pipeline) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 8)) + 3
+    for kind in ("whitened", "euclidean"):
+        np.testing.assert_allclose(bank.fit(kind, x).normals(), x, atol=1e-3)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(bank.fit("cosine", x).normals(), unit, atol=1e-6)
 
 
 def test_too_few_windows_and_a_name_in_use_are_refused(two_states: Pipeline) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.bank.base import Arrays, Bank
+from asd_agent.bank.base import Arrays, Bank, rows
 from asd_agent.bank.domain_z import DomainZ, transductive
 from asd_agent.bank.kmeans import KMeans
 from asd_agent.bank.local_density import LocalDensity
 from asd_agent.bank.memmixup import memmixup
+from asd_agent.bank.memory import unit
 from asd_agent.bank.nearest import Nearest
 from asd_agent.bank.selective_mahalanobis import SelectiveMahalanobis
 from asd_agent.bank.smote import smote
@@ -26,7 +27,10 @@ from asd_agent.bank.whitened import Whitened
 from asd_agent.errors import BaselineError, CalibrationError
 from asd_agent.types import Floats
 
-__all__ = ["KINDS", "Arrays", "Bank", "around", "fit", "from_arrays", "memmixup", "nearest", "smote", "transductive"]
+__all__ = [
+    "KINDS", "Arrays", "Bank", "Widen", "around", "fit", "from_arrays", "memmixup", "nearest", "smote", "transductive",
+    "widened",
+]  # fmt: skip
 
 _FIT: dict[str, Callable[..., Bank]] = {
     "whitened": Whitened.fit,
@@ -50,6 +54,10 @@ _RESTORE: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Bank]] = {
 }
 KINDS = tuple(_FIT)
 
+Widen = Literal["smote", "memmixup", "none"]
+SMOTE_TO = 0.5  # a few windows of a new condition are oversampled to this share of the source's
+MIXED = 100
+
 
 def fit(kind: str, x: npt.ArrayLike, **options: Any) -> Bank:
     """A bank of normal embeddings x [n, dim]; options as in `fit` of that kind. Raises CalibrationError."""
@@ -70,6 +78,18 @@ def around(model: Bank, x: npt.ArrayLike) -> Bank:
     if not isinstance(model, Whitened | Nearest):
         raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
     return model.around(x)
+
+
+def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Floats:
+    """A few rows of a new condition, target [t, dim], as more: by SMOTE to half of `share`, or by MemMixup, each row
+    with a little of every normal of `model`, up to a hundred. Raises CalibrationError."""
+    x = rows(target, 1, "target embeddings")
+    if how == "smote":
+        return smote(x, n_source=share, ratio=SMOTE_TO, neighbours=min(3, len(x) - 1), metric="euclidean")
+    if how == "memmixup" and isinstance(model, Whitened | Nearest):
+        cosine = isinstance(model, Nearest) and model.kind == "cosine"
+        return memmixup(unit(x) if cosine else x, model.normals(), neighbours=MIXED)
+    return x
 
 
 def nearest(model: Bank, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:

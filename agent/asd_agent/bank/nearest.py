@@ -32,6 +32,10 @@ class Nearest:
         """The same metric, other normals x [n, dim]."""
         return self.fit(x, metric="cosine" if self.memory.cosine else "euclidean", k=self.k)
 
+    def normals(self) -> Floats:
+        """The normals [n, dim] again; of length 1 for cosine."""
+        return np.asarray(self.memory.rows + self.memory.centre, np.float64)
+
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m]: Euclidean in units of the embedding, or 1 - cos from 0 to 2."""
         return self.memory.mean_of_nearest(queries(q, self.memory.dim), self.k)

@@ -47,6 +47,11 @@ class Whitened:
         standard = (queries(x, len(self.mean)) - self.mean) / self.scale * self.weights
         return replace(self, memory=Memory.of(self.whitening.inside(standard)))
 
+    def normals(self) -> Floats:
+        """The normals [n, dim] again, to within what whitening leaves out."""
+        standard = self.whitening.back(self.memory.rows + self.memory.centre)
+        return np.asarray(standard / self.weights * self.scale + self.mean, np.float64)
+
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m], in standard deviations of the normals."""
         standard = (queries(q, len(self.mean)) - self.mean) / self.scale * self.weights

@@ -100,7 +100,7 @@ def _by_daemon(
     if args.shadow:
         request["shadow"] = True
     if args.extend:
-        request |= {"extend": True, "name": args.name}
+        request |= {"extend": True, "name": args.name, "widen": args.widen}
     if args.paths:
         request["paths"] = [str(Path(p).resolve()) for p in args.paths]
     else:
@@ -129,7 +129,7 @@ def _here(
     outliers: list[int] | None,
 ) -> tuple[str, Report]:  # fmt: skip
     store = BaselineStore(settings.state_dir, target.id)
-    wish = Wish(extend=args.extend, name=args.name or "", shadow=args.shadow)
+    wish = Wish(extend=args.extend, name=args.name or "", widen=args.widen, shadow=args.shadow)
     pipeline = open_pipeline(target, store.active() if args.extend else None)
     wish.check(target, pipeline)
     store.prepare()

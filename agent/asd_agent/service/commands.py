@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from asd_agent.bank import Widen
 from asd_agent.errors import UsageError
 from asd_agent.learning import Wish
 
@@ -73,6 +74,7 @@ class Calibrate(_ForMachine, frozen=True, kw_only=True):
     promote: bool = False
     extend: bool = False  # a further state beside those of the active baseline
     name: str = ""  # of the further state
+    widen: Widen = "smote"  # how a few windows of it are made more
     shadow: bool = False  # a candidate of the shadow's bundle
 
 
@@ -159,7 +161,10 @@ class Commands:
     def _calibrate(self, args: Calibrate) -> str:
         if (args.duration_s is None) == (args.paths is None):
             raise UsageError("calibrate: give one of duration_s and paths")
-        monitor, wish = self._machine(args), Wish(extend=args.extend, name=args.name, shadow=args.shadow)
+        monitor, wish = (
+            self._machine(args),
+            Wish(extend=args.extend, name=args.name, widen=args.widen, shadow=args.shadow),
+        )
         if args.shadow and (args.promote or args.extend):
             raise UsageError("calibrate: a candidate of the shadow's bundle cannot be promoted or extended")
         if args.paths is not None:
