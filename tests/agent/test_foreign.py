@@ -1,0 +1,69 @@
+"""Recognised foreign sounds: families, each against what is usual beside this machine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asd_agent import calibrate, config
+from asd_agent.encode.meta import BundleMeta, Output, Provenance, Variant
+from asd_agent.pipeline import Pipeline
+from asd_agent.types import Description, Quality
+
+FAMILIES = {"living": ["Speech", "Dog"], "clock": ["Clock", "Tick"]}
+MACHINE = config.Machine(id="m", source=config.SimulatedSource(), window_s=10.0, hop_s=5.0, bundle="fake")
+META = BundleMeta(
+    name="fake",
+    rate_hz=16_000,
+    window_samples=None,
+    min_samples=16_000,
+    outputs=[
+        Output(name="embedding", dim=4, distance="euclidean"),
+        *(Output(name=k, dim=2, distance="euclidean", role="foreign", labels=v) for k, v in FAMILIES.items()),
+    ],
+    variants={"fp32": Variant(file="encoder.onnx")},
+    front_end="none",
+    provenance=Provenance(tool="test"),
+    licence="none",
+)
+ENCODERS: Any = {"fake": SimpleNamespace(bundle=SimpleNamespace(meta=META, sha256="0" * 64))}
+
+
+def window(i: int, rng: np.random.Generator, **probability: tuple[float, float]) -> Description:
+    families = {name: np.array(probability.get(name, (1e-3, 1e-3))) for name in FAMILIES}
+    noise = {name: p * np.exp(0.2 * rng.standard_normal(2)) for name, p in families.items()}
+    return Description(
+        index=i,
+        start_s=5.0 * i,
+        duration_s=10.0,
+        utc_s=5.0 * i,
+        origin="",
+        quality=Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0),
+        embeddings={"embedding": rng.standard_normal(4).astype(np.float32)} | noise,
+    )
+
+
+def calibrated(**usual: tuple[float, float]) -> tuple[Pipeline, np.random.Generator]:
+    rng = np.random.default_rng(0)
+    normal = [window(i, rng, **usual) for i in range(40)]
+    bare = Pipeline(MACHINE, ENCODERS, None)
+    return Pipeline(MACHINE, ENCODERS, calibrate.build(MACHINE, normal, bare, "v")), rng
+
+
+@pytest.mark.parametrize(
+    ("family", "probability", "word"),
+    [("clock", (1e-3, 0.3), "Tick"), ("living", (1e-3, 0.3), "Dog"), ("living", (0.3, 1e-3), "Speech")],
+)
+def test_the_family_that_stands_out_is_named(family: str, probability: tuple[float, float], word: str) -> None:
+    pipeline, rng = calibrated()
+    assert pipeline.judge(window(99, rng)).foreign == ""
+    assert pipeline.judge(window(99, rng, **{family: probability})).foreign.startswith(f"{word} (z ")
+
+
+def test_what_is_usual_beside_the_machine_explains_nothing_and_hides_no_other_family() -> None:
+    pipeline, rng = calibrated(clock=(0.3, 0.3))
+    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3))).foreign == ""
+    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3), living=(1e-3, 0.3))).foreign.startswith("Dog")
