@@ -57,6 +57,7 @@ class InputChain(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: int = 0  # native; 0 = not known
     edge_hz: float = 0.0  # above it there was next to nothing
     dc: float = 0.0  # full scale = 1
+    mixer: dict[str, str] = {}  # control -> setting, where the system could say
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,11 @@ Each writes a candidate; nothing becomes active by itself.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from asd_agent import config, described
 from asd_agent.bank import Widen
@@ -68,9 +69,9 @@ class Ears:
 
 def learn(
     pipeline: Pipeline, store: BaselineStore, descriptions: Sequence[Description], wish: Wish,
-    ears: Ears | None = None,
+    ears: Ears | None = None, mixer: Mapping[str, str] | None = None,
 ) -> Baseline:  # fmt: skip
-    """A new candidate. `pipeline` holds the active baseline where that is extended.
+    """A new candidate. `pipeline` holds the active baseline where that is extended; `mixer`: as set meanwhile.
 
     Raises CalibrationError, StoreError.
     """
@@ -81,6 +82,7 @@ def learn(
         baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, wish.name, wish.widen)
     else:
         baseline = build(machine, descriptions, pipeline, version)
+        baseline = _with_mixer(baseline, mixer or {})
     if ears is not None:
         baseline = ears.name_clips(baseline)
     store.write(baseline)
@@ -102,7 +104,8 @@ def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) ->
             f"{machine.id}: baseline {newest or 'none'} did not come from the last calibration ({kept.version}), the "
             "numbers of its outliers mean nothing: calibrate again"
         )
-    report = store.load(kept.version).manifest.report
+    before = store.load(kept.version).manifest
+    report = before.report
     places = report.outlier_places
     if not places:
         raise CalibrationError(f"{machine.id}: baseline {kept.version} has no outliers to leave out")
@@ -116,7 +119,7 @@ def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) ->
     version = store.new_version()
     baseline = build(machine, kept.windows, pipeline, version, excluded)
     clips = {where: clip for where, clip in report.outlier_clips.items() if where not in excluded}
-    baseline = _with_clips(baseline, clips)
+    baseline = _with_mixer(_with_clips(baseline, clips), before.chain.mixer)
     store.write(baseline)
     described.keep(store.folder, Described(version, kept.windows, excluded))
     return baseline
@@ -145,13 +148,12 @@ def check_name(machine_id: str, name: str, baseline: Baseline) -> None:
         raise CalibrationError(f"{machine_id}: there is a state {name!r} already; name the new one differently")
 
 
-def _with_clips(baseline: Baseline, clips: dict[str, str]) -> Baseline:
-    from msgspec.structs import replace
+def _with_mixer(baseline: Baseline, mixer: Mapping[str, str]) -> Baseline:
+    replace, manifest = msgspec.structs.replace, baseline.manifest
+    return replace(baseline, manifest=replace(manifest, chain=replace(manifest.chain, mixer=dict(mixer))))
 
-    manifest = baseline.manifest
+
+def _with_clips(baseline: Baseline, clips: dict[str, str]) -> Baseline:
+    replace, manifest = msgspec.structs.replace, baseline.manifest
     still = {k: v for k, v in clips.items() if k in manifest.report.outlier_places}
     return replace(baseline, manifest=replace(manifest, report=replace(manifest.report, outlier_clips=still)))
-
-
-def since_words(utc_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(utc_s)) + " UTC"

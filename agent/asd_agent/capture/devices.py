@@ -126,7 +126,7 @@ def resolve(device: str, inputs: Sequence[Input], found: Sequence[Card]) -> Inpu
         chosen = [i for i in inputs if i.name == device and not i.hw]
     if chosen:
         return chosen[0]
-    wanted = [(c, n) for c in found for n in c.devices if _fits(device, c, n)]
+    wanted = [(c, n) for c in found for n in c.devices if fits(device, c, n)]
     if len(wanted) > 1:
         others = ", ".join(c.names(n)[0] for c, n in wanted)
         raise SourceError(f"device {device!r} fits {len(wanted)} sound cards: use one of {others}")
@@ -193,7 +193,8 @@ def _usb_capture(stream: str) -> tuple[int, int]:
     return best, int(channels[1]) if channels else 0
 
 
-def _fits(device: str, card: Card, number: int) -> bool:
+def fits(device: str, card: Card, number: int) -> bool:
+    """Whether a name of the configuration means this device of the card."""
     if device.startswith("plughw:"):
         device = device.removeprefix("plug")
     return device in card.names(number) or (

@@ -19,6 +19,7 @@ from asd_agent.errors import AsdError, UsageError
 from asd_agent.learning import Ears, Wish
 from asd_agent.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import DaemonAbsent, ask
+from asd_agent.service.mixerwatch import MixerWatch
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -157,7 +158,10 @@ def _heard(
                 descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], progress)
             else:
                 descriptions = describe_live(pipeline, target, duration_s, progress, ears.hear)
-        return learning.learn(pipeline, store, descriptions, wish, ears)
+        watch = MixerWatch(target.source)
+        if not args.paths:
+            watch.look()
+        return learning.learn(pipeline, store, descriptions, wish, ears, watch.settings)
     except BaseException:
         ears.drop()
         raise

@@ -27,6 +27,7 @@ from asd_agent.service import driftfile
 from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.lanes import Lanes
+from asd_agent.service.mixerwatch import MixerWatch
 from asd_agent.service.shadow import Shadow
 from asd_agent.service.told import ToldState
 from asd_agent.service.unfamiliar import Unfamiliar
@@ -95,6 +96,7 @@ class Monitor:
         self._keeper: Ears | None = None  # of some of its windows
         self.told = ToldState(machine)
         self._sampler = chain.Sampler()
+        self._mixer = MixerWatch(machine.source)
         self._drift_s = time.monotonic() + KEEP_DRIFT_S  # when it is kept again
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
@@ -207,6 +209,7 @@ class Monitor:
             self._commit(self._alarm.tick(time.time(), self._synced()))
         if self._calibration is not None:
             self._calibration.tick()
+        self._mixer.tick()
         if self._lanes is not None and time.monotonic() >= self._drift_s:
             self._drift_s = time.monotonic() + KEEP_DRIFT_S
             driftfile.save(self.baselines.folder, self.baseline_version, self._lanes.drifts)
@@ -394,7 +397,8 @@ class Monitor:
         self._teaches_shadow = wish.shadow
 
         def finish(descriptions: Sequence[Description]) -> Baseline:
-            baseline = learning.learn(self._learner(wish), self.baselines, descriptions, wish, self._keeper)
+            mixer = self._mixer.settings if duration_s is not None else None
+            baseline = learning.learn(self._learner(wish), self.baselines, descriptions, wish, self._keeper, mixer)
             if promote:
                 self.promote(baseline.manifest.version)
             return baseline
@@ -410,6 +414,8 @@ class Monitor:
     def health(self, source: SourceStatus) -> list[tuple[Health, str]]:
         baseline = self._pipeline.baseline
         findings = self._health.judge(source, baseline.manifest.chain if baseline else None)
+        learnt = baseline.manifest.chain.mixer if baseline else {}
+        findings += [(Health.OUT_OF_SPECIFICATION, line) for line in self._mixer.changed(learnt)]
         findings += [(Health.FAILURE, line) for line in (self.source_error, self.scoring_error) if line]
         if self.fault:
             findings.append((Health.FAILURE, self.fault))
