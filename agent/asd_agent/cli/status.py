@@ -82,7 +82,7 @@ def view(data: dict[str, Any]) -> RenderableType:
             ),
             f"{m['windows']}" + (f" ({m['dropped']} dropped)" if m["dropped"] else ""),
             f"{m['lag_s']:.1f} s" if m["lag_s"] is not None else "",
-            (m["baseline"] or "none: calibrate") + shadow_words(m["shadow"]),
+            (m["baseline"] or "none: calibrate") + shadow_words(m.get("shadow")),
         )
     broker = data["mqtt"]["detail"] if data["mqtt"] else "not configured"
     foot = (
