@@ -30,7 +30,7 @@ from asd_agent.errors import BaselineError
 from asd_agent.quality import assess
 from asd_agent.store.rounding import kept_p, kept_s
 from asd_agent.transients import most_sudden
-from asd_agent.types import Description, DetectorScore, Level, State, Window, WindowResult
+from asd_agent.types import CHANGING, Description, DetectorScore, Level, State, Window, WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, Speed
@@ -141,7 +141,7 @@ class Pipeline:
         if self.baseline is None or self.thresholds is None:
             return _result(description, state=State.LEARNING, reason="no baseline yet")
         if description.changing:
-            return _result(description, state=State.NOT_ASSESSABLE, reason="the operating state changed meanwhile")
+            return _result(description, state=State.NOT_ASSESSABLE, reason=CHANGING)
         told = [s for s in self.states if s.name == description.operating]
         if description.operating and not told and self.baseline.manifest.told:
             words = f"the operating state {description.operating!r} is not in the baseline"

@@ -127,6 +127,9 @@ class State(enum.StrEnum):
     LEARNING = "learning"  # no active baseline yet
 
 
+CHANGING = "the operating state changed meanwhile"  # the reason of a window that is not judged for it
+
+
 class Level(enum.StrEnum):
     NORMAL = "normal"
     ALERT = "alert"

@@ -16,14 +16,13 @@ from asd_agent.decide.blocks import FEWEST_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
 from asd_agent.decide.support import Support
-from asd_agent.types import Description
+from asd_agent.types import CHANGING, Description
 
 ENOUGH_S = 300.0  # below it the verdict says "little sound"
 PARTS_LISTED = 20
 OUTLIERS_LISTED = 50
 NOT_RUNNING = "not running (far quieter)"
 EXCLUDED = "excluded by hand"
-CHANGING = "the operating state changed meanwhile"
 NOT_TOLD = "operating state not told"
 APART = (NOT_RUNNING, EXCLUDED, CHANGING, NOT_TOLD)  # left out, but nothing is wrong with the sound
 SPOILT_SHARE = 0.1  # of the windows: more is a concern

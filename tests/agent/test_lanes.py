@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.drift import Drift, DriftState
 from asd_agent.decide.fusion import Spread
 from asd_agent.decide.lanes import KNOWN_AFTER, ChangedLane, EventLane, most
-from asd_agent.types import AlarmState, EventKind, Quality, State, WindowResult
+from asd_agent.types import CHANGING, AlarmState, EventKind, Quality, State, WindowResult
 
 QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
@@ -87,6 +88,14 @@ def test_a_lasting_fault_is_raised_at_the_third_window() -> None:
 def test_a_single_moment_never_raises_however_windows_overlap(hop_s: float) -> None:
     touched = math.ceil(10 / hop_s)
     assert raised_after("n" * 6 + "A" * touched + "n" * 20, machine(hop_s=hop_s)) is None
+
+
+def test_windows_at_a_told_change_of_state_are_passed_over() -> None:
+    lane = ChangedLane(machine())
+    change = {"state": State.NOT_ASSESSABLE, "p_value": None, "reason": CHANGING}
+    kinds = [("n", {}), ("A", {}), *[("n", change)] * 3, ("l", {}), ("l", {})]
+    votes = [v for i, (kind, more) in enumerate(kinds) for v in lane.admit(replace(result(i, kind), **more))]
+    assert [v.index for v in votes] == [0, 5, 6]  # also the deviation at its edge
 
 
 def test_windows_that_cannot_be_judged_pass_and_release_what_was_held() -> None:

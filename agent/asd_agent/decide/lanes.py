@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import replace
 
 from asd_agent import config
-from asd_agent.types import Level, State, WindowResult
+from asd_agent.types import CHANGING, Level, State, WindowResult
 
 FOREIGN_PATIENCE_S = 600.0  # a foreign sound that stays explains nothing any more
 FOREIGN_BREAK_S = 120.0  # without it, it has gone
@@ -51,6 +51,8 @@ class ChangedLane:
 
     def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
         """A result -> the results that go to the alarm now, in order: none while it is unclear what they are."""
+        if result.state is State.NOT_ASSESSABLE and result.reason == CHANGING:
+            return ()  # told so: neither a vote nor a break
         self._follow(result)
         if result.state is not State.ANOMALOUS:
             return self._settled(result)
