@@ -226,8 +226,8 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     found = {
-        "simulated": coverage(24 if args.quick else 120),
-        "resampled_days": resampled(args.data, 5 if args.quick else 40),
+        "simulated": coverage(16 if args.quick else 40),
+        "resampled_days": resampled(args.data, 3 if args.quick else 8),
     }
     for row in itertools.chain(*found.values()):
         print(json.dumps(row))
