@@ -175,13 +175,16 @@ class Monitor:
         operating, changing = self.told.of(window)
         calibration = self._calibration
         learning = calibration is not None and calibration.running
+        pipeline = self._pipeline
         description = self._sampler.add(
             window,
-            self._pipeline.describe(window, speed, operating, changing),
+            pipeline.describe(window, speed, operating, changing),
             chain.EVERY_WHILE_LEARNING_S if learning else None,
         )
+        result = pipeline.blame(window, pipeline.judge(description), speed)
         with self._lock:
-            result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
+            if self._pipeline is not pipeline:  # another baseline was promoted meanwhile
+                result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
             if result.p_value is not None:  # before the alarm: its clip shall tell of the window that raised it
                 self._sink.judged(self, judged(window, description, result, speed, self._pipeline))
             self._unfamiliar.see(description, result)
