@@ -5,6 +5,7 @@ Fitting, scoring and deciding are three things: a bank is fitted once, then only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -55,7 +56,7 @@ def queries(q: npt.ArrayLike, dim: int) -> Floats:
     out = np.asarray(q, dtype=np.float64)
     if out.ndim != 2 or out.shape[1] != dim:
         raise BaselineError(f"embeddings of shape {out.shape} do not fit a bank of [windows, {dim}]: calibrate anew")
-    if not np.isfinite(out).all():
+    if not math.isfinite(out.sum()):
         raise BundleError("the embedding holds NaN or infinity: the encoder or its input is damaged")
     return out
 
