@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import box
 import numpy as np
 import onnxruntime
 import yaml
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "agent.json")
     args = parser.parse_args()
     report: dict[str, Any] = {
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": box.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {
             "python": platform.python_version(),
@@ -239,13 +240,6 @@ def seconds(work: Callable[[], object]) -> float:
     began = time.thread_time()
     work()
     return time.thread_time() - began
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import box
 import msgspec
 import numpy as np
 import onnxruntime as ort
@@ -272,13 +273,6 @@ def _kaldi_native_fbank(sound: np.ndarray) -> Callable[[], np.ndarray] | None:
     return run
 
 
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=4.0)
@@ -289,7 +283,7 @@ def main() -> None:
     share = 60 * args.minutes / (3 * len(models) + 0.5)
     flags = Path("/proc/cpuinfo").read_text()
     found: dict[str, Any] = {
-        "cpu": cpu(),
+        "cpu": box.cpu_model(),
         "cpu_features": [flag for flag in ("avx512f", "avx512_vnni", "amx_int8", "avx_vnni") if flag in flags],
         "versions": {"torch": torch.__version__, "onnxruntime": ort.__version__, "python": platform.python_version()},
         "window_s": WINDOW_S,

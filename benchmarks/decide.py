@@ -30,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import box
 import msgspec
 import numpy as np
 
@@ -65,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name))
     report: dict[str, Any] = {
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": box.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         **found,
@@ -198,13 +199,6 @@ def ms(work: Callable[[], object]) -> float:
     began = time.thread_time()
     work()
     return 1e3 * (time.thread_time() - began)
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

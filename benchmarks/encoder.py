@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import box
 import numpy as np
 import onnxruntime
 
@@ -91,13 +91,6 @@ def fresh(bundle: str, samples: int, malloc: str, repeats: int) -> dict[str, flo
     return result
 
 
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", default="default")
@@ -112,7 +105,7 @@ def main() -> None:
     window = 0.1 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     time_windows(encoder, window, 5)
     report = {
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": box.machine(),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import box
 import numpy as np
 import yaml
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "store.json")
     args = parser.parse_args()
     report: dict[str, Any] = {
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": box.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "sqlite": sqlite3.sqlite_version},
         "year": year(args.days, MACHINES, hovering_days=0.0),
@@ -212,13 +213,6 @@ def _block(
             )
         )  # fmt: skip
     return rows
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

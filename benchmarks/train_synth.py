@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import box
 import msgspec
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def main() -> int:
             tuned = system(args, data, seed)
             rows += embedded(f"fine-tuned, seed {seed}", tuned, Path(folder) / f"tuned{seed}", clips)
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{box.cpu_model()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "encoder": Path(args.checkpoint).name,
         "machines": args.machines,
