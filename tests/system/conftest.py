@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from daemons import Site, Template
 from mosquitto import BINARY, Mosquitto
+
+
+@pytest.fixture(scope="session", autouse=True)
+def control_c_arrives():
+    """A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
