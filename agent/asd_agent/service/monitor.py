@@ -174,12 +174,12 @@ class Monitor:
         speed = self._known_speed()
         operating, changing = self.told.of(window)
         calibration = self._calibration
-        learning = calibration is not None and calibration.running
+        often = calibration is not None and calibration.running
         pipeline = self._pipeline
         description = self._sampler.add(
             window,
             pipeline.describe(window, speed, operating, changing),
-            chain.EVERY_WHILE_LEARNING_S if learning else None,
+            chain.EVERY_WHILE_LEARNING_S if often else None,
         )
         result = pipeline.blame(window, pipeline.judge(description), speed)
         with self._lock:
