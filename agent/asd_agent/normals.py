@@ -22,7 +22,7 @@ from asd_agent.capture import read_file
 from asd_agent.detectors import EmbeddingDetector
 from asd_agent.errors import SourceError
 from asd_agent.pipeline import OperatingState
-from asd_agent.store.clips import bits_of, encode_sound, write_whole
+from asd_agent.store.clips import bits_of, encode_sound
 from asd_agent.types import Description, Samples, Window
 
 log = structlog.get_logger()
@@ -136,7 +136,7 @@ class Keeper:
             data = encode_sound(limited, window.rate_hz, ".flac")
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / kept_name(window.utc_s)
-            write_whole(path, data)
+            path.write_bytes(data)  # not synced: this is between two windows, and a power cut ends the calibration
             self._kept.append((path, len(data)))
             while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(size for _, size in self._kept) > KEPT_BYTES):
                 self._thin()

@@ -18,7 +18,7 @@ import structlog
 
 from asd_agent.baseline import Baseline
 from asd_agent.normals import kept_name
-from asd_agent.store.clips import encode_sound, write_whole
+from asd_agent.store.clips import encode_sound
 from asd_agent.types import Description, Floats, Window
 from asd_agent.verdict import place
 
@@ -49,7 +49,7 @@ class OddKeeper:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / kept_name(window.utc_s)
             sound = np.rint(np.clip(window.samples, -1.0, 1.0) * 32767) / 32768
-            write_whole(path, encode_sound(sound.astype(np.float32), window.rate_hz, ".flac"))
+            path.write_bytes(encode_sound(sound.astype(np.float32), window.rate_hz, ".flac"))  # unsynced, see Keeper
             self._kept.append((oddness, place(description), path))
             self._kept.sort()
             while len(self._kept) > KEPT:
