@@ -89,6 +89,8 @@ class _Extremes:
     size: int
     high: Samples  # the last segment may be shorter
     low: Samples
+    highest: float  # NaN when there is one
+    lowest: float
     sum: float
     squares: float
 
@@ -96,18 +98,19 @@ class _Extremes:
     def of(cls, x: Samples, rate_hz: int) -> Self:
         size = max(2, round(FLAT_SEGMENT_S * rate_hz))
         if not len(x):
-            return cls(x, size, x, x, 0.0, 0.0)
+            return cls(x, size, x, x, 0.0, 0.0, 0.0, 0.0)
         starts, ones = _segments(size)
         stride = len(ones)
         with np.errstate(over="ignore", invalid="ignore"):  # of rubbish, which the peak tells
             found = [_extremes(x[at : at + stride], starts, ones) for at in range(0, len(x), stride)]
         sums, squares, high, low = zip(*found, strict=True)
-        return cls(x, size, np.concatenate(high), np.concatenate(low), math.fsum(sums), math.fsum(squares))
+        tops, bottoms = np.concatenate(high), np.concatenate(low)
+        return cls(x, size, tops, bottoms, float(tops.max()), float(bottoms.min()), math.fsum(sums), math.fsum(squares))
 
     @property
     def peak(self) -> float:
         """max |x|; NaN when there is one, 0 for no samples."""
-        return float(max(self.high.max(), -self.low.min())) if len(self.x) else 0.0
+        return max(self.highest, -self.lowest)
 
     def dc_and_rms(self) -> tuple[float, float]:
         """Mean of x, and RMS without it."""
@@ -145,8 +148,7 @@ class _Extremes:
 
     def _peak(self, side: Side) -> tuple[float, float]:
         """The extreme of that side, and half the range."""
-        highest, lowest = float(self.high.max()), float(self.low.min())
-        return (highest if side == 1 else -lowest), (highest - lowest) / 2
+        return (self.highest if side == 1 else -self.lowest), (self.highest - self.lowest) / 2
 
     def _on_rail(self, side: Side, step: float) -> float:
         """Share of samples on the upper (1) or lower (-1) rail; 0 when there is none.

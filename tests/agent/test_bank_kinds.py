@@ -43,9 +43,11 @@ def test_memory_finds_the_nearest(n: int, dim: int, k: int, metric: str, offset:
     draw = np.random.default_rng(seed)
     x, q = (draw.normal(offset, 1, size=(rows, dim)) for rows in (n, 5))
     expected = np.sort(brute(q, x, metric), axis=1)[:, :k]
-    found, index = Memory.of(x, metric).nearest(q, k)  # type: ignore[arg-type]
+    memory = Memory.of(x, metric)  # type: ignore[arg-type]
+    found, index = memory.nearest(q, k)
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)  # rows are float32
     assert all(len(set(row)) == min(k, n) for row in index)
+    assert [memory.closest(row) for row in q] == pytest.approx(expected[:, 0], rel=1e-4, abs=1e-6)
 
 
 def test_memory_keeps_small_differences_far_from_the_origin() -> None:
@@ -76,8 +78,8 @@ def test_whitening_is_the_mahalanobis_distance_of_the_shrunk_covariance(n: int) 
     d = draw.normal(size=(5, 20))
     expected = np.einsum("ij,jk,ik->i", d, np.linalg.inv(shrunk), d)
     whitening = Whitening.of(x)
-    inside, outside = whitening.split(d)
-    assert (inside**2).sum(axis=1) + outside == pytest.approx(expected)
+    split = [whitening.split(row) for row in d]
+    assert [inside @ inside + outside for inside, outside in split] == pytest.approx(expected)
     assert whitening.back(whitening.inside(x[:1])[0]) == pytest.approx(x[0])
 
 

@@ -6,6 +6,7 @@ target domain of ten clips has no invertible covariance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -33,10 +34,8 @@ class Domain:
 
     def distance(self, q: Floats) -> Floats:
         """q [m, dim] -> [m]."""
-        d = (q - self.mean) / self.scale
-        inside, outside = self.whitening.split(d)
-        squared = (inside**2).sum(axis=1) + outside
-        return np.asarray(np.sqrt(squared), dtype=np.float64)
+        parts = [self.whitening.split(d) for d in (q - self.mean) / self.scale]
+        return np.array([math.sqrt(np.dot(inside, inside) + outside) for inside, outside in parts])
 
     def arrays(self, prefix: str) -> Arrays:
         return {f"{prefix}mean": self.mean, f"{prefix}scale": self.scale, **self.whitening.arrays(prefix)}

@@ -64,19 +64,17 @@ class Whitening:
 
     def inside(self, d: Floats) -> Floats:
         """d [m, dim] -> [m, rank] whitened coordinates in the span of the normals."""
-        return self._along(d) / self.deviations
+        return np.array([self.split(row)[0] for row in d]).reshape(len(d), len(self.axes))
 
-    def split(self, d: Floats) -> tuple[Floats, Floats]:
-        """d [m, dim] -> `inside` [m, rank], and the squared whitened length of the part outside the span [m]."""
-        along = self._along(d)
+    def split(self, d: Floats) -> tuple[Floats, float]:
+        """d [dim] -> its whitened coordinates in the span of the normals [rank], and the squared whitened length of
+        what lies outside. One at a time: a matrix product would round by the size of the batch."""
+        along = self.axes @ d
+        inside = np.asarray(along / self.deviations, np.float64)
         if self.axes.shape[0] == self.axes.shape[1]:
-            return along / self.deviations, np.zeros(len(d))
-        rest = np.einsum("ij,ij->i", d, d) - np.einsum("ij,ij->i", along, along)  # Pythagoras; the axes are orthonormal
-        return along / self.deviations, np.maximum(rest, 0.0) / self.floor
-
-    def _along(self, d: Floats) -> Floats:
-        """Row by row: a matrix product would round by the size of the batch."""
-        return np.array([self.axes @ row for row in d]).reshape(len(d), len(self.axes))
+            return inside, 0.0
+        rest = float(np.dot(d, d)) - float(np.dot(along, along))  # Pythagoras; the axes are orthonormal
+        return inside, max(rest, 0.0) / self.floor
 
     def back(self, w: Floats) -> Floats:
         """[rank] whitened -> [dim]."""

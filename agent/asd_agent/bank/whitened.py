@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,10 +27,12 @@ class Whitened:
     weights: Floats  # [dim] ones, or what makes every block of a joined embedding weigh the same
     whitening: Whitening
     memory: Memory  # whitened coordinates of the normals
+    _gain: Floats = field(init=False, repr=False)  # [dim] weights / scale
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.scale) == len(self.weights) == self.whitening.axes.shape[1]:
             raise BaselineError("bank: mean, scale and axes do not fit together; calibrate anew")
+        object.__setattr__(self, "_gain", self.weights / self.scale)
 
     @classmethod
     def fit(cls, x: npt.ArrayLike, *, blocks: Sequence[int] | None = None) -> Self:
@@ -44,29 +47,30 @@ class Whitened:
 
     def around(self, x: npt.ArrayLike) -> Self:
         """The same measure of distance, to other normals x [n, dim]: few of them cannot tell how normals vary."""
-        standard = (queries(x, len(self.mean)) - self.mean) / self.scale * self.weights
+        standard = (queries(x, len(self.mean)) - self.mean) * self._gain
         return replace(self, memory=Memory.of(self.whitening.inside(standard)))
 
     def normals(self) -> Floats:
         """The normals [n, dim] again, to within what whitening leaves out."""
         standard = self.whitening.back(self.memory.rows + self.memory.centre)
-        return np.asarray(standard / self.weights * self.scale + self.mean, np.float64)
+        return np.asarray(standard / self._gain + self.mean, np.float64)
 
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m], in standard deviations of the normals."""
-        standard = (queries(q, len(self.mean)) - self.mean) / self.scale * self.weights
-        inside, outside = self.whitening.split(standard)
-        near, _ = self.memory.nearest(inside)
-        return np.asarray(np.sqrt(near[:, 0] ** 2 + outside), dtype=np.float64)
+        return np.array([self._distance(row) for row in queries(q, len(self.mean))], np.float64)
+
+    def _distance(self, q: Floats) -> float:
+        inside, outside = self.whitening.split((q - self.mean) * self._gain)
+        return math.hypot(self.memory.closest(inside), math.sqrt(outside))
 
     def neighbours(self, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
         """q [dim] -> distances [most] and rows of the nearest, in the order of `fit`."""
-        inside, outside = self.whitening.split((query(q, len(self.mean)) - self.mean)[None] / self.scale * self.weights)
-        near, index = self.memory.nearest(inside, most)
-        return np.asarray(np.sqrt(near[0] ** 2 + outside[0]), np.float64), index[0]
+        inside, outside = self.whitening.split((query(q, len(self.mean)) - self.mean) * self._gain)
+        near, index = self.memory.nearest(inside[None], most)
+        return np.asarray(np.sqrt(near[0] ** 2 + outside), np.float64), index[0]
 
     def deviation(self, q: npt.ArrayLike) -> Floats:
-        standard = (query(q, len(self.mean)) - self.mean) / self.scale * self.weights
+        standard = (query(q, len(self.mean)) - self.mean) * self._gain
         _, index = self.memory.nearest(self.whitening.inside(standard[None]))
         nearest = self.memory.rows[index[0, 0]] + self.memory.centre
         return np.asarray((standard - self.whitening.back(nearest)) / self.weights, dtype=np.float64)
