@@ -207,6 +207,14 @@ def test_windows_that_stray_are_counted_and_more_sound_does_not_help() -> None:
     assert (found.supported, found.more_hours, found.more_days) == (False, None, None)
 
 
+def test_windows_that_exceed_a_low_limit_by_their_spread_are_no_strays() -> None:
+    """Votes over many days allow a limit that ordinary windows pass now and then, and the model counts them already."""
+    spread = msgspec.structs.replace(spread_of(5000, 20), within=0.9, between=0.1)
+    found = support(spread, np.random.default_rng(0).normal(size=5000))
+    assert found.strays > 10
+    assert found.per_month == pytest.approx(support(spread).per_month, rel=0.2)
+
+
 def test_the_stated_interval_holds_as_often_as_it_says() -> None:
     """Calibrations of machines whose blocks and days differ by unknown amounts; the true rate is known."""
     rng = np.random.default_rng(0)

@@ -11,8 +11,9 @@ calibration leaves open, and each draw gives a rate by the model of `budget`:
     tail              beyond the limit, where the calibration shows one of its own: its shape, with the standard error
 
 Beside these, single windows may stray beyond any limit whatever the machine does: a door, a voice. No threshold keeps
-them out, only votes do. Their share is what the held-out windows show, with the 90 % interval of Clopper and Pearson:
-minutes without a stray do not show that there are none, and with few minutes this makes most of the upper end.
+them out, only votes do. Their share is what the held-out windows show beyond what the spread alone puts there, with the
+90 % interval of Clopper and Pearson: minutes without a stray do not show that there are none, and with few minutes this
+makes most of the upper end.
 
 A budget is called supported when the upper end of the interval is at most ten times the budget.
 """
@@ -69,6 +70,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             strays=sum(fusion.p_of(float(score)) <= thresholds.alert_p for score in np.asarray(held_out)),
             votes=Votes.of(alarm, window_s, hop_s),
             separate=min(hop_s / window_s, 1.0),
+            usual=tail(limit_of(thresholds, fusion.spread)),
         )
         low, middle, high = case.interval()
         highest = TOLERANCE * alarm.false_alarms_per_month
@@ -114,6 +116,7 @@ class _Case:
     strays: float
     votes: Votes
     separate: float  # share of the windows that count as separate ones
+    usual: float  # share of the held-out windows that exceed the limit by their spread: no strays
 
     def interval(self) -> tuple[float, float, float]:
         """5 %, median and 95 % of the days with a false alarm per month."""
@@ -121,7 +124,7 @@ class _Case:
         strays = math.ceil(self.strays * self.separate)
         may_be = Possible.of(self.spread, windows)
         least, most = clopper_pearson(strays, windows)
-        stray = np.array([[least], [strays / windows], [most]])
+        stray = np.maximum(np.array([[least], [strays / windows], [most]]) - self.usual, 0.0)
         rates = false_alarms_per_month(self.scores - may_be.centre, may_be.fast, may_be.slow, self.votes, stray)
         low, middle, high = (float(np.quantile(rate, q)) for rate, q in zip(rates, (0.05, 0.5, 0.95), strict=True))
         return low, middle, high
