@@ -98,17 +98,18 @@ class EmbeddingDetector:
         """A detector of a further condition of which only a few windows [n >= 3] exist, and their z [n].
 
         What is normal variation comes from this detector (its whitening and the width of its scores), what is normal
-        from the new windows, made more by `widen` (`bank.widened`); their own distances are measured with each left
-        out. Source and target keep statistics of their own; the nearer one counts. No score of later sound enters.
+        from the new windows, made more by `widen` (`bank.widened`) or rescaled by how close they lie (`bank.around`);
+        their own distances are measured with each left out. Source and target keep statistics of their own; the nearer
+        one counts. No score of later sound enters.
         """
         x = embeddings(windows, self.name)
-        others = [bank.around(self.bank, np.delete(x, i, axis=0)) for i in range(len(x))]
+        others = [bank.around(self.bank, np.delete(x, i, axis=0), widen) for i in range(len(x))]
         left_out = np.array([other.distance(row[None])[0] for other, row in zip(others, x, strict=True)])
         own = LogScore.fit(left_out)
         log_score = LogScore(median=own.median, scale=max(own.scale, self.log_score.scale))
         wide = bank.widened(self.bank, x, widen, share)
         z = np.array([log_score.z(distance) for distance in left_out])
-        return type(self)(self.name, self.output, bank.around(self.bank, wide), log_score, Range.of(x)), z
+        return type(self)(self.name, self.output, bank.around(self.bank, wide, widen), log_score, Range.of(x)), z
 
     def score(self, description: Description) -> DetectorScore:
         distance = float(self.bank.distance(description.embeddings[self.name][None])[0])

@@ -143,7 +143,7 @@ def test_a_new_condition_extends_the_baseline_and_changes_nothing_else(two_state
     assert all(extended.judge(d).state is State.ANOMALOUS for d in described(extended, faulty))
 
 
-@pytest.mark.parametrize("widen", ["smote", "memmixup", "none"])
+@pytest.mark.parametrize("widen", ["smote", "memmixup", "density", "none"])
 def test_few_windows_are_made_more_and_hide_no_fault(two_states: Pipeline, widen: str) -> None:
     condition = {"shaft_hz": 31.0, "gear_teeth": 17, "level_dbfs": -18.0}
     few = described(two_states, running(12, 3, **condition), origin="new.wav")
@@ -154,10 +154,13 @@ def test_few_windows_are_made_more_and_hide_no_fault(two_states: Pipeline, widen
     sound = running(20, 9, **condition)
     faulty = mix_at(sound, fault_signal("squeal", len(sound), RATE, np.random.default_rng(0)), 0)
     assert all(extended.judge(d).state is State.ANOMALOUS for d in described(extended, faulty))
-    kept = extended.states[-1].detectors[0].bank.memory.rows
-    assert len(kept) == {"smote": max(6, two_states.baseline.manifest.states[-1].windows // 2), "none": 6}.get(
-        widen, 6 + 6 * min(100, len(source_bank(two_states, baseline).memory))
-    )
+    found = extended.states[-1].detectors[0].bank
+    assert (found.kind == "local_density") == (widen == "density")
+    kept = {
+        "smote": max(6, two_states.baseline.manifest.states[-1].windows // 2),
+        "memmixup": 6 + 6 * min(100, len(source_bank(two_states, baseline).memory)),
+    }
+    assert len(found.arrays()["near_rows"]) == kept.get(widen, 6)
 
 
 def source_bank(pipeline: Pipeline, extended: Baseline):

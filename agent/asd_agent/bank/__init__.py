@@ -54,7 +54,7 @@ _RESTORE: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Bank]] = {
 }
 KINDS = tuple(_FIT)
 
-Widen = Literal["smote", "memmixup", "none"]
+Widen = Literal["smote", "memmixup", "density", "none"]
 SMOTE_TO = 0.5  # a few windows of a new condition are oversampled to this share of the source's
 MIXED = 100
 
@@ -73,11 +73,14 @@ def from_arrays(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Bank:
     return _RESTORE[kind](arrays)
 
 
-def around(model: Bank, x: npt.ArrayLike) -> Bank:
-    """The measure of distance of `model` with other normals x [n, dim]. Raises CalibrationError where it has none."""
-    if not isinstance(model, Whitened | Nearest):
+def around(model: Bank, x: npt.ArrayLike, how: Widen = "none") -> Bank:
+    """The measure of distance of `model` with other normals x [n, dim], rescaled by their local density where that is
+    `how` a new condition is widened. Raises CalibrationError for a bank that has no such measure."""
+    measure = model.measure if isinstance(model, LocalDensity) else model
+    if not isinstance(measure, Whitened | Nearest):
         raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
-    return model.around(x)
+    other = measure.around(x)
+    return LocalDensity.of(other, rows(x, at_least=2)) if how == "density" else other
 
 
 def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Floats:
@@ -86,6 +89,7 @@ def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Float
     x = rows(target, 1, "target embeddings")
     if how == "smote":
         return smote(x, n_source=share, ratio=SMOTE_TO, neighbours=min(3, len(x) - 1), metric="euclidean")
+    model = model.measure if isinstance(model, LocalDensity) else model
     if how == "memmixup" and isinstance(model, Whitened | Nearest):
         cosine = isinstance(model, Nearest) and model.kind == "cosine"
         return memmixup(unit(x) if cosine else x, model.normals(), neighbours=MIXED)
@@ -94,6 +98,6 @@ def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Float
 
 def nearest(model: Bank, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
     """q [dim] -> distances and rows of the nearest `most` normals, in rising order; empty for a bank without rows."""
-    if isinstance(model, Whitened | Nearest):
+    if isinstance(model, Whitened | Nearest | LocalDensity):
         return model.neighbours(q, most)
     return np.zeros(0), np.zeros(0, np.intp)

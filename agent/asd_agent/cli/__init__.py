@@ -69,8 +69,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--extend", action="store_true", help="a further state beside those of the active baseline")
     sub.add_argument("--name", default="", metavar="STATE", help="of the further state (with --extend)")
     sub.add_argument(
-        "--widen", choices=("smote", "memmixup", "none"), default="smote",
-        help="how few windows (under 24) of the further state are made more (default smote)",
+        "--widen", choices=("smote", "memmixup", "density", "none"), default="smote",
+        help="how few windows (under 24) of the further state are made more, or their distances rescaled by local "
+        "density (default smote)",
     )  # fmt: skip
     sub.add_argument(
         "--exclude", type=numbers, metavar="N[,M]", help="the last calibration without these of its outliers"
