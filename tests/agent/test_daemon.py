@@ -223,15 +223,15 @@ def test_a_rollback_to_a_damaged_baseline_keeps_the_active_one(monitor, baseline
 
 
 def live_job(monitor: Monitor, duration_s: float, promote: bool = False) -> None:
-    monitor.calibrate(duration_s, promote)
+    monitor.teacher.calibrate(duration_s, promote)
 
 
 def finished(monitor: Monitor) -> dict[str, object]:
     deadline = time.monotonic() + 30
-    while monitor.calibration_progress()["phase"] in ("listening", "fitting"):
+    while monitor.teacher.progress()["phase"] in ("listening", "fitting"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return monitor.calibration_progress()
+    return monitor.teacher.progress()
 
 
 def test_a_live_calibration_goes_beside_the_scoring(monitor, sink, baseline):
@@ -248,14 +248,14 @@ def test_a_live_calibration_goes_beside_the_scoring(monitor, sink, baseline):
 
 def test_one_calibration_at_a_time_and_cancelling(monitor, baseline):
     with pytest.raises(CalibrationError, match="no calibration has been started"):
-        monitor.calibration_progress()
+        monitor.teacher.progress()
     with pytest.raises(CalibrationError, match="no calibration is running"):
-        monitor.cancel_calibration()
+        monitor.teacher.cancel()
     live_job(monitor, 60.0)
     with pytest.raises(CalibrationError, match="already running"):
         live_job(monitor, 60.0)
-    monitor.cancel_calibration()
-    assert monitor.calibration_progress()["phase"] == "cancelled"
+    monitor.teacher.cancel()
+    assert monitor.teacher.progress()["phase"] == "cancelled"
     live_job(monitor, 2.0)
     hear(monitor, sound(3))
     assert "at least 6 are needed" in finished(monitor)["error"]

@@ -233,8 +233,8 @@ def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, 
     assert {r.state for r in monitor._sink.results[-KNOWN_AFTER:]} == {State.NOT_ASSESSABLE}
     assert "new operating state 'purging' since" in monitor.unknown_state
     with pytest.raises(CalibrationError, match="told as 'purging'"):
-        monitor.extend("other", None, True)
-    assert "the state 'purging'" in monitor.extend("", None, True)
+        monitor.teacher.extend("other", None, True)
+    assert "the state 'purging'" in monitor.teacher.extend("", None, True)
     hear(monitor, running(10, 5, **FAST))
     assert (monitor.last.operating, monitor.last.state) == ("purging", State.NORMAL)
 

@@ -373,14 +373,14 @@ def test_live_calibrations_keep_some_windows(machine: config.Machine, tmp_path: 
     machine = msgspec.structs.replace(machine, mechanism=None)
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(tmp_path)), machines=[machine])
     with listening(settings) as (monitor, _):
-        monitor.calibrate(60.0, promote=False)
-        monitor.cancel_calibration()
-        monitor.calibrate(40.0, promote=True)
+        monitor.teacher.calibrate(60.0, promote=False)
+        monitor.teacher.cancel()
+        monitor.teacher.calibrate(40.0, promote=True)
         hear(monitor, sound(41, seed=7))
         deadline = time.monotonic() + 60
-        while monitor.calibration_progress()["phase"] in ("listening", "fitting") and time.monotonic() < deadline:
+        while monitor.teacher.progress()["phase"] in ("listening", "fitting") and time.monotonic() < deadline:
             time.sleep(0.02)
-        version = monitor.calibration_progress()["version"]
+        version = monitor.teacher.progress()["version"]
         kept = sorted((tmp_path / "machines/m/normals" / version).iterdir())
         assert 12 <= len(kept) <= normals.KEPT
         assert not (tmp_path / "machines/m/normals/.new").exists()

@@ -6,29 +6,27 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
 
-from asd_agent import chain, config, learning
+from asd_agent import chain, config
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
-from asd_agent.calibrate import describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
-from asd_agent.errors import AsdError, BaselineError, CalibrationError
-from asd_agent.learning import Ears, Wish
+from asd_agent.errors import AsdError, BaselineError
 from asd_agent.pipeline import Pipeline
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.replay import judged, made_with
 from asd_agent.service import driftfile
-from asd_agent.service.calibration import CalibrationJob
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.lanes import Lanes
 from asd_agent.service.mixerwatch import MixerWatch
 from asd_agent.service.shadow import Shadow
+from asd_agent.service.teacher import Teacher
 from asd_agent.service.told import ToldState
 from asd_agent.service.unfamiliar import Unfamiliar
 from asd_agent.store.clips import Judged
@@ -82,8 +80,7 @@ class Monitor:
         self._sink = sink
         self._synced = synced
         self._shadow = shadow
-        self._teaches_shadow = False  # the calibration is one of the shadow's bundle
-        self._lock = threading.RLock()  # alarm, pipeline, calibration
+        self._lock = threading.RLock()  # alarm, pipeline
         self._queue: deque[Window] = deque()
         self._queue_lock = threading.Lock()
         self._windower: Windower | None = None
@@ -92,14 +89,15 @@ class Monitor:
         self._votes_s = machine.window_s + (machine.votes[1] - 1 + held) * machine.hop_s
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
-        self._calibration: CalibrationJob | None = None
-        self._keeper: Ears | None = None  # of some of its windows
         self.told = ToldState(machine)
         self._sampler = chain.Sampler()
         self._mixer = MixerWatch(machine.source)
         self._drift_s = time.monotonic() + KEEP_DRIFT_S  # when it is kept again
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
+        self.teacher = Teacher(
+            machine, self.baselines, lambda: self._pipeline, self.promote, self._heard_since, self._mixer, shadow
+        )
 
     def introduce(self) -> None:
         """The machine begins: store and broker hold its alarm state from the first moment."""
@@ -173,13 +171,11 @@ class Monitor:
         """Describe, judge, and pass on what changed."""
         speed = self._known_speed()
         operating, changing = self.told.of(window)
-        calibration = self._calibration
-        often = calibration is not None and calibration.running
         pipeline = self._pipeline
         description = self._sampler.add(
             window,
             pipeline.describe(window, speed, operating, changing),
-            chain.EVERY_WHILE_LEARNING_S if often else None,
+            chain.EVERY_WHILE_LEARNING_S if self.teacher.running else None,
         )
         result = pipeline.blame(window, pipeline.judge(description), speed)
         with self._lock:
@@ -195,13 +191,7 @@ class Monitor:
         self.last = result
         self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
         self._health.see(result, description.chain)
-        if calibration is not None:
-            if calibration.listening and self._keeper is not None:
-                self._keeper.hear(window, description)
-            if self._teaches_shadow and self._shadow is not None:
-                self._shadow.teach(calibration, window, description, speed)
-            else:
-                calibration.see(description)
+        self.teacher.hear(window, description, speed)
         self._sink.scored(self, result)
         if self._shadow is not None:
             self._shadow.see(window, description, speed, self._synced())
@@ -210,8 +200,7 @@ class Monitor:
         """Once a second: a shelving that ends, a calibration that waits in vain."""
         with self._lock:
             self._commit(self._alarm.tick(time.time(), self._synced()))
-        if self._calibration is not None:
-            self._calibration.tick()
+        self.teacher.tick()
         self._mixer.tick()
         if self._lanes is not None and time.monotonic() >= self._drift_s:
             self._drift_s = time.monotonic() + KEEP_DRIFT_S
@@ -297,6 +286,10 @@ class Monitor:
         """ "new operating state since 10:42, 37 windows", or empty."""
         return self._unfamiliar.words
 
+    def _heard_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
+        with self._lock:
+            return self._unfamiliar.heard_since(since_utc_s)
+
     @property
     def threshold(self) -> float | None:
         """The score that a window must reach to be anomalous."""
@@ -318,96 +311,6 @@ class Monitor:
         """What the sidecar of a clip says of the scores in it."""
         return {"made_with": made_with(self._pipeline, self.baselines)}
 
-    # -- calibration
-
-    def calibrate(self, duration_s: float, promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008 - immutable
-        """Gather live windows for a new baseline. Raises CalibrationError when a calibration is under way."""
-        with self._lock:
-            wish.check(self.machine, self._pipeline)
-            self._calibration = self._new_job(promote, wish, duration_s)
-            self._keeper = Ears(self.baselines.folder)
-        return f"{self.machine.id}: calibrating for {duration_s:g} s"
-
-    def calibrate_from(self, paths: list[str], promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008
-        """Read recordings for a new baseline. Raises CalibrationError when a calibration is under way."""
-        with self._lock:
-            wish.check(self.machine, self._pipeline)
-            job = self._calibration = self._new_job(promote, wish)
-            self._keeper = None
-            pipeline = self._learner(wish)
-        job.read(lambda report: describe_recordings(pipeline, pipeline.machine, [Path(p) for p in paths], report))
-        return f"{self.machine.id}: calibrating from {len(paths)} path(s)"
-
-    def calibrate_without(self, outliers: list[int], promote: bool) -> Baseline:
-        """The last calibration without these outliers, counted from 1 (none: without any). Raises AsdError."""
-        self._not_calibrating()
-        baseline = learning.without(self._pipeline, self.baselines, outliers)
-        if promote:
-            self.promote(baseline.manifest.version)
-        return baseline
-
-    def extend(self, name: str, since_utc_s: float | None, promote: bool) -> str:
-        """What is heard now, or was since then, and is like no known state, becomes one. Raises AsdError."""
-        self._not_calibrating()
-        with self._lock:
-            windows, told = self._unfamiliar.heard_since(since_utc_s)
-            pipeline = self._pipeline
-        if told and name not in ("", told):
-            raise CalibrationError(f"{self.machine.id}: the state is told as {told!r}, it cannot be called {name!r}")
-        baseline = learning.learn(pipeline, self.baselines, windows, Wish(extend=True, name=name or told))
-        version, state = baseline.manifest.version, baseline.manifest.states[-1].name
-        if promote:
-            self.promote(version)
-        words = f"{self.machine.id}: {len(windows)} windows confirmed as the state {state!r}; baseline {version} is "
-        return words + ("active now" if promote else "a candidate: promote it")
-
-    def rename_state(self, old: str, new: str) -> str:
-        """Another name for a state of the active baseline. Raises AsdError."""
-        self._not_calibrating()
-        baseline = learning.rename(self.machine, self.baselines, old, new)
-        self.promote(baseline.manifest.version)
-        return f"{self.machine.id}: the state {old!r} is called {new!r} now, in baseline {baseline.manifest.version}"
-
-    def _not_calibrating(self) -> None:
-        if self._calibration is not None and self._calibration.running:
-            raise CalibrationError(f"{self.machine.id}: a calibration is already running; wait for it, or cancel it")
-
-    def calibration_progress(self) -> dict[str, Any]:
-        if self._calibration is None:
-            raise CalibrationError(f"{self.machine.id}: no calibration has been started")
-        return self._calibration.progress()
-
-    def cancel_calibration(self) -> str:
-        if self._calibration is None or not self._calibration.running:
-            raise CalibrationError(f"{self.machine.id}: no calibration is running")
-        if not self._calibration.cancel():
-            raise CalibrationError(f"{self.machine.id}: too late to cancel: the baseline is being written")
-        if self._keeper is not None:
-            self._keeper.drop()
-        return f"{self.machine.id}: calibration cancelled"
-
-    def _learner(self, wish: Wish) -> Pipeline:
-        """The pipeline that a calibration describes and learns with. Raises CalibrationError."""
-        if not wish.shadow:
-            return self._pipeline
-        if self._shadow is None:
-            raise CalibrationError(f"{self.machine.id}: there is no shadow, the configuration says null")
-        return self._shadow.bare
-
-    def _new_job(self, promote: bool, wish: Wish, duration_s: float | None = None) -> CalibrationJob:
-        self._not_calibrating()
-        self._learner(wish)
-        self._teaches_shadow = wish.shadow
-
-        def finish(descriptions: Sequence[Description]) -> Baseline:
-            mixer = self._mixer.settings if duration_s is not None else None
-            baseline = learning.learn(self._learner(wish), self.baselines, descriptions, wish, self._keeper, mixer)
-            if promote:
-                self.promote(baseline.manifest.version)
-            return baseline
-
-        return CalibrationJob(finish, duration_s)
-
     # -- status
 
     def available(self, source: SourceStatus) -> bool:
@@ -424,7 +327,7 @@ class Monitor:
             findings.append((Health.FAILURE, self.fault))
         elif baseline is None:
             findings.append((Health.FUNCTION_CHECK, "not calibrated: run `asd-agent calibrate`"))
-        if self._calibration is not None and self._calibration.running:
+        if self.teacher.running:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
         if self._lanes is not None and self._lanes.drifting:
             words = f"{self._lanes.drifting}: look at machine and microphone, or calibrate again"
