@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from asd_agent.encode.bundle import Axis, Bundle, Output
-from asd_agent.encode.evidence import describe
+from asd_agent.encode.evidence import band, describe
 
 HZ = [100.0 * 2 ** (i / 4) for i in range(20)]  # 100 Hz .. 2.69 kHz
 LEVEL = Output(name="spectrum", dim=20, distance="whitened", axes=[Axis(quantity="level", values=HZ)])
@@ -24,6 +24,14 @@ RATES = Output(
     dim=31,
     distance="whitened",
     axes=[Axis(quantity="modulation", values=[float(i) for i in range(1, 32)])],
+)
+
+CARRIERS = [(500.0, 800.0), (800.0, 1300.0), (1300.0, 2100.0), (2100.0, 3400.0)]
+PER_BAND = Output(
+    name="per_band",
+    dim=12,
+    distance="whitened",
+    axes=[Axis(quantity="modulation", values=[5.0, 30.0, 90.0], band_hz=band_hz) for band_hz in CARRIERS],
 )
 
 
@@ -48,10 +56,29 @@ def deviation(dim: int, **values: float) -> np.ndarray:
         (BOTH, deviation(40, i32=-6), "800 Hz steadier (z 6)"),
         (RATES, deviation(31, i11=8), "more modulation at 12 Hz (z 8)"),
         (RATES, deviation(31, i11=-8, i12=-8), "less modulation at 12-13 Hz (z 8)"),
+        (PER_BAND, deviation(12, i5=8), "more modulation at 90 Hz of the sound at 800 Hz-1.3 kHz (z 8)"),
+        (PER_BAND, deviation(12, i2=4, i5=8, i8=5), "more modulation at 90 Hz of the sound at 500 Hz-2.1 kHz (z 8)"),
+        (
+            PER_BAND,
+            deviation(12, i2=7, i8=8),
+            "more modulation at 90 Hz of the sound at 1.3-2.1 kHz (z 8), "
+            "more modulation at 90 Hz of the sound at 500-800 Hz (z 7)",
+        ),
+        (
+            PER_BAND,
+            deviation(12, i5=8, i6=-7),
+            "more modulation at 90 Hz of the sound at 800 Hz-1.3 kHz (z 8), "
+            "less modulation at 5 Hz of the sound at 1.3-2.1 kHz (z 7)",
+        ),
     ],
 )
 def test_words(output: Output, z: np.ndarray, words: str) -> None:
     assert describe(output, z) == words
+
+
+def test_the_band_of_a_modulation_is_the_one_whose_envelope_it_is() -> None:
+    assert band(PER_BAND, deviation(12, i5=8, i8=5)) == (800.0, 2100.0)
+    assert band(RATES, deviation(31, i11=8)) is None
 
 
 def test_a_hole_does_not_split_a_band_and_a_wide_gap_does() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ _LIMIT = 3.0  # below this a single value is within what calibration showed
 _SHARE = 1 / 3  # a stretch reaches as far as its values stay above this share of its peak
 _HOLE = 2  # so many weaker values in a row do not end a stretch
 _CANDIDATES = 8  # stretches sought on an axis before the heaviest are told
+_ALL = (0.0, math.inf)  # of the spectrum
+_TOUCH = 1.05  # bands this close are neighbours
 _MOST = 999.0  # a value that calibration never saw change has no sensible upper end
 _WORDS: dict[Quantity, tuple[str, str]] = {
     "level": ("{} louder", "{} quieter"),
@@ -31,6 +34,7 @@ class _Stretch:
     peak: int
     z: float  # at the peak, signed
     weight: float  # sum of the squares over the stretch
+    band_hz: tuple[float, float]  # of a modulation: the part of the spectrum that has it
 
 
 def describe(output: Output, deviation: Array, parts: int = 2) -> str:
@@ -50,9 +54,11 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
 
 def band(output: Output, deviation: Array) -> tuple[float, float] | None:
     """From and to in Hz of the part of the spectrum that deviates most; None where the values tell none."""
-    found = [s for s in _all_stretches(output, deviation) if s.axis.quantity != "modulation"]
+    found = [s for s in _all_stretches(output, deviation) if s.axis.quantity != "modulation" or s.band_hz != _ALL]
     if not found:
         return None
+    if found[0].band_hz != _ALL:
+        return found[0].band_hz
     hz = found[0].axis.values
     first, last = found[0].first, found[0].last
     low = (hz[first - 1] + hz[first]) / 2 if first > 0 else hz[first] * 0.9
@@ -68,8 +74,25 @@ def _all_stretches(output: Output, deviation: Array) -> list[_Stretch]:
         values = np.asarray(deviation[start : start + len(axis.values)], np.float64)
         found.extend(_stretches(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
         start += len(axis.values)
-    found.sort(key=lambda s: -s.weight)
-    return found
+    return sorted(_joined(found), key=lambda s: -s.weight)
+
+
+def _joined(found: list[_Stretch]) -> list[_Stretch]:
+    """Modulations of neighbouring bands of the spectrum at the same rates are one: an impact rings in several."""
+    out = [s for s in found if s.band_hz == _ALL]
+    left = sorted((s for s in found if s.band_hz != _ALL), key=lambda s: -s.weight)
+    while left:
+        top = left.pop(0)
+        (low, high), weight = top.band_hz, top.weight
+        for other in sorted(left, key=lambda s: abs(math.log(s.band_hz[0] / top.band_hz[0]))):  # from it outwards
+            first, last = other.band_hz
+            alike = other.z * top.z > 0 and abs(other.z) >= _SHARE * abs(top.z)
+            same_rates = other.first <= top.last and top.first <= other.last
+            if alike and same_rates and first <= high * _TOUCH and last * _TOUCH >= low:
+                low, high, weight = min(low, first), max(high, last), weight + other.weight
+                left.remove(other)
+        out.append(replace(top, weight=weight, band_hz=(low, high)))
+    return out
 
 
 def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:
@@ -84,7 +107,7 @@ def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:
         member = left * np.sign(z) >= max(abs(z) * _SHARE, min(_LIMIT, abs(z)))
         first, last = _reach(member, peak, -1), _reach(member, peak, 1)
         weight = float(np.sum(left[first : last + 1][member[first : last + 1]] ** 2))
-        found.append(_Stretch(axis, first, last, peak, z, weight))
+        found.append(_Stretch(axis, first, last, peak, z, weight, axis.band_hz or _ALL))
         left[first : last + 1] = 0.0
     return found
 
@@ -99,15 +122,16 @@ def _reach(member: npt.NDArray[np.bool_], peak: int, step: int) -> int:
 
 
 def _words(stretch: _Stretch) -> str:
-    text = _WORDS[stretch.axis.quantity][stretch.z < 0].format(_range(stretch))
+    hz = stretch.axis.values
+    text = _WORDS[stretch.axis.quantity][stretch.z < 0].format(_range(hz[stretch.first], hz[stretch.last]))
+    if stretch.band_hz != _ALL:
+        text += f" of the sound at {_range(*stretch.band_hz)}"
     return f"{text} (z {abs(stretch.z):.0f})"
 
 
-def _range(stretch: _Stretch) -> str:
-    hz = stretch.axis.values
-    if stretch.first == stretch.last:
-        return _frequency(hz[stretch.peak])
-    low, high = hz[stretch.first], hz[stretch.last]
+def _range(low: float, high: float) -> str:
+    if low == high:
+        return _frequency(low)
     if (low < 1000) == (high < 1000):
         unit = _frequency(high).split()[1]
         return f"{_frequency(low).split()[0]}-{_frequency(high).split()[0]} {unit}"

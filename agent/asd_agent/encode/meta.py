@@ -22,12 +22,13 @@ Quantity = Literal["level", "unsteadiness", "modulation"]
 Count = Annotated[int, Meta(ge=1)]
 
 
-class Axis(msgspec.Struct, frozen=True, kw_only=True):
+class Axis(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run of an embedding's values stands for, so that a reason can be given in words."""
 
     quantity: Quantity  # level = dB of a band; unsteadiness = its standard deviation over time; modulation = dB
     unit: Literal["Hz"] = "Hz"
     values: list[float]  # centre of each value
+    band_hz: tuple[float, float] | None = None  # modulation of this part of the spectrum; None = of all of it
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
