@@ -104,6 +104,18 @@ def test_what_tuning_trains() -> None:
     assert one.encoders[2].backbone.training
 
 
+@pytest.mark.parametrize("how", ["train", "frozen"])
+def test_batch_norm_keeps_the_statistics_of_the_checkpoint(how: Any) -> None:
+    one = system(encoder("efficientat", batch_norm=how)).train()
+    norm = one.encoders[0].backbone.features[0][1]  # type: ignore[index]
+    before = norm.running_mean.clone()
+    one(waves(samples=32_000)).sum().backward()
+    assert torch.equal(norm.running_mean, before) == (how == "frozen")
+    assert norm.weight.grad is not None  # which is trained all the same
+    assert one.encoders[0].backbone.training
+    assert not one.eval().encoders[0].backbone.training
+
+
 def test_lora_takes_its_own_targets_and_merges() -> None:
     one = system(encoder("beats", tuning="lora", lora=cfg.Lora(rank=2, targets=["fc2"])))
     plain = set(one.state_dict())

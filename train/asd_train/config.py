@@ -49,6 +49,7 @@ class EncoderBranch(_Section, frozen=True, tag_field="kind", tag="encoder"):
     size: str = "base"
     tuning: Literal["full", "lora", "frozen"] = "full"
     lora: Lora = Lora()
+    batch_norm: Literal["train", "frozen"] = "train"  # frozen: by the checkpoint's statistics, which stay as they are
     layers: Layers = "last"  # several are pooled one by one and joined
     pool: Pool = "mean"
     dim: Count | None = None  # a dense layer to this size behind the pooling; None = none

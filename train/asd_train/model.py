@@ -82,6 +82,10 @@ class EncoderBranch(nn.Module):
         super().train(mode)
         if self.config.tuning == "frozen":
             self.backbone.eval()
+        elif self.config.batch_norm == "frozen":
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
 
