@@ -94,12 +94,17 @@ class Judge:
             return None
         found = dict.fromkeys(self.baseline.manifest.detectors, 0.0)  # a state of few windows has no mechanism
         found |= {d.name: d.z for d in result.detectors}
-        found[FUSION] = result.score
-        found[EXPLAINED] = 0.0 if result.foreign else result.score
+        found[FUSION] = score(self.pipeline, description)
+        found[EXPLAINED] = 0.0 if result.foreign else found[FUSION]
         found[LOGMEL] = float(self._nearest.distance(description.embeddings[self.logmel][None])[0])
         if self._error is not None:
             found[AUTOENCODER] = self._error(sound)
-        return found | {f"{FUSION}, {n} windows": p.judge(description).score or 0.0 for n, p in self._fewer.items()}
+        return found | {f"{FUSION}, {n} windows": score(p, description) for n, p in self._fewer.items()}
+
+
+def score(pipeline: Pipeline, description: Description) -> float:
+    """-log10 p, not yet rounded for the store: there half of all normal windows are 0.0 to 0.3, and many the same."""
+    return -math.log10(max(state.judge(description).p_value for state in pipeline.states))
 
 
 def windows(

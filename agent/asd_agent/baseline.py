@@ -34,7 +34,7 @@ from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
 from asd_agent.errors import BaselineError, StoreError
 
-FORMAT = 1
+FORMAT = 2  # 1: scores fused by Fisher's rule
 Arrays = dict[str, npt.NDArray[Any]]
 
 

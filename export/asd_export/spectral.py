@@ -11,6 +11,8 @@ are averaged over frames and segments, then turned to dB relative to white noise
 * background     harmonic mean power of the 64 bands over the frames of a segment: what is there all the time. Louder
                  moments hardly lift it, so that a leak shows before it stands out of a fluctuating machine
 * fine_spectrum  0.5 s Hann, 0.25 s hop, about 48 bands an octave from 60 Hz
+                 (both less their mean over the bands: the RMS follows the strongest, and moved by them alone it would
+                 move all others)
 * modulation     dB envelopes of 20 mel bands (8 ms Hann, 2 ms hop), averaged over the bands; 1 s power
                  spectrum of that curve less its mean: 1..31 Hz and six wider bands up to 250 Hz
 * band_modulation  the same spectrum of every band's own envelope, in seven wide bands up to 250 Hz: impacts and flutter
@@ -119,7 +121,7 @@ def _mel(graph: Graph, x: str) -> Embeddings:
             graph.cut(means, 1, MEL_BANDS, 3 * MEL_BANDS),
             [_axis("level", centres), _axis("unsteadiness", centres)],
         ),
-        "background": (_decibel(graph, always, POWER_FLOOR), [_axis("level", centres)]),
+        "background": (_shape(graph, _decibel(graph, always, POWER_FLOOR)), [_axis("level", centres)]),
     }
 
 
@@ -144,7 +146,7 @@ def _fine(graph: Graph, x: str) -> Embeddings:
         reduction="add",
     )
     db = _decibel(graph, graph.op("Transpose", bands, perm=[1, 0]), POWER_FLOOR)
-    return {"fine_spectrum": (db, [_axis("level", centres)])}
+    return {"fine_spectrum": (_shape(graph, db), [_axis("level", centres)])}
 
 
 def _modulation(graph: Graph, x: str) -> Embeddings:
@@ -203,6 +205,11 @@ def _decibel(graph: Graph, power: str, floor: float) -> str:
     """10 log10(power + floor): a sum, not a maximum, so that NaN stays NaN."""
     raised = graph.op("Add", power, graph.floats(floor))
     return graph.op("Mul", graph.op("Log", raised), graph.floats(10 / np.log(10)))
+
+
+def _shape(graph: Graph, db: str) -> str:
+    """Levels [batch, bands] less their mean."""
+    return graph.op("Sub", db, graph.op("ReduceMean", db, axes=[1]))
 
 
 def _unit(window: Array) -> Array:

@@ -67,3 +67,9 @@ def test_what_is_usual_beside_the_machine_explains_nothing_and_hides_no_other_fa
     pipeline, rng = calibrated(clock=(0.3, 0.3))
     assert pipeline.judge(window(99, rng, clock=(0.3, 0.3))).foreign == ""
     assert pipeline.judge(window(99, rng, clock=(0.3, 0.3), living=(1e-3, 0.3))).foreign.startswith("Dog")
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.02])
+def test_what_stays_improbable_explains_nothing_however_rare_it_is_here(probability: float) -> None:
+    pipeline, rng = calibrated()
+    assert pipeline.judge(window(99, rng, clock=(1e-3, probability))).foreign == ""

@@ -51,6 +51,10 @@ def decibel(p: np.ndarray, floor: float = 1e-8) -> np.ndarray:
     return 10 * np.log10(p + floor)
 
 
+def less_mean(levels: np.ndarray) -> np.ndarray:
+    return levels - levels.mean()
+
+
 def mel_bank(bands: int, n_fft: int) -> np.ndarray:
     """[bands, bins]: each weight is the mean of the mel triangle over the width of the bin."""
     mel = np.linspace(1127 * np.log(1 + 60 / 700), 1127 * np.log(1 + 8000 / 700), bands + 2)
@@ -95,8 +99,8 @@ def recipe(window: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "logmel": decibel(np.mean(mels, axis=0)),
         "logmel_stats": np.mean(stats, axis=0),
-        "background": decibel(np.mean(backgrounds, axis=0)),
-        "fine_spectrum": decibel(np.array([fine[a:b].mean() for a, b in itertools.pairwise(edges)])),
+        "background": less_mean(decibel(np.mean(backgrounds, axis=0))),
+        "fine_spectrum": less_mean(decibel(np.array([fine[a:b].mean() for a, b in itertools.pairwise(edges)]))),
         "modulation": decibel(
             np.append(modulation[1:32], [modulation[a:b].mean() for a, b in itertools.pairwise(wide)]),
             floor=1e-6,
@@ -206,6 +210,17 @@ def test_amplitude_modulation_shows_at_its_rate(bundle: Bundle, encoder: Encoder
     swing = 1 + 0.5 * np.sin(2 * np.pi * rate * np.arange(4 * RATE_HZ) / RATE_HZ)
     embedding = encoder.embed((0.1 * noise * swing).astype(np.float32))["modulation"]
     assert values_of(bundle, "modulation")[np.argmax(embedding[:31])] == rate
+
+
+def test_a_louder_hum_moves_the_other_bands_of_the_level_and_hardly_those_of_the_shape(
+    bundle: Bundle, encoder: Encoder
+) -> None:
+    noise = 0.05 * np.random.default_rng(0).standard_normal(4 * RATE_HZ)
+    hum = np.sin(2 * np.pi * 100 * np.arange(4 * RATE_HZ) / RATE_HZ)
+    quiet, loud = (encoder.embed((noise + level * hum).astype(np.float32)) for level in (0.1, 0.2))
+    for name, least, most in (("logmel", 4.0, 7.0), ("background", 0.0, 0.5), ("fine_spectrum", 0.0, 0.5)):
+        moved = np.abs(quiet[name] - loud[name])[values_of(bundle, name) > 1000]
+        assert least <= np.median(moved) <= most, name
 
 
 def test_labels_rise_and_cover_the_band(bundle: Bundle) -> None:

@@ -1,10 +1,14 @@
 """Several detectors' standard scores as one p-value that holds on later days too.
 
-Fisher's statistic F = -sum ln Phi(-z) is standardised once more by its own values on held-out blocks, because the
-detectors depend on each other (detection-facts, 5). F itself has a long right tail, and a Gaussian fitted to its middle
-would call ordinary windows impossible; so the z that the mean of -ln Phi(-z) belongs to is taken in its place. That
-changes no ranking. For detectors that always agree it is their common z, for independent ones it is Gaussian again to
-within 5 % of z at p = 1e-6 (tests).
+They are joined as 5 ln mean exp(z / 5), between their mean, which dilutes a fault that one detector alone hears, and
+their maximum. That is standardised once more by its own values on held-out blocks, because the detectors depend on
+each other (detection-facts, 5). For detectors that always agree it is their common z, for independent ones it is
+Gaussian again to within 4 % of z at p = 1e-4 (tests).
+
+Fisher's -sum ln Phi(-z) ranks windows better (faults of benchmarks/detection.py: AUC 0.932 instead of 0.927), but grows
+with z^2: the one detector that differs most between days widens the limits of all, and at p = 0.001 fewer faults are
+found (28 instead of 31 % of single windows). A sharper mean, exp(z / 2), has both (0.932, 34 %), and lets more foreign
+sound pass for a change (3 of 30 episodes instead of none).
 
 Later normal sound strays further than the held-out blocks did (a 95 % limit let 12 % of later windows pass). Its
 variance, in units of the held-out one, is
@@ -32,10 +36,11 @@ import numpy.typing as npt
 from asd_agent.decide.blocks import Labels
 from asd_agent.decide.logscore import HIGHEST_Z, LOWEST_Z, centre_and_scale
 from asd_agent.decide.pareto import Pareto
-from asd_agent.decide.tail import surprise, tail, z_of_surprise
+from asd_agent.decide.tail import tail
 from asd_agent.errors import CalibrationError
 from asd_agent.types import Floats
 
+SHARPNESS = 0.2  # 0 is the mean, much the maximum
 SMALLEST_SCALE = 0.05
 SMALLEST_WITHIN = 0.25  # variance; blocks of one or two windows say nothing of what happens inside
 DRIFT = 3.0
@@ -123,9 +128,9 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def join(z: Iterable[float]) -> float:
-    """z of the detectors, clipped to [-8, 30] -> the z of their mean surprise -ln Phi(-z)."""
-    surprises = [surprise(min(max(float(v), LOWEST_Z), HIGHEST_Z)) for v in z]
-    return z_of_surprise(math.fsum(surprises) / len(surprises))
+    """z of the detectors, clipped to [-8, 30] -> 5 ln mean exp(z / 5)."""
+    parts = [math.exp(SHARPNESS * min(max(float(v), LOWEST_Z), HIGHEST_Z)) for v in z]
+    return math.log(math.fsum(parts) / len(parts)) / SHARPNESS
 
 
 def _spread(score: Floats, block: Labels, sessions: int) -> Spread:
