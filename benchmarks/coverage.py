@@ -36,7 +36,7 @@ import numpy as np
 import sounds
 
 from asd_agent import bank, calibrate, config
-from asd_agent.decide.blocks import blocks, leave_block_out, stretches
+from asd_agent.decide.blocks import blocks, leave_block_out
 from asd_agent.decide.budget import DAY_S, DAYS_PER_MONTH, Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
@@ -97,9 +97,8 @@ class Calibrated:
         day = np.asarray(session)
         block = blocks(day)
         fit = partial(bank.fit, "whitened")
-        rows = [np.asarray(e, np.float32) for e in x]
-        logs = [LogScore.fit(leave_block_out(fit, e, stretches(len(e)), day)) for e in rows]
-        held = [leave_block_out(fit, e, block, day) for e in rows]
+        held = [leave_block_out(fit, np.asarray(e, np.float32), block, day) for e in x]
+        logs = [LogScore.fit(h) for h in held]
         z = np.array([[log.z(d) for d in h] for log, h in zip(logs, held, strict=True)]).T
         fusion = Fusion.fit(z, block, day)
         return cls([fit(e) for e in x], logs, fusion, [fusion.score(row) for row in z])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from asd_agent import bank, mechanism
 from asd_agent.bank import Widen
-from asd_agent.decide.blocks import Labels, leave_block_out, stretches
+from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
 from asd_agent.encode.evidence import band, describe
@@ -88,14 +88,14 @@ class EmbeddingDetector:
     ) -> tuple[Self, Floats]:
         """The detector, and z [n] of the windows, each from a bank without its block. Raises CalibrationError.
 
-        What one unit of z is, and so what each detector weighs in a fusion, is how far the next window strays; how far
-        another day does, is for the fusion to learn from the z returned (benchmarks/detection.py: 0.009 of AUC, most of
-        it on machines with 15 to 20 windows).
+        So a unit of z is how far a block strays, not the next window: that would rank the later windows of the same
+        recordings better (benchmarks/detection.py: 0.009 of AUC), and those of a speed not heard before worse
+        (benchmarks/bldc.py: 0.03).
         """
         x = embeddings(windows, name)
         fit = _fit(output)
-        log_score = LogScore.fit(leave_block_out(fit, x, stretches(len(x)), session, guard))
         held_out = leave_block_out(fit, x, block, session, guard)
+        log_score = LogScore.fit(held_out)
         z = np.array([log_score.z(distance) for distance in held_out])
         return cls(name, output, fit(x), log_score, Range.of(x)), z
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from asd_agent import bank
-from asd_agent.decide.blocks import FEWEST_LEFT, MOST_BLOCKS, blocks, leave_block_out, sessions, stretches
+from asd_agent.decide.blocks import FEWEST_LEFT, MOST_BLOCKS, blocks, leave_block_out, sessions
 from asd_agent.decide.fusion import DRIFT, SHARPNESS, Fusion, join
 from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.tail import tail, z_of
@@ -75,15 +75,6 @@ def test_longer_sessions_get_more_blocks() -> None:
 
 def test_blocks_of_a_session_that_comes_twice_stay_in_order() -> None:
     assert blocks([0, 0, 0, 1, 1, 1, 0, 0, 0], 3).tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
-
-
-@pytest.mark.parametrize(("n", "count", "longest"), [(6, 6, 1), (20, 20, 1), (21, 20, 2), (137, 20, 7)])
-def test_stretches_are_short_and_few(n: int, count: int, longest: int) -> None:
-    label = stretches(n)
-    assert len(label) == n
-    assert set(np.diff(label)) <= {0, 1}
-    assert label[-1] == count - 1
-    assert np.bincount(label).max() == longest
 
 
 class Recorder:

@@ -23,7 +23,6 @@ FEWEST_WINDOWS = 6
 FEWEST_LEFT = 4  # a bank of three says nothing: all else is equally far from it
 BLOCKS = 5
 MOST_BLOCKS = 10
-MOST_STRETCHES = 20  # a bank is fitted for each
 SESSION_BREAK_S = 6 * 3600.0
 _DATE = re.compile(r"(?<!\d)20\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])")
 
@@ -73,15 +72,6 @@ def blocks(session: npt.ArrayLike, k: int = BLOCKS) -> Labels:
         out[members] = first + _split(np.ones(len(members), dtype=np.intp), count)
         first += count
     return out
-
-
-def stretches(n: int) -> Labels:
-    """Which of at most twenty short stretches each of n windows belongs to [n]; of twenty windows each its own.
-
-    Left out by these, a window meets others of its hour and operating point again: so much varies what a detector hears
-    from one window to the next. With `blocks` it also differs by what sets days apart.
-    """
-    return np.arange(n) * min(n, MOST_STRETCHES) // n
 
 
 def leave_block_out(
