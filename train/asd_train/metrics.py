@@ -115,7 +115,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     found: dict[str, list[float]] = {name: [] for name in [*(s.name for s in sections), "all"]}
     for _ in range(rounds):
-        figures = [section_figures(s.pick(_resample(s, rng)), rules) for s in sections]
+        figures = [section_figures(s.pick(resample(s, rng)), rules) for s in sections]
         for section, values in zip(sections, figures, strict=True):
             found[section.name].append(official_score([values], rules))
         found["all"].append(official_score(figures, rules))
@@ -138,7 +138,8 @@ def decision_figures(scored: Scored, threshold: float) -> dict[str, float]:
     return figures
 
 
-def _resample(scored: Scored, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def resample(scored: Scored, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Rows of as many clips of each domain and label, drawn with replacement."""
     stratum = scored.anomalous * 2 + scored.target
     parts = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
     return np.concatenate([part[rng.integers(len(part), size=len(part))] for part in parts])
