@@ -21,6 +21,7 @@ are averaged over frames and segments, then turned to dB relative to white noise
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def _fine(graph: Graph, x: str) -> Embeddings:
 def _modulation(graph: Graph, x: str) -> Embeddings:
     power = direct_power_spectrum(graph, x, _unit(hann(ENVELOPE_FRAME)), ENVELOPE_HOP)
     bin_hz = RATE_HZ / ENVELOPE_FRAME
-    filters, _ = mel_filters(ENVELOPE_BANDS, ENVELOPE_FRAME // 2 + 1, bin_hz, LOW_HZ, RATE_HZ / 2)
+    filters, carriers = mel_filters(ENVELOPE_BANDS, ENVELOPE_FRAME // 2 + 1, bin_hz, LOW_HZ, RATE_HZ / 2)
     envelopes = _decibel(graph, graph.op("MatMul", graph.floats(filters.T), power), POWER_FLOOR)
     curves = graph.op("Concat", graph.op("ReduceMean", envelopes, axes=[1]), envelopes, axis=1)
     # Frames that reach beyond their segment are left out; those at the very end must be filled in first.
@@ -176,7 +177,7 @@ def _modulation(graph: Graph, x: str) -> Embeddings:
         ),
         "band_modulation": (
             _decibel(graph, flat, MODULATION_FLOOR),
-            [_axis("modulation", rate_centres)] * ENVELOPE_BANDS,
+            [_axis("modulation", rate_centres, band_hz) for band_hz in _between(carriers)],
         ),
     }
 
@@ -191,6 +192,12 @@ def _middle(first: Array) -> Array:
     """Centres in Hz of bands of whole bins, 1 Hz each."""
     centres: Array = np.sqrt(first[:-1] * (first[1:] - 1.0))
     return centres
+
+
+def _between(centres: Array) -> list[tuple[float, float]]:
+    """From where to where each centre is the nearest."""
+    edges = [LOW_HZ, *(centres[:-1] + centres[1:]) / 2, RATE_HZ / 2]
+    return list(itertools.pairwise(round(float(hz), 1) for hz in edges))
 
 
 def _modulation_bands() -> tuple[Array, Array]:
@@ -218,8 +225,8 @@ def _unit(window: Array) -> Array:
     return scaled
 
 
-def _axis(quantity: Quantity, centres_hz: Array) -> Axis:
-    return Axis(quantity=quantity, values=[round(float(hz), 2) for hz in centres_hz])
+def _axis(quantity: Quantity, centres_hz: Array, band_hz: tuple[float, float] | None = None) -> Axis:
+    return Axis(quantity=quantity, values=[round(float(hz), 2) for hz in centres_hz], band_hz=band_hz)
 
 
 def main(argv: list[str]) -> int:

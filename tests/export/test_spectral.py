@@ -14,6 +14,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asd_agent.encode import evidence
 from asd_agent.encode.bundle import Bundle, BundleMeta
 from asd_agent.encode.encoder import Encoder
 from asd_agent.errors import BundleError
@@ -212,6 +213,19 @@ def test_amplitude_modulation_shows_at_its_rate(bundle: Bundle, encoder: Encoder
     assert values_of(bundle, "modulation")[np.argmax(embedding[:31])] == rate
 
 
+@pytest.mark.parametrize("carrier_hz", [400.0, 1500.0, 5000.0])
+def test_impacts_show_in_the_band_where_they_ring(bundle: Bundle, encoder: Encoder, carrier_hz: float) -> None:
+    time_s = np.arange(4 * RATE_HZ) / RATE_HZ
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(time_s))
+    ringing = np.exp(-200 * (time_s % (1 / 40))) * np.sin(2 * np.pi * carrier_hz * time_s)
+    steady, rings = (encoder.embed(x.astype(np.float32))["band_modulation"] for x in (noise, noise + ringing))
+    output = next(o for o in bundle.meta.outputs if o.name == "band_modulation")
+    found = evidence.band(output, rings - steady)
+    assert found is not None
+    assert found[0] <= carrier_hz <= found[1]
+    assert "of the sound at" in evidence.describe(output, rings - steady)
+
+
 def test_a_louder_hum_moves_the_other_bands_of_the_level_and_hardly_those_of_the_shape(
     bundle: Bundle, encoder: Encoder
 ) -> None:
@@ -232,6 +246,9 @@ def test_labels_rise_and_cover_the_band(bundle: Bundle) -> None:
     assert fine_hz[-1] > 7900
     upper = fine_hz[fine_hz > 500]
     assert len(upper) / np.log2(upper[-1] / upper[0]) == pytest.approx(48, rel=0.02)
+    carriers = [a.band_hz for o in bundle.meta.outputs for a in o.axes if a.band_hz is not None]
+    assert (carriers[0][0], carriers[-1][1]) == (60, 8000)
+    assert all(below[1] == above[0] for below, above in itertools.pairwise(carriers))
 
 
 # --- the tool
