@@ -56,7 +56,7 @@ def queries(q: npt.ArrayLike, dim: int) -> Floats:
     out = np.asarray(q, dtype=np.float64)
     if out.ndim != 2 or out.shape[1] != dim:
         raise BaselineError(f"embeddings of shape {out.shape} do not fit a bank of [windows, {dim}]: calibrate anew")
-    if not math.isfinite(out.sum()):
+    if not math.isfinite(np.vdot(out, out)):
         raise BundleError("the embedding holds NaN or infinity: the encoder or its input is damaged")
     return out
 

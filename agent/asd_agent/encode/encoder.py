@@ -53,7 +53,7 @@ class Encoder:
                     f"{self._where()}: output {name!r} is {list(value.shape)}, bundle.json says "
                     f"{[1, self._dims[name]]}; export the bundle anew"
                 )
-            if not math.isfinite(value.sum()):
+            if not math.isfinite(np.vdot(value, value)):  # cheaper than a sum
                 raise BundleError(f"{self._where()}: output {name!r} is not finite for finite samples")
             embeddings[name] = value[0]
         return embeddings
