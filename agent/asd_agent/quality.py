@@ -29,7 +29,7 @@ EDGE = 8  # tolerances below the peak a flat top's neighbour must lie (see _on_r
 FLAT_TOPS = 3  # so many, of three samples or more, make a rail
 PILE, PILE_TOLERANCE, PILE_SPREAD = 8, 2e-3, 0.1  # hits; the finest resolution needed; spread of neighbours
 STEP_SAMPLES = 2048
-CACHED = 1 << 16  # samples that stay in the processor's cache from one question to the next
+CACHED = 1 << 17  # samples that stay in the processor's cache from one question to the next
 SMALL_DC = 0.01  # of the power
 COARSEST_STEP = 1 / 128
 FIRST_SAMPLES = 32
@@ -100,7 +100,7 @@ class _Extremes:
         if not len(x):
             return cls(x, size, x, x, 0.0, 0.0, 0.0, 0.0)
         starts, ones = _segments(size)
-        stride = len(ones)
+        stride = len(starts) * size
         with np.errstate(over="ignore", invalid="ignore"):  # of rubbish, which the peak tells
             found = [_extremes(x[at : at + stride], starts, ones) for at in range(0, len(x), stride)]
         sums, squares, high, low = zip(*found, strict=True)
@@ -195,17 +195,18 @@ class _Extremes:
 
 @functools.lru_cache(maxsize=8)
 def _segments(size: int) -> tuple[npt.NDArray[np.intp], Samples]:
-    """Where the segments of one part begin, and a one for each of its samples."""
-    count = max(1, CACHED // size)
-    return np.arange(0, count * size, size), np.ones(count * size, np.float32)
+    """Where the segments of one part begin, and a one for each sample of a segment."""
+    return np.arange(0, max(1, CACHED // size) * size, size), np.ones(size, np.float32)
 
 
 def _extremes(part: Samples, starts: npt.NDArray[np.intp], ones: Samples) -> tuple[float, float, Samples, Samples]:
     """part [n] -> sum, sum of squares, highest and lowest value of its segments. The product first: it fetches best."""
-    n, size = len(part), len(ones) // len(starts)
-    starts = starts[: -(-n // size)]
+    n, size = len(part), len(ones)
+    whole = n // size * size
     squares = float(np.dot(part, part))
-    return float(np.dot(part, ones[:n])), squares, np.maximum.reduceat(part, starts), np.minimum.reduceat(part, starts)
+    total = float((part[:whole].reshape(-1, size) @ ones).sum()) + float(np.dot(part[whole:], ones[: n - whole]))
+    starts = starts[: -(-n // size)]
+    return total, squares, np.maximum.reduceat(part, starts), np.minimum.reduceat(part, starts)
 
 
 def _step_or_more(x: Samples) -> float:
