@@ -76,7 +76,7 @@ def from_arrays(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Bank:
 def around(model: Bank, x: npt.ArrayLike, how: Widen = "none") -> Bank:
     """The measure of distance of `model` with other normals x [n, dim], rescaled by their local density where that is
     `how` a new condition is widened. Raises CalibrationError for a bank that has no such measure."""
-    measure = model.measure if isinstance(model, LocalDensity) else model
+    measure = _measure(model)
     if not isinstance(measure, Whitened | Nearest):
         raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
     other = measure.around(x)
@@ -89,10 +89,9 @@ def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Float
     x = rows(target, 1, "target embeddings")
     if how == "smote":
         return smote(x, n_source=share, ratio=SMOTE_TO, neighbours=min(3, len(x) - 1), metric="euclidean")
-    model = model.measure if isinstance(model, LocalDensity) else model
-    if how == "memmixup" and isinstance(model, Whitened | Nearest):
-        cosine = isinstance(model, Nearest) and model.kind == "cosine"
-        return memmixup(unit(x) if cosine else x, model.normals(), neighbours=MIXED)
+    measure = _measure(model)
+    if how == "memmixup" and isinstance(measure, Whitened | Nearest):
+        return memmixup(unit(x) if measure.kind == "cosine" else x, measure.normals(), neighbours=MIXED)
     return x
 
 
@@ -101,3 +100,7 @@ def nearest(model: Bank, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArr
     if isinstance(model, Whitened | Nearest | LocalDensity):
         return model.neighbours(q, most)
     return np.zeros(0), np.zeros(0, np.intp)
+
+
+def _measure(model: Bank) -> Bank:
+    return model.measure if isinstance(model, LocalDensity) else model
