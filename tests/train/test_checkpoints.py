@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import random
 import shutil
 import sys
 import zipfile
@@ -232,8 +233,6 @@ def test_a_broken_description(tmp_path: Path, shared_dir: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_damage_anywhere_in_the_program_is_one_clear_line(seed: int, tmp_path_factory: Any) -> None:
-    import random
-
     folder = tmp_path_factory.mktemp("damage")
     rng = random.Random(seed)
     with zipfile.ZipFile(official_beats(folder)) as before:

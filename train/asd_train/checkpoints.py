@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor
 
 from asd_train.backbones import Backbone, build
@@ -53,10 +54,13 @@ class Checkpoint:
     def model(self) -> Backbone:
         """The encoder with these weights, in eval mode. CheckpointError, one line, where they do not fit."""
         try:
-            backbone = build(self.backbone, self.config)
-        except (msgspec.ValidationError, ValueError, RuntimeError) as error:
+            with torch.device("meta"):  # shapes without memory: the configuration may ask for any size
+                shapes = build(self.backbone, self.config)
+        except (msgspec.ValidationError, ValueError, OverflowError, RuntimeError) as error:
             raise CheckpointError(f"{self.path}: its configuration is not usable ({error})") from error
         try:
+            shapes.load_state_dict(self.tensors, assign=True)
+            backbone = build(self.backbone, self.config)
             backbone.load_state_dict(self.tensors)
         except RuntimeError as error:
             detail = str(error).splitlines()[1:3]
@@ -109,13 +113,15 @@ def _read_torch(path: Path) -> Checkpoint:
     state = archive.tensors(model if isinstance(model, Mapping) else content)
     read = next((read for key, read in _LAYOUTS if key in state), None)
     if read is None:
-        keys = ", ".join(sorted(map(str, content))[:6]) or "nothing"
+        keys = ", ".join(sorted(" ".join(str(key)[:40].split()) for key in content)[:6]) or "nothing"
         raise CheckpointError(f"{path}: not a BEATs, EAT or EfficientAT checkpoint (it holds {keys})")
     try:
         cfg = plain(content.get("cfg")) or {}
         layout, name, config, tensors = read(state, cfg if isinstance(cfg, dict) else {})
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: part of the checkpoint is missing or malformed ({error!r})") from error
+        raise CheckpointError(
+            f"{path}: part of the checkpoint is missing or malformed ({repr(error)[:120]})"
+        ) from error
     return Checkpoint(path, layout, name, config, tensors, LICENCES[name], _sha256(path))
 
 

@@ -78,10 +78,11 @@ class KaldiFbank(nn.Module):
 
     def __init__(self, window: str, scale: float = 1.0) -> None:
         super().__init__()
-        taper = torch.hann_window(400, periodic=False, dtype=torch.float64)
-        taper = taper**0.85 if window == "povey" else taper
-        mel = mel_triangles(16_000, 512, 20, 8000)
-        self.log_mel = LogMel(scale * taper, 512, mel, FLOOR, 0.0, mean_weight=1 - EMPHASIS)
+        with torch.device("cpu"):  # constants are computed even where the weights around them are not ("meta")
+            taper = torch.hann_window(400, periodic=False, dtype=torch.float64)
+            taper = taper**0.85 if window == "povey" else taper
+            mel = mel_triangles(16_000, 512, 20, 8000)
+            self.log_mel = LogMel(scale * taper, 512, mel, FLOOR, 0.0, mean_weight=1 - EMPHASIS)
 
     def forward(self, signal: Tensor) -> Tensor:
         """[B, N] -> [B, 1 + (N - 400) // 160, 128]"""
@@ -143,8 +144,9 @@ class EfficientAtFrontend(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        window = torch.hann_window(800, periodic=False, dtype=torch.float64)
-        self.log_mel = LogMel(window, 1024, mel_triangles(32_000, 1024, 0, 15_000), floor=0.0, offset=1e-5)
+        with torch.device("cpu"):
+            window = torch.hann_window(800, periodic=False, dtype=torch.float64)
+            self.log_mel = LogMel(window, 1024, mel_triangles(32_000, 1024, 0, 15_000), floor=0.0, offset=1e-5)
 
     def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveform [B, N] -> (normalised mel [B, frames, 128], frame mask [B, frames] | None)"""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
-from asd_train.backbones.interface import Backbone, Tokens
+from asd_train.backbones.interface import Backbone, Depth, Size, Tokens
 from asd_train.frontend import BINS, BeatsFrontend, shrink_mask
 
 
@@ -24,16 +24,16 @@ class BeatsConfig(msgspec.Struct, frozen=True):
     """The keys of an official `cfg` that shape the encoder, with the authors' defaults."""
 
     input_patch_size: int = -1
-    embed_dim: int = 512  # of the patches, before the projection to encoder_embed_dim
-    encoder_layers: int = 12
-    encoder_embed_dim: int = 768
-    encoder_ffn_embed_dim: int = 3072
-    encoder_attention_heads: int = 12
-    conv_pos: int = 128
-    conv_pos_groups: int = 16
-    num_buckets: int = 320
-    max_distance: int = 1280
-    predictor_class: int = 527
+    embed_dim: Size = 512  # of the patches, before the projection to encoder_embed_dim
+    encoder_layers: Depth = 12
+    encoder_embed_dim: Size = 768
+    encoder_ffn_embed_dim: Size = 3072
+    encoder_attention_heads: Size = 12
+    conv_pos: Size = 128
+    conv_pos_groups: Size = 16
+    num_buckets: Size = 320
+    max_distance: Size = 1280
+    predictor_class: Size = 527
     finetuned_model: bool = False
     conv_bias: bool = False
     relative_position_embedding: bool = False

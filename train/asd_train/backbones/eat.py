@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
-from asd_train.backbones.interface import Backbone, Tokens
+from asd_train.backbones.interface import Backbone, Depth, Size, Tokens
 from asd_train.frontend import BINS, EatFrontend
 
 PATCH = 16
@@ -24,11 +24,11 @@ FREQUENCIES = BINS // PATCH
 
 
 class EatConfig(msgspec.Struct, frozen=True):
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
+    embed_dim: Size = 768
+    depth: Depth = 12
+    num_heads: Size = 12
     mlp_ratio: float = 4.0
-    positions: int = 6144  # patches that the table of positions covers: 768 in time x 8 in frequency
+    positions: Size = 6144  # patches that the table of positions covers: 768 in time x 8 in frequency
     norm_eps: float = 1e-6
     num_classes: int = 0  # of the label head; 0 = none
     fc_norm_eps: float = 1e-6  # 1e-5 in the safetensors port

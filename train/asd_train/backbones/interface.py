@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
+
+# A configuration comes from a checkpoint that anybody may have written: its numbers are bounded.
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Depth = Annotated[int, msgspec.Meta(ge=1, le=256)]
 
 
 class Tokens(NamedTuple):
