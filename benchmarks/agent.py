@@ -37,17 +37,17 @@ import yaml
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibrate import build
+from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.demo.broker import Broker
 from asd_agent.encode.encoder import lean_malloc
 from asd_agent.errors import AsdError
-from asd_agent.pipeline import Pipeline, open_pipeline
-from asd_agent.quality import assess
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
+from asd_agent.windowing.quality import assess
 from asd_agent.service.control import ask
-from asd_agent.transients import most_sudden
+from asd_agent.windowing.transients import most_sudden
 from asd_agent.types import Window
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 WINDOWS = 120
 ROUNDS = 300

@@ -32,9 +32,9 @@ from asd_agent.bank import fit
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder
 from asd_agent.encode.meta import Output
-from asd_agent.pipeline import Pipeline
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Block
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 from asd_export.bundle import export_bundle
 from asd_export.optimise import fuse, simplify
 from asd_export.subject import Subject
@@ -50,7 +50,7 @@ BANK = 990
 # Prints MiB: resident and at most, of an agent's process after some windows.
 _MEMORY = """
 import sys
-import asd_agent.cli, asd_agent.pipeline, asd_agent.service.daemon, asd_agent.store, asd_agent.publish
+import asd_agent.cli, asd_agent.scoring.pipeline, asd_agent.service.daemon, asd_agent.store, asd_agent.publish
 import numpy as np
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, lean_malloc

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 
 from asd_agent import config
-from asd_agent.calibrate import build
-from asd_agent.pipeline import Pipeline, open_pipeline
-from asd_agent.recordings import recorded_windows
+from asd_agent.calibration.build import build
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
+from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.types import Level, Samples, Window, WindowResult
 
 WINDOW_S = 2.0

@@ -35,16 +35,17 @@ from typing import Any
 import numpy as np
 import sounds
 
-from asd_agent import bank, calibrate, config
+from asd_agent import bank, config
+from asd_agent.calibration import build as calibrate
 from asd_agent.decide.blocks import blocks, leave_block_out
 from asd_agent.decide.budget import DAY_S, DAYS_PER_MONTH, Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Possible, Support
 from asd_agent.decide.tail import tail, z_of
-from asd_agent.pipeline import Pipeline, open_pipeline
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import Block, Description, Floats
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 DETECTORS, DIM = 2, 12
 DAYS, WINDOWS = 100, 60  # that a machine is heard for after its calibration, and windows in each

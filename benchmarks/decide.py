@@ -36,17 +36,17 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibrate import build
+from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.decide import Alarm
 from asd_agent.encode.encoder import lean_malloc
-from asd_agent.pipeline import OperatingState, Pipeline, open_pipeline
-from asd_agent.service.lanes import Lanes
+from asd_agent.scoring.pipeline import OperatingState, Pipeline, open_pipeline
+from asd_agent.scoring.decision import Lanes
 from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Description, Window
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 STATES = {"idle": (0, -32.0, 11.0), "loaded": (23, -20.0, 24.9), "purging": (7, -12.0, 49.0)}  # teeth, level, shaft
 STATE_S = 900.0  # of sound of each, for the calibration

@@ -38,14 +38,15 @@ import numpy as np
 import sounds
 from sounds import FAULTS, LEVELS_DB, Machine, rng_of
 
-from asd_agent import bank, calibrate, config
+from asd_agent import bank, config
+from asd_agent.calibration import build as calibrate
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.decide import Alarm
-from asd_agent.decide.lanes import ChangedLane, EventLane
-from asd_agent.detectors import embeddings
-from asd_agent.pipeline import Pipeline, open_pipeline
+from asd_agent.decide.votes import ChangedLane, EventLane
+from asd_agent.scoring.detectors import embeddings
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, Block, Description, EventKind, Samples, State, Window, WindowResult
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 FUSION, EXPLAINED = "fusion", "fusion, unless explained by a foreign sound"
 LOGMEL, AUTOENCODER = "log-mel 1-NN", "autoencoder"

@@ -37,15 +37,15 @@ import yaml
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibrate import build
+from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.decide.tail import tail
 from asd_agent.encode.bundle import Bundle
-from asd_agent.pipeline import open_pipeline
+from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.store import ScoreRow, Store, scoreblock, scores
 from asd_agent.store.rounding import kept_p
 from asd_agent.types import Level, State
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 DETECTORS = (*(o.name for o in Bundle.load("default").meta.outputs if o.role == "detector"), "mechanism")
 INSERT = "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, data) VALUES (?, ?, ?, ?, ?)"

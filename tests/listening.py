@@ -12,16 +12,16 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibrate import build
+from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
-from asd_agent.pipeline import open_pipeline
+from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service.daemon import pipelines
-from asd_agent.service.monitor import Monitor
-from asd_agent.service.outlet import Outlet
+from asd_agent.service.machine import Monitor
+from asd_agent.service.sink import Outlet
 from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
 FAULT = config.Fault(kind="bearing", level_db=0)

@@ -281,8 +281,8 @@ def test_children_and_the_daemon_import_nothing_heavy() -> None:
     for module, allowed in (
         ("asd_agent.capture.child", set()),
         ("asd_agent.capture.sources", {"numpy", "structlog", "msgspec"}),
-        ("asd_agent.window", {"numpy", "msgspec"}),
-        ("asd_agent.quality", {"numpy", "msgspec"}),
+        ("asd_agent.windowing.windower", {"numpy", "msgspec"}),
+        ("asd_agent.windowing.quality", {"numpy", "msgspec"}),
     ):
         code = f"import {module}, sys; print(*(m for m in '{heavy}'.split(', ') if m in sys.modules))"
         loaded = subprocess.run(python(code), capture_output=True, text=True, check=True).stdout.split()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asd_agent import clock
+from asd_agent.service import clock
 
 
 @pytest.fixture(autouse=True)

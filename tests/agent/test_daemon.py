@@ -14,18 +14,18 @@ import soundfile
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibrate import build, describe_recordings
+from asd_agent.calibration.build import build, describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.errors import AsdError, BaselineError, CalibrationError, SourceError, UsageError
-from asd_agent.pipeline import open_pipeline
-from asd_agent.service.calibration import CalibrationJob
+from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.service.calibration_job import CalibrationJob
 from asd_agent.service.commands import Commands
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.health import ChainHealth, Health, worst
-from asd_agent.service.monitor import QUEUE, Monitor
-from asd_agent.service.notify import Progress, watchdog_s
-from asd_agent.service.outlet import Outlet
+from asd_agent.service.machine import QUEUE, Monitor
+from asd_agent.service.systemd import Progress, watchdog_s
+from asd_agent.service.sink import Outlet
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block, Description, Quality, State, WindowResult
 
@@ -306,7 +306,7 @@ def test_a_clock_that_jumps_neither_ends_nor_prolongs_a_calibration():
 def test_a_source_that_delivers_nothing_ends_a_calibration(monkeypatch):
     job = CalibrationJob(lambda descriptions: None, duration_s=10.0)
     now = time.monotonic()
-    monkeypatch.setattr("asd_agent.service.calibration.time.monotonic", lambda: now + 91.0)
+    monkeypatch.setattr("asd_agent.service.calibration_job.time.monotonic", lambda: now + 91.0)
     job.tick()
     assert job.progress()["phase"] == "failed"
     assert "did not deliver" in job.progress()["error"]
@@ -428,7 +428,7 @@ def test_what_does_not_move_is_named(monkeypatch):
     progress.touch("worker")
     progress.touch("capture:m")
     now = time.monotonic()
-    monkeypatch.setattr("asd_agent.service.notify.time.monotonic", lambda: now + 31)
+    monkeypatch.setattr("asd_agent.service.systemd.time.monotonic", lambda: now + 31)
     progress.touch("capture:m")
     assert progress.stuck(30) == ["worker"]
     progress.forget("worker")

@@ -10,7 +10,7 @@ import soundfile
 from asd_agent import config
 from asd_agent.service import capture as capture_module
 from asd_agent.service.capture import CaptureThread
-from asd_agent.service.notify import Progress
+from asd_agent.service.systemd import Progress
 
 
 class Listener:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asd_agent import calibrate, config
+from asd_agent import config
+from asd_agent.calibration import build as calibrate
 from asd_agent.encode.meta import BundleMeta, Output, Provenance, Variant
-from asd_agent.pipeline import Pipeline
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description, Quality
 
 FAMILIES = {"living": ["Speech", "Dog"], "clock": ["Clock", "Tick"]}

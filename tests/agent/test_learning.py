@@ -13,27 +13,28 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asd_agent import config, described
+from asd_agent import config
+from asd_agent.calibration import windows as described
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibrate import build
+from asd_agent.calibration.build import build
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import SimulatedMachine
-from asd_agent.chain import Sampler, compare, fingerprint, learnt
+from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, learnt
 from asd_agent.cli import main
 from asd_agent.cli.states import moment
 from asd_agent.decide.drift import DriftState
-from asd_agent.decide.lanes import KNOWN_AFTER
-from asd_agent.described import Described
+from asd_agent.decide.votes import KNOWN_AFTER
+from asd_agent.calibration.windows import Described
 from asd_agent.errors import BaselineError, CalibrationError, UsageError
-from asd_agent.learning import Ears, Wish, learn
-from asd_agent.pipeline import open_pipeline
-from asd_agent.service import driftfile
+from asd_agent.calibration.workflow import Ears, Wish, learn
+from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.service import drift_file as driftfile
 from asd_agent.service.commands import Commands
 from asd_agent.service.daemon import pipelines
-from asd_agent.service.monitor import KEEP_DRIFT_S, Monitor
-from asd_agent.service.told import ToldState, parsed
+from asd_agent.service.machine import KEEP_DRIFT_S, Monitor
+from asd_agent.service.reported_state import ToldState, parsed
 from asd_agent.types import AlarmState, Block, Description, Quality, State, Transient, Window
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
 MACHINE = config.Machine(id="m", source=config.StdinSource(rate_hz=RATE), window_s=2.0, hop_s=2.0)
@@ -370,7 +371,7 @@ def test_drift_goes_on_after_a_restart_on_the_same_baseline_only(baseline, monit
     before = monitor._lanes.drifts
     assert before["running"].weight > 0
     now = time.monotonic()
-    monkeypatch.setattr("asd_agent.service.monitor.time.monotonic", lambda: now + KEEP_DRIFT_S + 1)
+    monkeypatch.setattr("asd_agent.service.machine.time.monotonic", lambda: now + KEEP_DRIFT_S + 1)
     monitor.tick()
     assert monitored(MACHINE, baseline, tmp_path)._lanes.drifts == before
     assert driftfile.load(monitor.baselines.folder, "another") == {}

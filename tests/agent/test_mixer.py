@@ -7,7 +7,7 @@ import pytest
 from asd_agent import config
 from asd_agent.capture.devices import Card
 from asd_agent.capture.mixer import mixer, of_amixer
-from asd_agent.service.mixerwatch import MixerWatch
+from asd_agent.service.mixer_watch import MixerWatch
 
 USB = """Simple mixer control 'Speaker',0
   Capabilities: pvolume pswitch pswitch-joined

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_agent import normals
+from asd_agent.evidence import nearest as normals
 from asd_agent.types import Block
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 
 def test_kept_windows_stay_within_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent.config import QualityLimits
-from asd_agent.quality import assess, clipped_share
+from asd_agent.windowing.quality import assess, clipped_share
 from asd_agent.types import Quality, Samples, Window
 
 RATE = 16_000

@@ -15,22 +15,23 @@ import pytest
 import soundfile
 import yaml
 
-from asd_agent import config, normals
+from asd_agent import config
+from asd_agent.evidence import nearest as normals
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibrate import build, describe_recordings
+from asd_agent.calibration.build import build, describe_recordings
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.errors import AsdError, BaselineError, BundleError, StoreError
-from asd_agent.pipeline import Pipeline, open_pipeline
-from asd_agent.recordings import recorded_windows
-from asd_agent.replay import Replay, encoders_of, find, replay
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
+from asd_agent.windowing.recordings import recorded_windows
+from asd_agent.evidence.replay import Replay, encoders_of, find, replay
 from asd_agent.service.daemon import pipelines
-from asd_agent.service.monitor import Monitor
-from asd_agent.service.outlet import Outlet
+from asd_agent.service.machine import Monitor
+from asd_agent.service.sink import Outlet
 from asd_agent.store import Store
-from asd_agent.store.clips import Clip, read_clip
+from asd_agent.evidence.clip import Clip, read_clip
 from asd_agent.types import AlarmEvent, AlarmState, Block, EventKind, State
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 RATE = 44_100  # the bundle hears 16 kHz
 FAULT = config.Fault(kind="bearing", level_db=-12, at_s=16)

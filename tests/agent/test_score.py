@@ -16,8 +16,8 @@ from asd_agent.capture import open_source
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.cli.rows import COLUMNS
-from asd_agent.pipeline import open_pipeline
-from asd_agent.window import Windower
+from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
 

@@ -19,9 +19,9 @@ from asd_agent.capture import SourceStatus
 from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
 from asd_agent.errors import CalibrationError, StoreError, UsageError
-from asd_agent.learning import Wish
+from asd_agent.calibration.workflow import Wish
 from asd_agent.service.commands import Commands
-from asd_agent.service.monitor import Monitor
+from asd_agent.service.machine import Monitor
 from asd_agent.store import Reader
 from asd_agent.store.records import shadow_name
 from asd_agent.types import EventKind, Level, State

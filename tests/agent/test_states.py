@@ -11,15 +11,16 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_agent import bank, calibrate, config
+from asd_agent import bank, config
+from asd_agent.calibration import build as calibrate
 from asd_agent.baseline import Baseline
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
 from asd_agent.decide import states
 from asd_agent.decide.blocks import sessions
 from asd_agent.errors import CalibrationError
-from asd_agent.pipeline import Pipeline, open_pipeline
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import Block, Description, Samples, State
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
 MACHINE = config.Machine(id="m", source=config.StdinSource(rate_hz=RATE), window_s=2.0, hop_s=2.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asd_agent import config
 from asd_agent.store import Evidence, clips
-from asd_agent.store.clips import Clip, Judged, Stretch
+from asd_agent.evidence.clip import Clip, Judged, Stretch
 from asd_agent.types import EventKind
 from store_cases import UTC_S, alarm_event, normal_window
 

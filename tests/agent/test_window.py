@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asd_agent.errors import SourceError
 from asd_agent.types import Block, Samples, Window
-from asd_agent.window import Excerpt, Windower, reach_s
+from asd_agent.windowing.windower import Excerpt, Windower, reach_s
 
 
 def blocks(

@@ -13,7 +13,7 @@ from scipy.stats import gamma, hmean
 from sklearn.metrics import roc_auc_score
 
 from asd_agent.errors import UsageError
-from asd_agent.npz import save_arrays
+from asd_agent.files import save_arrays
 from asd_train import cli
 from asd_train.data import Clip, DataSource, load_clips
 from asd_train.evaluate import evaluate, rules_of

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asd_agent.capture.files import recordings
 from asd_agent.errors import SourceError, UsageError
-from asd_agent.npz import save_arrays
+from asd_agent.files import save_arrays
 from asd_train.backbones import Backbone, Tokens, load_backbone
 from asd_train.data.audio import read_audio
 from asd_train.pooling import parse_layers, pool, pooled_dim

@@ -62,7 +62,7 @@ def _compared(settings: config.Config, store: BaselineStore, args: argparse.Name
 
 def _check_fit(target: config.Machine, store: BaselineStore, args: argparse.Namespace) -> None:
     """What the daemon would refuse shall not become active behind its back. Raises BaselineError."""
-    from asd_agent.pipeline import open_pipeline
+    from asd_agent.scoring.pipeline import open_pipeline
 
     pointers = store.pointers()
     version = (args.version or pointers.candidate) if args.action == "promote" else pointers.previous

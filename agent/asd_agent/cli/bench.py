@@ -17,9 +17,9 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.words import console
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, choose_variant, lean_malloc
-from asd_agent.pipeline import Pipeline
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Block, Window
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 NATIVE_HZ = 48_000  # what most sound cards deliver
 RUNS = 12

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asd_agent import config, learning
+from asd_agent import config
+from asd_agent.calibration import workflow as learning
 from asd_agent.baseline import Baseline, BaselineStore, Report
-from asd_agent.calibrate import describe_live, describe_recordings
+from asd_agent.calibration.build import describe_live, describe_recordings
 from asd_agent.cli.baseline import machine, print_report
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, UsageError
-from asd_agent.learning import Ears, Wish
-from asd_agent.pipeline import Pipeline, open_pipeline
+from asd_agent.calibration.workflow import Ears, Wish
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import DaemonAbsent, ask
-from asd_agent.service.mixerwatch import MixerWatch
+from asd_agent.service.mixer_watch import MixerWatch
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asd_agent import clock, config
+from asd_agent import config
+from asd_agent.service import clock
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError
@@ -109,7 +110,7 @@ def _bundles(settings: config.Config) -> Iterator[Finding]:
 
 
 def _baselines(settings: config.Config) -> Iterator[Finding]:
-    from asd_agent.pipeline import open_pipeline
+    from asd_agent.scoring.pipeline import open_pipeline
 
     for machine in settings.machines:
         what = f"baseline of {machine.id}"

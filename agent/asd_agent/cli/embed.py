@@ -12,8 +12,8 @@ from asd_agent.capture import recordings
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder
 from asd_agent.errors import AsdError
-from asd_agent.npz import save_arrays
-from asd_agent.recordings import whole_recording
+from asd_agent.files import save_arrays
+from asd_agent.windowing.recordings import whole_recording
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,13 +17,13 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import AsdError, StoreError
-from asd_agent.normals import audible
-from asd_agent.replay import Replay, Replayed, find, replay, sound_path
+from asd_agent.evidence.nearest import audible
+from asd_agent.evidence.replay import Replay, Replayed, find, replay, sound_path
 from asd_agent.store import Store
-from asd_agent.store.clips import Clip, read_clip, sidecars
+from asd_agent.evidence.clip import Clip, read_clip, sidecars
 
 if TYPE_CHECKING:
-    from asd_agent.normals import Normal
+    from asd_agent.evidence.nearest import Normal
     from asd_agent.types import Samples
 
 RECENT = 5
@@ -182,7 +182,7 @@ def _where(normal: Normal) -> str:
 
 
 def _draw(path: Path, done: Replay, found: Sounds) -> None:
-    from asd_agent.picture import alarm
+    from asd_agent.evidence.picture import alarm
 
     _write(path, alarm.draw(done.samples, done.clip, found[0][1:] if found else None))
     print(f"picture: {path}", file=sys.stderr)
@@ -190,7 +190,7 @@ def _draw(path: Path, done: Replay, found: Sounds) -> None:
 
 def _listen(folder: Path, done: Replay, found: Sounds) -> None:
     """The alarm's window and the nearest normal ones as files of the same length, side by side."""
-    from asd_agent.store.clips import bits_of, encode_sound
+    from asd_agent.evidence.clip import bits_of, encode_sound
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ from asd_agent.cli.baseline import machine
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, BaselineError
-from asd_agent.pipeline import open_pipeline
-from asd_agent.recordings import recorded_windows
+from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.windowing.recordings import recorded_windows
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import structlog
 from asd_agent import config
 from asd_agent.capture import Source, SourceStatus, open_source
 from asd_agent.errors import AsdError, EndOfSource
-from asd_agent.service.notify import Progress
+from asd_agent.service.systemd import Progress
 from asd_agent.types import Block
 
 REOPEN_S = 30.0

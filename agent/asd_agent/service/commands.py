@@ -15,11 +15,11 @@ from msgspec import Meta
 
 from asd_agent.bank import Widen
 from asd_agent.errors import UsageError
-from asd_agent.learning import Wish
+from asd_agent.calibration.workflow import Wish
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
-    from asd_agent.service.monitor import Monitor
+    from asd_agent.service.machine import Monitor
 
 log = structlog.get_logger()
 S = TypeVar("S", bound=msgspec.Struct)

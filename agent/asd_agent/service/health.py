@@ -14,7 +14,7 @@ from statistics import median
 
 from asd_agent.baseline import InputChain
 from asd_agent.capture import SourceStatus
-from asd_agent.chain import LOST, compare, lost_words
+from asd_agent.windowing.signal_chain import LOST, compare, lost_words
 from asd_agent.types import Fingerprint, State, WindowResult
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute

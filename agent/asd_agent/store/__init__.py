@@ -1,7 +1,7 @@
 """What must survive: scores, alarms and the outbox in one SQLite file; evidence clips beside it."""
 
-from asd_agent.store.clips import clip_path
-from asd_agent.store.evidence import Evidence
+from asd_agent.evidence.clip import clip_path
+from asd_agent.evidence.recorder import Evidence
 from asd_agent.store.history import History
 from asd_agent.store.outbox import Outbox
 from asd_agent.store.reader import Reader

@@ -200,7 +200,7 @@ def _log_mel(path: str) -> Floats:
 def _keep(clips: Sequence[Clip], vectors: Floats, out: Path) -> None:
     import numpy as np
 
-    from asd_agent.npz import save_arrays
+    from asd_agent.files import save_arrays
 
     out.mkdir(parents=True, exist_ok=True)
     files = np.array([clip.path for clip in clips])

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from asd_agent.baseline import Baseline
 from asd_agent.decide.drift import Drift, DriftState
-from asd_agent.decide.lanes import ChangedLane, EventLane
+from asd_agent.decide.votes import ChangedLane, EventLane
 from asd_agent.decide.tail import z_of
-from asd_agent.pipeline import Pipeline
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import State, WindowResult
 
 

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asd_agent import config, learning
+from asd_agent import config
+from asd_agent.calibration import workflow as learning
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibrate import describe_recordings
+from asd_agent.calibration.build import describe_recordings
 from asd_agent.errors import CalibrationError
-from asd_agent.learning import Ears, Wish
-from asd_agent.pipeline import Pipeline
-from asd_agent.service.calibration import CalibrationJob
-from asd_agent.service.mixerwatch import MixerWatch
+from asd_agent.calibration.workflow import Ears, Wish
+from asd_agent.scoring.pipeline import Pipeline
+from asd_agent.service.calibration_job import CalibrationJob
+from asd_agent.service.mixer_watch import MixerWatch
 from asd_agent.service.shadow import Shadow
 from asd_agent.types import Description, Window
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection
 
 from asd_agent import config
-from asd_agent.decide.lanes import KNOWN_AFTER
+from asd_agent.decide.votes import KNOWN_AFTER
 from asd_agent.errors import CalibrationError
 from asd_agent.types import Description, State, WindowResult
 

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import bank, chain, config, mechanism
+from asd_agent import bank, config, mechanism
+from asd_agent.windowing import signal_chain as chain
 from asd_agent.baseline import (
     Arrays,
     Baseline,
@@ -28,14 +29,14 @@ from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
 from asd_agent.decide.fusion import Fusion, join
 from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.states import OFF
-from asd_agent.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
+from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
 from asd_agent.errors import CalibrationError, EndOfSource, SourceError
-from asd_agent.normals import WINDOWS, places
-from asd_agent.pipeline import OperatingState, Pipeline, foreign_score
-from asd_agent.recordings import recorded_windows
+from asd_agent.evidence.nearest import WINDOWS, places
+from asd_agent.scoring.pipeline import OperatingState, Pipeline, foreign_score
+from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.types import Description, Window
-from asd_agent.verdict import StateFit, report, seconds, select
-from asd_agent.window import Windower
+from asd_agent.calibration.report import StateFit, report, seconds, select
+from asd_agent.windowing.windower import Windower
 
 Progress = Callable[[float, str], None]  # share done, words
 

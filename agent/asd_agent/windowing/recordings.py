@@ -11,7 +11,7 @@ from asd_agent import config
 from asd_agent.capture import read_file
 from asd_agent.errors import SourceError
 from asd_agent.types import Samples, Window
-from asd_agent.window import Windower
+from asd_agent.windowing.windower import Windower
 
 
 def recorded_windows(path: Path, machine: config.Machine, rates: Iterable[int]) -> Iterator[Window]:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from asd_agent import clock, config
+from asd_agent import config
+from asd_agent.service import clock
 from asd_agent.errors import StoreError
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
 from asd_agent.store import Message, Store
-from asd_agent.store.clips import Clip, Judged
-from asd_agent.store.evidence import Evidence
+from asd_agent.evidence.clip import Clip, Judged
+from asd_agent.evidence.recorder import Evidence
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
 
 if TYPE_CHECKING:
-    from asd_agent.service.monitor import Monitor
+    from asd_agent.service.machine import Monitor
 
 log = structlog.get_logger()
 
@@ -196,6 +197,6 @@ class Outlet:
 
 
 def _draw(samples: Samples, clip: Clip) -> bytes:
-    from asd_agent.picture.alarm import draw
+    from asd_agent.evidence.picture.alarm import draw
 
     return draw(samples, clip)

@@ -17,10 +17,10 @@ import numpy as np
 import structlog
 
 from asd_agent.baseline import Baseline
-from asd_agent.normals import kept_name
-from asd_agent.store.clips import encode_sound
+from asd_agent.evidence.nearest import kept_name
+from asd_agent.evidence.clip import encode_sound
 from asd_agent.types import Description, Floats, Window
-from asd_agent.verdict import place
+from asd_agent.calibration.report import place
 
 KEPT = 12  # windows
 REMEMBERED = 300  # windows that a new one is compared with

@@ -19,10 +19,10 @@ import structlog
 
 from asd_agent.baseline import Arrays, Baseline
 from asd_agent.capture import read_file
-from asd_agent.detectors import EmbeddingDetector
+from asd_agent.scoring.detectors import EmbeddingDetector
 from asd_agent.errors import SourceError
-from asd_agent.pipeline import OperatingState
-from asd_agent.store.clips import bits_of, encode_sound
+from asd_agent.scoring.pipeline import OperatingState
+from asd_agent.evidence.clip import bits_of, encode_sound
 from asd_agent.types import Description, Samples, Window
 
 log = structlog.get_logger()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import structlog
 
 from asd_agent import config
-from asd_agent.store.clips import (
+from asd_agent.evidence.clip import (
     FULL_SCALE,
     SPARE_BYTES,
     Bits,

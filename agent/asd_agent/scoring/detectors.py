@@ -18,7 +18,7 @@ from asd_agent.bank import Widen
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
-from asd_agent.encode.evidence import band, describe
+from asd_agent.encode.deviation import band, describe
 from asd_agent.encode.meta import Output
 from asd_agent.types import Description, DetectorScore, Floats
 
