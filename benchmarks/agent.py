@@ -43,10 +43,10 @@ from asd_agent.demo.broker import Broker
 from asd_agent.encode.encoder import lean_malloc
 from asd_agent.errors import AsdError
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.windowing.quality import assess
 from asd_agent.service.control import ask
-from asd_agent.windowing.transients import most_sudden
 from asd_agent.types import Window
+from asd_agent.windowing.quality import assess
+from asd_agent.windowing.transients import most_sudden
 from asd_agent.windowing.windower import Windower
 
 WINDOWS = 120

@@ -31,8 +31,8 @@ import numpy as np
 from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.types import Level, Samples, Window, WindowResult
+from asd_agent.windowing.recordings import recorded_windows
 
 WINDOW_S = 2.0
 KNOWN_S = 6.0

@@ -41,8 +41,8 @@ from asd_agent.capture.simulate import machine_blocks
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.decide import Alarm
 from asd_agent.encode.encoder import lean_malloc
-from asd_agent.scoring.pipeline import OperatingState, Pipeline, open_pipeline
 from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.pipeline import OperatingState, Pipeline, open_pipeline
 from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Description, Window

@@ -42,7 +42,8 @@ from asd_agent import bank, config
 from asd_agent.calibration import build as calibrate
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.decide import Alarm
-from asd_agent.decide.votes import ChangedLane, EventLane
+from asd_agent.decide.event_rate import EventLane
+from asd_agent.decide.votes import ChangedLane
 from asd_agent.scoring.detectors import embeddings
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, Block, Description, EventKind, Samples, State, Window, WindowResult

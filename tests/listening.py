@@ -17,8 +17,8 @@ from asd_agent.capture.simulate import machine_blocks
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import Monitor
-from asd_agent.service.sink import Outlet
 from asd_agent.service.shadow import Shadow
+from asd_agent.service.sink import Outlet
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block
 from asd_agent.windowing.windower import Windower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,3 +23,22 @@ def save_arrays(output: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                     np.lib.format.write_array(stream, array, allow_pickle=False)
     except OSError as exc:
         raise AsdError(f"{output}: cannot be written ({exc.strerror})") from exc
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Under its name it is complete, also after a power cut. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from asd_agent.encode.bundle import INPUT
+from asd_agent.encode.meta import INPUT
 
 OPSET = 17  # ReduceMean still takes its axes as an attribute
 IR_VERSION = 8

@@ -28,8 +28,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from asd_agent.encode.bundle import Axis, BundleMeta, Output, Provenance, Quantity, Variant
-from asd_agent.encode.meta import INPUT
+from asd_agent.encode.meta import INPUT, Axis, BundleMeta, Output, Provenance, Quantity, Variant
 from asd_agent.errors import AsdError
 from asd_export.bands import Array, mel_filters, octave_bands, pooling_weights
 from asd_export.graph import Graph, direct_power_spectrum, framed_power_spectrum, hann, power_spectrum

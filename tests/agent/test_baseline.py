@@ -6,19 +6,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from asd_agent.baseline import (
-    Baseline,
-    BaselineStore,
-    DetectorCalibration,
-    InputChain,
-    Manifest,
-    Report,
-    StateCalibration,
-)
+from asd_agent.baseline import Baseline, BaselineStore, DetectorCalibration, Manifest, Report, StateCalibration
 from asd_agent.decide.fusion import Fusion, Spread
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
 from asd_agent.errors import BaselineError, StoreError
+from asd_agent.windowing.signal_chain import InputChain
 
 
 def made(version: str) -> Baseline:

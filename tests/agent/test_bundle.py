@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asd_agent.encode.bundle import FORMAT_VERSION, Bundle, BundleMeta, resolve, shipped
+from asd_agent.encode.bundle import Bundle, resolve, shipped
+from asd_agent.encode.meta import FORMAT_VERSION, BundleMeta
 from asd_agent.errors import BundleError
 
 

@@ -14,7 +14,8 @@ import soundfile
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibration.build import build, describe_recordings
+from asd_agent.calibration.build import build
+from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.errors import AsdError, BaselineError, CalibrationError, SourceError, UsageError
@@ -24,8 +25,8 @@ from asd_agent.service.commands import Commands
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.machine import QUEUE, Monitor
-from asd_agent.service.systemd import Progress, watchdog_s
 from asd_agent.service.sink import Outlet
+from asd_agent.service.systemd import Progress, watchdog_s
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block, Description, Quality, State, WindowResult
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from asd_agent.encode.bundle import Axis, Bundle, Output
+from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.deviation import band, describe
+from asd_agent.encode.meta import Axis, Output
 
 HZ = [100.0 * 2 ** (i / 4) for i in range(20)]  # 100 Hz .. 2.69 kHz
 LEVEL = Output(name="spectrum", dim=20, distance="whitened", axes=[Axis(quantity="level", values=HZ)])

@@ -13,8 +13,9 @@ from asd_agent import config
 from asd_agent.decide import Alarm
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.drift import Drift, DriftState
+from asd_agent.decide.event_rate import EventLane, most
 from asd_agent.decide.fusion import Spread
-from asd_agent.decide.votes import KNOWN_AFTER, ChangedLane, EventLane, most
+from asd_agent.decide.votes import KNOWN_AFTER, ChangedLane
 from asd_agent.types import CHANGING, AlarmState, EventKind, Quality, State, WindowResult
 
 QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)

@@ -14,19 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_agent import config
-from asd_agent.calibration import windows as described
 from asd_agent.baseline import BaselineStore
+from asd_agent.calibration import windows as described
 from asd_agent.calibration.build import build
+from asd_agent.calibration.windows import Described
+from asd_agent.calibration.workflow import Ears, Wish, learn
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import SimulatedMachine
-from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, learnt
 from asd_agent.cli import main
 from asd_agent.cli.states import moment
 from asd_agent.decide.drift import DriftState
 from asd_agent.decide.votes import KNOWN_AFTER
-from asd_agent.calibration.windows import Described
 from asd_agent.errors import BaselineError, CalibrationError, UsageError
-from asd_agent.calibration.workflow import Ears, Wish, learn
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service import drift_file as driftfile
 from asd_agent.service.commands import Commands
@@ -34,6 +33,7 @@ from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import KEEP_DRIFT_S, Monitor
 from asd_agent.service.reported_state import ToldState, parsed
 from asd_agent.types import AlarmState, Block, Description, Quality, State, Transient, Window
+from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, learnt
 from asd_agent.windowing.windower import Windower
 
 RATE = 16_000

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from asd_agent.evidence.clip import Band, Clip, Judged, MadeWith
 from asd_agent.evidence.picture import alarm
 from asd_agent.evidence.picture.alarm import MARK, draw
 from asd_agent.evidence.picture.canvas import BLACK, Canvas, inferno
 from asd_agent.evidence.picture.spectrogram import Scale, spectrogram
-from asd_agent.evidence.clip import Band, Clip, Judged, MadeWith
 from asd_agent.types import Level, Quality, State, WindowResult
 from store_cases import UTC_S, alarm_event
 

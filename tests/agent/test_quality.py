@@ -8,9 +8,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_agent.config import QualityLimits
-from asd_agent.windowing.quality import assess, clipped_share
+from asd_agent.config.model import QualityLimits
 from asd_agent.types import Quality, Samples, Window
+from asd_agent.windowing.quality import assess, clipped_share
 
 RATE = 16_000
 N = 2 * RATE

@@ -17,12 +17,12 @@ import soxr
 from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.capture import SourceStatus
-from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.decide.alarm import Alarm
+from asd_agent.scoring.decision import Lanes
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.health import ChainHealth, Health
-from asd_agent.scoring.decision import Lanes
 from asd_agent.types import AlarmState, Block, EventKind, State
+from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.windowing.windower import Windower
 
 RATE = 48_000

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from asd_agent import config
-from asd_agent.calibration.build import build, describe_recordings
+from asd_agent.calibration.build import build
+from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture import read_file
 from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.decide.alarm import Alarm
-from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, EventKind, State, Window
+from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.windowing.windower import Windower
 
 DAYS, UNSEEN = ("20260302", "20260327"), "20260328"

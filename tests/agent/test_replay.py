@@ -16,21 +16,22 @@ import soundfile
 import yaml
 
 from asd_agent import config
-from asd_agent.evidence import nearest as normals
 from asd_agent.baseline import BaselineStore
-from asd_agent.calibration.build import build, describe_recordings
+from asd_agent.calibration.build import build
+from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.errors import AsdError, BaselineError, BundleError, StoreError
-from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.windowing.recordings import recorded_windows
+from asd_agent.evidence import nearest as normals
+from asd_agent.evidence.clip import Clip, read_clip
 from asd_agent.evidence.replay import Replay, encoders_of, find, replay
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import Monitor
 from asd_agent.service.sink import Outlet
 from asd_agent.store import Store
-from asd_agent.evidence.clip import Clip, read_clip
 from asd_agent.types import AlarmEvent, AlarmState, Block, EventKind, State
+from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.windowing.windower import Windower
 
 RATE = 44_100  # the bundle hears 16 kHz

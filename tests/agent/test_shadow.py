@@ -15,11 +15,11 @@ import yaml
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
+from asd_agent.calibration.workflow import Wish
 from asd_agent.capture import SourceStatus
 from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
 from asd_agent.errors import CalibrationError, StoreError, UsageError
-from asd_agent.calibration.workflow import Wish
 from asd_agent.service.commands import Commands
 from asd_agent.service.machine import Monitor
 from asd_agent.store import Reader

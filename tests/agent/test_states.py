@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent import bank, config
-from asd_agent.calibration import build as calibrate
 from asd_agent.baseline import Baseline
+from asd_agent.calibration import build as calibrate
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
 from asd_agent.decide import states
 from asd_agent.decide.blocks import sessions

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent import config
-from asd_agent.store import Evidence, clips
+from asd_agent.evidence import clip as clips
 from asd_agent.evidence.clip import Clip, Judged, Stretch
+from asd_agent.evidence.recorder import Evidence
 from asd_agent.types import EventKind
 from store_cases import UTC_S, alarm_event, normal_window
 

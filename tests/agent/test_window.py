@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from asd_agent.errors import SourceError
 from asd_agent.types import Block, Samples, Window
-from asd_agent.windowing.windower import Excerpt, Windower, reach_s
+from asd_agent.windowing.excerpt import Excerpt
+from asd_agent.windowing.resampler import reach_s
+from asd_agent.windowing.windower import Windower
 
 
 def blocks(

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from asd_agent.encode.bundle import BundleMeta, Output, Provenance, Variant
+from asd_agent.encode.meta import BundleMeta, Output, Provenance, Variant
 from asd_export.write import write_bundle
 
 DIM = 4

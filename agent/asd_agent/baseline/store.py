@@ -19,132 +19,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from asd_agent import config
-from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.fusion import Fusion
-from asd_agent.decide.logscore import LogScore
-from asd_agent.decide.support import Support
+from asd_agent.baseline.manifest import FORMAT, Baseline, Manifest, Pointers
 from asd_agent.errors import BaselineError, StoreError
-
-FORMAT = 2  # 1: scores fused by Fisher's rule
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-class ChainFloor(msgspec.Struct, frozen=True, kw_only=True):
-    """Third-octave levels of the quietest moments in one operating state (`Fingerprint.floor_db`)."""
-
-    median_db: list[float]
-    low_db: list[float]  # of the quietest window
-
-
-class InputChain(msgspec.Struct, frozen=True, kw_only=True):
-    """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
-
-    source: str  # the device key
-    level_dbfs: float  # median over the windows
-    level_low_dbfs: float  # 2nd percentile
-    level_high_dbfs: float  # 98th percentile
-    levels: dict[str, tuple[float, float]] = {}  # operating state -> 2nd and 98th percentile of its windows
-    floors: dict[str, ChainFloor] = {}  # operating state -> what the chain lets through there
-    rate_hz: int = 0  # native; 0 = not known
-    edge_hz: float = 0.0  # above it there was next to nothing
-    dc: float = 0.0  # full scale = 1
-    mixer: dict[str, str] = {}  # control -> setting, where the system could say
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on the calibration, in numbers and in plain words."""
-
-    windows: int
-    seconds: float
-    excluded: dict[str, int]  # reason -> windows
-    excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
-    outliers: list[str] = []  # used, but beyond the limit when held out: "rec3.flac 30.0-40.0 s: score 5.1, ..."
-    outlier_places: list[str] = []  # of all of them, in the same order, for `exclude`
-    outlier_clips: dict[str, str] = {}  # place -> file to listen to, below the state directory, of live sound
-    support: Support  # the false-alarm rate that this calibration can promise
-    budget_per_month: float
-    facts: list[str]  # sentences
-    concerns: list[str]  # what is not good about it, and what to do
-
-    @property
-    def good(self) -> bool:
-        return not self.concerns
-
-
-class DetectorCalibration(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str  # of its bank, or "mechanism"
-    log_score: LogScore | None = None  # None for the mechanism analysis, which calibrates itself
-
-
-class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
-    """One operating state: its detectors, and what their scores do there."""
-
-    name: str
-    windows: int
-    level_dbfs: float  # median
-    detectors: dict[str, DetectorCalibration]
-    fused: list[str]  # the detectors that decide
-    fusion: Fusion
-    embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
-    transient: LogScore | None = None  # of the excess of the most sudden moment
-    events_per_hour: float = 0.0  # sudden moments beyond the limit of the event lane, in calibration
-    extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
-
-
-class Foreign(msgspec.Struct, frozen=True, kw_only=True):
-    """ln of the summed probability of a family of foreign sounds on normal windows."""
-
-    median: float
-    scale: float
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    format: int = FORMAT
-    version: str
-    machine: str
-    created_utc_s: float
-    window_s: float
-    hop_s: float
-    bundles: dict[str, str]  # name -> sha256 of its bundle.json
-    states: list[StateCalibration]  # by rising level, extensions last
-    chain: InputChain
-    report: Report
-    foreign: dict[str, Foreign] = {}  # by family of sounds
-    told: bool = False  # the states were told from outside, not found in the sound
-
-    @property
-    def detectors(self) -> list[str]:
-        """Names over all states."""
-        return list(dict.fromkeys(name for state in self.states for name in state.detectors))
-
-    def thresholds(self, machine: config.Machine) -> Thresholds:
-        """What the alarm settings of the machine make of what was learnt."""
-        spreads = [state.fusion.spread for state in self.states]
-        return Thresholds.strictest(machine.alarm, spreads, machine.window_s, machine.hop_s)
-
-
-class Pointers(msgspec.Struct, frozen=True, kw_only=True):
-    active: str | None = None
-    previous: str | None = None
-    candidate: str | None = None
-
-
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    manifest: Manifest
-    arrays: Arrays  # "<state>/<detector>/<array>" -> values
-
-    def part(self, name: str) -> Arrays:
-        """The arrays under a prefix, "<state>/<detector>", without it."""
-        return {k[len(name) + 1 :]: v for k, v in self.arrays.items() if k.startswith(name + "/")}
 
 
 class BaselineStore:
@@ -277,10 +158,6 @@ class BaselineStore:
 
 
 REMEDY = "roll back (`asd-agent baseline rollback`), or calibrate again"
-
-
-def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    return {f"{name}/{key}": value for key, value in arrays.items()}
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -4,96 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import bank, config, mechanism
-from asd_agent.windowing import signal_chain as chain
-from asd_agent.baseline import (
-    Arrays,
-    Baseline,
-    DetectorCalibration,
-    Foreign,
-    InputChain,
-    Manifest,
-    StateCalibration,
-    prefixed,
-)
-from asd_agent.capture import open_source, recordings
+from asd_agent import config, mechanism
+from asd_agent.baseline import Arrays, Baseline, DetectorCalibration, Foreign, Manifest, StateCalibration, prefixed
+from asd_agent.calibration.report import StateFit, report, seconds, select
 from asd_agent.decide import states
 from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
-from asd_agent.decide.fusion import Fusion, join
+from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.states import OFF
-from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
-from asd_agent.errors import CalibrationError, EndOfSource, SourceError
+from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
-from asd_agent.scoring.pipeline import OperatingState, Pipeline, foreign_score
-from asd_agent.windowing.recordings import recorded_windows
-from asd_agent.types import Description, Window
-from asd_agent.calibration.report import StateFit, report, seconds, select
-from asd_agent.windowing.windower import Windower
+from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
+from asd_agent.scoring.pipeline import Pipeline, foreign_score
+from asd_agent.types import Description
+from asd_agent.windowing import signal_chain as chain
+from asd_agent.windowing.signal_chain import InputChain
 
-Progress = Callable[[float, str], None]  # share done, words
-
-PATIENCE_S = 30.0  # without a single frame from a live source
 LONGEST_NAME = 60
-FEWEST_OF_TARGET = 3
-ENOUGH_OF_TARGET = 24  # windows of a new condition that can tell themselves how it varies
 SMALLEST_FOREIGN = 0.3  # of ln probability
-
-
-def describe_recordings(
-    pipeline: Pipeline, machine: config.Machine, paths: Sequence[Path], progress: Progress = lambda *_: None
-) -> list[Description]:
-    """All windows of the recordings. Raises SourceError, naming the file: a calibration skips nothing silently."""
-    files = recordings(paths)
-    found: list[Description] = []
-    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
-    for i, path in enumerate(files):
-        progress(i / len(files), f"{path.name}, {len(found)} windows")
-        found += [
-            sampler.add(window, pipeline.describe(window)) for window in recorded_windows(path, machine, pipeline.rates)
-        ]
-    progress(1.0, f"{len(found)} windows")
-    return found
-
-
-def describe_live(
-    pipeline: Pipeline, machine: config.Machine, duration_s: float, progress: Progress = lambda *_: None,
-    hear: Callable[[Window, Description], None] = lambda *_: None,
-) -> list[Description]:  # fmt: skip
-    """Windows of the machine's own source until `duration_s` of sound is heard, or a finite source ends; `hear` is told
-    of each.
-
-    Raises SourceError when the source delivers nothing.
-    """
-    found: list[Description] = []
-    heard_s, last_frame = 0.0, time.monotonic()
-    windower: Windower | None = None
-    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
-    with open_source(machine.source, [machine.source.channel]) as source:
-        while heard_s < duration_s:
-            try:
-                block = source.read(0.5)
-            except EndOfSource:
-                break
-            if block is None:
-                if time.monotonic() - last_frame > PATIENCE_S:
-                    raise SourceError(f"{machine.id}: no sound for {PATIENCE_S:g} s: {source.status().detail}")
-                continue
-            last_frame = time.monotonic()
-            windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
-            for window in windower.push(block, machine.source.channel):
-                found.append(sampler.add(window, pipeline.describe(window)))
-                hear(window, found[-1])
-            heard_s += len(block.samples) / block.rate_hz
-            progress(min(heard_s / duration_s, 1.0), f"{len(found)} windows")
-    return found
 
 
 def build(
@@ -143,86 +76,6 @@ def build(
     )
     arrays = {k: v for f in fits for k, v in {**f.arrays, **_places(f)}.items()}
     return Baseline(manifest=manifest, arrays=arrays)
-
-
-def extend(
-    machine: config.Machine, baseline: Baseline, descriptions: Sequence[Description], pipeline: Pipeline,
-    version: str, name: str = "", widen: bank.Widen = "smote",
-) -> Baseline:  # fmt: skip
-    """A further condition of the machine as a state of its own beside the known ones, which stay as they are.
-
-    Few windows (three or more) borrow the measure of distance from the known state that they are nearest to, and
-    `widen` makes more of them (`bank.widened`); two dozen are enough for a fit of their own. `pipeline` holds
-    `baseline`. Raises CalibrationError.
-    """
-    usable = [d for d in descriptions if d.quality.assessable]
-    if len(usable) < FEWEST_OF_TARGET:
-        raise CalibrationError(
-            f"{machine.id}: {len(usable)} usable windows of {len(descriptions)}, at least {FEWEST_OF_TARGET} are "
-            f"needed to extend a baseline, {seconds(machine, FEWEST_OF_TARGET):.0f} s of sound"
-        )
-    known = {state.name for state in baseline.manifest.states}
-    name = name or next(f"condition {i}" for i in range(2, 100) if f"condition {i}" not in known)
-    if name in known:
-        raise CalibrationError(f"{machine.id}: there is a state {name!r} already; name the new one differently")
-    session = sessions([d.utc_s for d in usable], [d.origin for d in usable])
-    if len(usable) >= ENOUGH_OF_TARGET:
-        fit = _fit_state(name, machine, pipeline, usable, session)
-    else:
-        nearest = max(pipeline.states, key=lambda s: float(np.median([s.judge(d).p_value for d in usable])))
-        source = next(s for s in baseline.manifest.states if s.name == nearest.name)
-        fit = _fit_extension(name, source, nearest, usable, widen)
-    manifest = baseline.manifest
-    fact = f"extended by the state {name}: {len(usable)} windows"
-    fact += f", distances measured as in {fit.calibration.extends}" if fit.calibration.extends else ""
-    return Baseline(
-        manifest=msgspec.structs.replace(
-            manifest,
-            version=version,
-            created_utc_s=time.time(),
-            states=[*manifest.states, fit.calibration],
-            chain=msgspec.structs.replace(
-                manifest.chain,
-                levels=manifest.chain.levels | {name: _range_dbfs(usable)},
-                floors=manifest.chain.floors | chain.learnt([(name, usable)]),
-            ),
-            report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
-        ),
-        arrays={**baseline.arrays, **fit.arrays, **_places(fit)},
-    )
-
-
-def rename_state(baseline: Baseline, old: str, new: str, version: str) -> Baseline:
-    """The same baseline with another name for a state. Raises CalibrationError."""
-    states = baseline.manifest.states
-    who, known = baseline.manifest.machine, ", ".join(s.name for s in states)
-    if old not in {s.name for s in states}:
-        raise CalibrationError(f"{who}: there is no state {old!r}, the states are {known}")
-    if new in {s.name for s in states} or "/" in new or new != new.strip() or not 0 < len(new) <= LONGEST_NAME:
-        words = f"the states are {known}; a name has up to {LONGEST_NAME} characters, none of them /"
-        raise CalibrationError(f"{who}: {new!r} cannot be the name of another state: {words}")
-
-    def renamed(key: str) -> str:
-        return f"{new}/{key[len(old) + 1 :]}" if key.startswith(old + "/") else key
-
-    swap = {old: new}
-    changed = [
-        msgspec.structs.replace(s, name=swap.get(s.name, s.name), extends=swap.get(s.extends, s.extends))
-        for s in states
-    ]
-    learnt = baseline.manifest.chain
-    manifest = msgspec.structs.replace(
-        baseline.manifest,
-        states=changed,
-        chain=msgspec.structs.replace(
-            learnt,
-            levels={swap.get(k, k): v for k, v in learnt.levels.items()},
-            floors={swap.get(k, k): v for k, v in learnt.floors.items()},
-        ),
-        version=version,
-        created_utc_s=time.time(),
-    )
-    return Baseline(manifest=manifest, arrays={renamed(k): v for k, v in baseline.arrays.items()})
 
 
 def _states(
@@ -287,31 +140,6 @@ def _fit_state(
     )
     arrays = {k: v for d in detectors for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
     return StateFit(calibration, windows, [fusion.score(row) for row in z[:, joined]], arrays)
-
-
-def _fit_extension(
-    name: str, source: StateCalibration, state: OperatingState, windows: list[Description], widen: bank.Widen
-) -> StateFit:
-    """Embeddings only: the mechanism analysis has no measure of distance to borrow."""
-    fitted = [d.extended(windows, source.windows, widen) for d in state.detectors if isinstance(d, EmbeddingDetector)]
-    z = np.array([column for _, column in fitted]).T
-    joined = [join(row) for row in z]
-    spread = msgspec.structs.replace(source.fusion.spread, sessions=1)
-    wide = (source.embedding_fusion or source.fusion).scale
-    fusion = Fusion(median=float(np.median(joined)), scale=wide, spread=spread)
-    calibration = StateCalibration(
-        name=name,
-        windows=len(windows),
-        level_dbfs=float(np.median([d.quality.level_dbfs for d in windows])),
-        detectors={d.name: _stored(d) for d, _ in fitted},
-        fused=[d.name for d, _ in fitted],
-        fusion=fusion,
-        transient=source.transient,
-        events_per_hour=source.events_per_hour,
-        extends=source.name,
-    )
-    arrays = {k: v for d, _ in fitted for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
-    return StateFit(calibration, windows, [fusion.score(row) for row in z], arrays)
 
 
 def _places(fit: StateFit) -> Arrays:

@@ -17,14 +17,69 @@ import numpy as np
 import structlog
 
 from asd_agent.baseline import Baseline
-from asd_agent.evidence.nearest import kept_name
-from asd_agent.evidence.clip import encode_sound
-from asd_agent.types import Description, Floats, Window
 from asd_agent.calibration.report import place
+from asd_agent.evidence.clip import bits_of, encode_sound
+from asd_agent.evidence.nearest import kept_name
+from asd_agent.types import Description, Floats, Window
 
-KEPT = 12  # windows
+OUTLIERS_KEPT = 12  # windows
 REMEMBERED = 300  # windows that a new one is compared with
+KEPT = 24  # windows of a live calibration at most
+KEPT_BYTES = 20_000_000
+KEPT_CALIBRATIONS = 3  # the newest
 log = structlog.get_logger()
+
+
+class Keeper:
+    """Keeps some windows of a live calibration. Never raises: without room there is nothing to compare with."""
+
+    def __init__(self, machine_folder: Path) -> None:
+        """`machine_folder`: <state_dir>/machines/<machine>."""
+        self._folder = machine_folder / "normals" / ".new"
+        self._stride = 1
+        self._seen = 0
+        self._kept: list[tuple[Path, int]] = []  # and size
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def hear(self, window: Window) -> None:
+        """Every window of the calibration, in turn."""
+        number, self._seen = self._seen, self._seen + 1
+        if number % self._stride or window.origin or window.gap or not np.isfinite(window.samples).all():
+            return
+        try:
+            limited = np.clip(window.samples, -1.0, 1.0)
+            if bits_of(limited) == 32:
+                limited = (np.rint(limited * 32767) / 32768).astype(np.float32)  # to listen to, 16 bits will do
+            data = encode_sound(limited, window.rate_hz, ".flac")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / kept_name(window.utc_s)
+            path.write_bytes(data)  # not synced: this is between two windows, and a power cut ends the calibration
+            self._kept.append((path, len(data)))
+            while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(size for _, size in self._kept) > KEPT_BYTES):
+                self._thin()
+        except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
+            log.warning("normal sound not kept for comparison", error=str(exc))
+
+    def keep(self, version: str) -> None:
+        """The baseline has been written; the windows go with it."""
+        try:
+            if not self._kept:
+                return
+            self._folder.rename(self._folder.with_name(version))
+            for old in sorted(self._folder.parent.glob("[!.]*"))[:-KEPT_CALIBRATIONS]:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as exc:
+            log.warning("normal sound not kept for comparison", error=str(exc))
+
+    def drop(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _thin(self) -> None:
+        """Every second one goes, and from now on only every second comes."""
+        for path, _ in self._kept[1::2]:
+            path.unlink(missing_ok=True)
+        self._kept = self._kept[::2]
+        self._stride *= 2
 
 
 class OddKeeper:
@@ -43,7 +98,7 @@ class OddKeeper:
         if not description.embeddings or window.origin:
             return
         oddness = self._oddness(np.concatenate([np.ravel(e) for e in description.embeddings.values()]).astype(float))
-        if len(self._kept) >= KEPT and oddness <= self._kept[0][0]:
+        if len(self._kept) >= OUTLIERS_KEPT and oddness <= self._kept[0][0]:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +107,7 @@ class OddKeeper:
             path.write_bytes(encode_sound(sound.astype(np.float32), window.rate_hz, ".flac"))  # unsynced, see Keeper
             self._kept.append((oddness, place(description), path))
             self._kept.sort()
-            while len(self._kept) > KEPT:
+            while len(self._kept) > OUTLIERS_KEPT:
                 self._kept.pop(0)[2].unlink(missing_ok=True)
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             log.warning("odd sound of the calibration not kept", error=str(exc))

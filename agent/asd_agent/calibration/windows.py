@@ -17,7 +17,7 @@ import numpy.typing as npt
 import structlog
 
 from asd_agent.errors import BaselineError
-from asd_agent.evidence.clip import write_whole
+from asd_agent.files import write_whole
 from asd_agent.types import Description
 
 MOST = 20_000  # windows; a longer calibration is not kept

@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 
 from asd_agent import config
-from asd_agent.calibration import windows as described
 from asd_agent.bank import Widen
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibration.build import LONGEST_NAME, build, extend, rename_state
+from asd_agent.calibration import windows as described
+from asd_agent.calibration.build import LONGEST_NAME, build, extend
+from asd_agent.calibration.clips import Keeper, OddKeeper
+from asd_agent.calibration.extend import rename_state
 from asd_agent.calibration.windows import Described
 from asd_agent.errors import CalibrationError
-from asd_agent.evidence.nearest import Keeper
-from asd_agent.calibration.clips import OddKeeper
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description, Window
 

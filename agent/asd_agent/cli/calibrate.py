@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asd_agent import config
-from asd_agent.calibration import workflow as learning
 from asd_agent.baseline import Baseline, BaselineStore, Report
-from asd_agent.calibration.build import describe_live, describe_recordings
+from asd_agent.calibration import workflow as learning
+from asd_agent.calibration.gather import describe_live, describe_recordings
+from asd_agent.calibration.workflow import Ears, Wish
 from asd_agent.cli.baseline import machine, print_report
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, UsageError
-from asd_agent.calibration.workflow import Ears, Wish
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import DaemonAbsent, ask
 from asd_agent.service.mixer_watch import MixerWatch

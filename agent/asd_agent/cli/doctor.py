@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asd_agent import config
-from asd_agent.service import clock
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError
+from asd_agent.service import clock
 from asd_agent.service.control import DaemonAbsent, ask
 
 OLDEST_CLOCK_UTC_S = 1_767_225_600.0  # 2026-01-01: this version did not exist before

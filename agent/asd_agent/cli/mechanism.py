@@ -14,14 +14,14 @@ from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.words import console
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.scoring.detectors import MechanismDetector
 from asd_agent.errors import UsageError
 from asd_agent.mechanism import MechanismBaseline, Speed
 from asd_agent.mechanism.plot import plot
 from asd_agent.mechanism.report import Report, as_data, examine, finding_lines, indicator_table, window_table
+from asd_agent.scoring.detectors import MechanismDetector
 from asd_agent.scoring.pipeline import open_pipeline
-from asd_agent.windowing.recordings import native_recording
 from asd_agent.types import Samples
+from asd_agent.windowing.recordings import native_recording
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,10 +17,10 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import AsdError, StoreError
+from asd_agent.evidence.clip import Clip, read_clip, sidecars
 from asd_agent.evidence.nearest import audible
 from asd_agent.evidence.replay import Replay, Replayed, find, replay, sound_path
 from asd_agent.store import Store
-from asd_agent.evidence.clip import Clip, read_clip, sidecars
 
 if TYPE_CHECKING:
     from asd_agent.evidence.nearest import Normal

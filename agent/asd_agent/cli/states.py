@@ -9,8 +9,8 @@ from calendar import timegm
 from typing import Any
 
 from asd_agent import config
-from asd_agent.calibration import workflow as learning
 from asd_agent.baseline import BaselineStore
+from asd_agent.calibration import workflow as learning
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
 

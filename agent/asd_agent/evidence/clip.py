@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from asd_agent.errors import StoreError
+from asd_agent.files import write_whole
 from asd_agent.types import AlarmEvent, Samples, WindowResult
 
 SPARE_BYTES = 32 << 20  # clips never take the last free space of the disk
@@ -205,25 +206,6 @@ def remove_unfinished(folder: Path) -> None:
     """What a power cut left behind."""
     for path in folder.glob("*/.*.part"):
         path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Under its name it is complete, also after a power cut. Raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _clips(folder: Path) -> Iterator[list[Path]]:

@@ -9,7 +9,6 @@ kept beside the baseline, evenly over the calibration and within a limit of size
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,14 @@ import structlog
 
 from asd_agent.baseline import Arrays, Baseline
 from asd_agent.capture import read_file
-from asd_agent.scoring.detectors import EmbeddingDetector
 from asd_agent.errors import SourceError
+from asd_agent.scoring.detectors import EmbeddingDetector
 from asd_agent.scoring.pipeline import OperatingState
-from asd_agent.evidence.clip import bits_of, encode_sound
-from asd_agent.types import Description, Samples, Window
+from asd_agent.types import Description, Samples
 
 log = structlog.get_logger()
 
 WINDOWS = "windows"  # in the arrays of a baseline, beside the detectors of each state
-KEPT = 24  # windows of a live calibration at most
-KEPT_BYTES = 20_000_000
-KEPT_CALIBRATIONS = 3  # the newest
 SAME_DB = 0.05  # the level of a recorded window, then and now
 
 
@@ -111,58 +106,6 @@ def audible(
 
 def kept_name(utc_s: float) -> str:
     return f"{round(utc_s * 1000)}.flac"
-
-
-class Keeper:
-    """Keeps some windows of a live calibration. Never raises: without room there is nothing to compare with."""
-
-    def __init__(self, machine_folder: Path) -> None:
-        """`machine_folder`: <state_dir>/machines/<machine>."""
-        self._folder = machine_folder / "normals" / ".new"
-        self._stride = 1
-        self._seen = 0
-        self._kept: list[tuple[Path, int]] = []  # and size
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def hear(self, window: Window) -> None:
-        """Every window of the calibration, in turn."""
-        number, self._seen = self._seen, self._seen + 1
-        if number % self._stride or window.origin or window.gap or not np.isfinite(window.samples).all():
-            return
-        try:
-            limited = np.clip(window.samples, -1.0, 1.0)
-            if bits_of(limited) == 32:
-                limited = (np.rint(limited * 32767) / 32768).astype(np.float32)  # to listen to, 16 bits will do
-            data = encode_sound(limited, window.rate_hz, ".flac")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / kept_name(window.utc_s)
-            path.write_bytes(data)  # not synced: this is between two windows, and a power cut ends the calibration
-            self._kept.append((path, len(data)))
-            while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(size for _, size in self._kept) > KEPT_BYTES):
-                self._thin()
-        except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
-            log.warning("normal sound not kept for comparison", error=str(exc))
-
-    def keep(self, version: str) -> None:
-        """The baseline has been written; the windows go with it."""
-        try:
-            if not self._kept:
-                return
-            self._folder.rename(self._folder.with_name(version))
-            for old in sorted(self._folder.parent.glob("[!.]*"))[:-KEPT_CALIBRATIONS]:
-                shutil.rmtree(old, ignore_errors=True)
-        except OSError as exc:
-            log.warning("normal sound not kept for comparison", error=str(exc))
-
-    def drop(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _thin(self) -> None:
-        """Every second one goes, and from now on only every second comes."""
-        for path, _ in self._kept[1::2]:
-            path.unlink(missing_ok=True)
-        self._kept = self._kept[::2]
-        self._stride *= 2
 
 
 def _read(path: Path, channel: int, start_s: float, duration_s: float | None) -> tuple[Samples, int]:

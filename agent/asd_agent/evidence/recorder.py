@@ -28,8 +28,8 @@ from asd_agent.evidence.clip import (
     expire_clips,
     remove_unfinished,
     write_clip,
-    write_whole,
 )
+from asd_agent.files import write_whole
 from asd_agent.types import AlarmEvent, EventKind, Samples
 
 log = structlog.get_logger(__name__)

@@ -19,11 +19,11 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError, BundleError, StoreError
+from asd_agent.evidence.clip import SOUND_SUFFIXES, Band, Clip, Judged, MadeWith, read_clip, read_sound, sidecars
 from asd_agent.evidence.nearest import Normal, nearest
 from asd_agent.scoring.pipeline import Pipeline
-from asd_agent.evidence.clip import SOUND_SUFFIXES, Band, Clip, Judged, MadeWith, read_clip, read_sound, sidecars
 from asd_agent.types import AlarmEvent, Description, Samples, State, Window, WindowResult
-from asd_agent.windowing.windower import Excerpt
+from asd_agent.windowing.excerpt import Excerpt
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import Speed

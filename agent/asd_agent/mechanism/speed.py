@@ -24,8 +24,6 @@ PRESENT = 0.9  # a tooth 9 dB over the floor
 ENOUGH = 0.5  # confidence from which a speed is used
 SURE = 0.7  # no need to try other numbers of teeth
 FLOOR_HZ = 6.0
-
-
 Source = Literal["given", "configured", "estimated"]
 
 

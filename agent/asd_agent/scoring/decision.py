@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from asd_agent.baseline import Baseline
 from asd_agent.decide.drift import Drift, DriftState
-from asd_agent.decide.votes import ChangedLane, EventLane
+from asd_agent.decide.event_rate import EventLane
 from asd_agent.decide.tail import z_of
+from asd_agent.decide.votes import ChangedLane
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import State, WindowResult
 

@@ -18,20 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import config, mechanism
-from asd_agent.windowing import signal_chain as chain
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.states import OFF
-from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector
-from asd_agent.encode.bundle import Bundle, BundleMeta, Output
+from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
+from asd_agent.encode.meta import BundleMeta, Output
 from asd_agent.errors import BaselineError
-from asd_agent.windowing.quality import assess
+from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.store.rounding import kept_p, kept_s
-from asd_agent.windowing.transients import most_sudden
 from asd_agent.types import CHANGING, Description, DetectorScore, Level, State, Window, WindowResult
+from asd_agent.windowing import signal_chain as chain
+from asd_agent.windowing.quality import assess
+from asd_agent.windowing.transients import most_sudden
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, Speed

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asd_agent import config
-from asd_agent.calibration import workflow as learning
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibration.build import describe_recordings
-from asd_agent.errors import CalibrationError
+from asd_agent.calibration import workflow as learning
+from asd_agent.calibration.gather import describe_recordings
 from asd_agent.calibration.workflow import Ears, Wish
+from asd_agent.errors import CalibrationError
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.service.calibration_job import CalibrationJob
 from asd_agent.service.mixer_watch import MixerWatch

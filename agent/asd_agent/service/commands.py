@@ -14,8 +14,8 @@ import structlog
 from msgspec import Meta
 
 from asd_agent.bank import Widen
-from asd_agent.errors import UsageError
 from asd_agent.calibration.workflow import Wish
+from asd_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from asd_agent.config import Config
+from asd_agent.config.model import Config
 from asd_agent.errors import AsdError, StoreError
 
 Handler = Callable[[str, dict[str, Any]], Any]  # raises AsdError, whose line is the answer

@@ -18,20 +18,20 @@ import msgspec
 import structlog
 
 from asd_agent import __version__, config, log
-from asd_agent.service import clock
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.capture import SourceStatus
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, lean_malloc, shared_encoder
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.scoring.pipeline import Pipeline
+from asd_agent.service import clock
 from asd_agent.service.capture import CaptureThread
 from asd_agent.service.commands import Commands
 from asd_agent.service.control import ControlServer, socket_path
 from asd_agent.service.machine import Monitor
-from asd_agent.service.systemd import Progress, notify, watchdog_s
-from asd_agent.service.sink import Outlet
 from asd_agent.service.shadow import Shadow
+from asd_agent.service.sink import Outlet
+from asd_agent.service.systemd import Progress, notify, watchdog_s
 from asd_agent.store import Store
 from asd_agent.types import AlarmState
 

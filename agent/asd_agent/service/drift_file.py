@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from asd_agent.decide.drift import DriftState
-from asd_agent.evidence.clip import write_whole
+from asd_agent.files import write_whole
 
 FILE = "drift.json"
 log = structlog.get_logger()

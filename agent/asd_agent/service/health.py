@@ -12,10 +12,9 @@ import enum
 from collections import deque
 from statistics import median
 
-from asd_agent.baseline import InputChain
 from asd_agent.capture import SourceStatus
-from asd_agent.windowing.signal_chain import LOST, compare, lost_words
 from asd_agent.types import Fingerprint, State, WindowResult
+from asd_agent.windowing.signal_chain import LOST, InputChain, compare, lost_words
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
 DC_CHANGE = 0.02  # of full scale

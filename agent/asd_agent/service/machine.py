@@ -14,25 +14,26 @@ import msgspec
 import structlog
 
 from asd_agent import config
-from asd_agent.windowing import signal_chain as chain
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.alarm import Alarm
 from asd_agent.errors import AsdError, BaselineError
-from asd_agent.scoring.pipeline import Pipeline
-from asd_agent.publish.payloads import rfc3339
-from asd_agent.evidence.replay import judged, made_with
-from asd_agent.service import drift_file as driftfile
-from asd_agent.service.health import ChainHealth, Health, worst
-from asd_agent.scoring.decision import Lanes
-from asd_agent.service.mixer_watch import MixerWatch
-from asd_agent.service.shadow import Shadow
-from asd_agent.service.calibrator import Teacher
-from asd_agent.service.reported_state import ToldState
-from asd_agent.service.unknown_state import Unfamiliar
 from asd_agent.evidence.clip import Judged
+from asd_agent.evidence.replay import judged, made_with
+from asd_agent.publish.payloads import rfc3339
+from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.pipeline import Pipeline
+from asd_agent.service import drift_file as driftfile
+from asd_agent.service.calibrator import Teacher
+from asd_agent.service.health import ChainHealth, Health, worst
+from asd_agent.service.mixer_watch import MixerWatch
+from asd_agent.service.reported_state import ToldState
+from asd_agent.service.shadow import Shadow
+from asd_agent.service.unknown_state import Unfamiliar
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
-from asd_agent.windowing.windower import Windower, reach_s
+from asd_agent.windowing import signal_chain as chain
+from asd_agent.windowing.resampler import reach_s
+from asd_agent.windowing.windower import Windower
 
 SPEED_HOLDS_S = 120.0  # after the last message on the speed topic
 if TYPE_CHECKING:

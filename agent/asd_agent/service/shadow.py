@@ -22,9 +22,9 @@ from asd_agent.decide.alarm import Alarm
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import AsdError, CalibrationError
+from asd_agent.scoring.decision import Lanes
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.service.calibration_job import CalibrationJob
-from asd_agent.scoring.decision import Lanes
 from asd_agent.store import Store
 from asd_agent.store.records import shadow_name
 from asd_agent.types import AlarmState, Description, Window

@@ -8,15 +8,15 @@ import msgspec
 import structlog
 
 from asd_agent import config
-from asd_agent.service import clock
 from asd_agent.errors import StoreError
+from asd_agent.evidence.clip import Clip, Judged
+from asd_agent.evidence.recorder import Evidence
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
+from asd_agent.service import clock
 from asd_agent.store import Message, Store
-from asd_agent.evidence.clip import Clip, Judged
-from asd_agent.evidence.recorder import Evidence
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
 
 if TYPE_CHECKING:

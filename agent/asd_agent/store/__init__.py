@@ -1,7 +1,5 @@
-"""What must survive: scores, alarms and the outbox in one SQLite file; evidence clips beside it."""
+"""What must survive: scores, alarms and the outbox in one SQLite file."""
 
-from asd_agent.evidence.clip import clip_path
-from asd_agent.evidence.recorder import Evidence
 from asd_agent.store.history import History
 from asd_agent.store.outbox import Outbox
 from asd_agent.store.reader import Reader
@@ -9,7 +7,6 @@ from asd_agent.store.records import Message, OutboxItem, ScoreRow, StoreHealth
 from asd_agent.store.store import Store
 
 __all__ = [
-    "Evidence",
     "History",
     "Message",
     "Outbox",
@@ -18,5 +15,4 @@ __all__ = [
     "ScoreRow",
     "Store",
     "StoreHealth",
-    "clip_path",
 ]

@@ -27,8 +27,6 @@ SMALLEST_DISTANCE = 1e-12
 HEAD_BYTES = 5
 _VERSION = 2
 _DEFLATE = 0x78
-
-
 _DISTANCE_STEPS = 500  # per factor e: 0.2 % apart
 _ZERO = -30_000  # the code of a distance of 0
 _LARGEST = 32_767

@@ -12,7 +12,7 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore, Manifest
-from asd_agent.decide.votes import HOUR_S
+from asd_agent.decide.event_rate import HOUR_S
 from asd_agent.errors import BaselineError, StoreError
 from asd_agent.store import History, Reader
 from asd_agent.store.history import STATES

@@ -21,7 +21,8 @@ from asd_agent import config
 from asd_agent.baseline import Manifest
 from asd_agent.decide.alarm import Alarm
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.votes import ChangedLane, EventLane
+from asd_agent.decide.event_rate import EventLane
+from asd_agent.decide.votes import ChangedLane
 from asd_agent.errors import UsageError
 from asd_agent.store.history import History
 from asd_agent.types import AlarmEvent, AlarmState, EventKind

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from asd_agent import config
 from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.votes import ChangedLane, EventLane
+from asd_agent.decide.event_rate import EventLane
 from asd_agent.decide.states import OFF
+from asd_agent.decide.votes import ChangedLane
 from asd_agent.store.history import NONE, STATES, History
 from asd_agent.store.rounding import p_of
 from asd_agent.types import AlarmState, Level, Quality, State, WindowResult

@@ -15,7 +15,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.config import QualityLimits
+from asd_agent.config.model import QualityLimits
 from asd_agent.types import Quality, Samples, Window
 
 NO_SOUND = 1e15  # a float beyond this is not a sample

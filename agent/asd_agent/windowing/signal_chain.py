@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from asd_agent.baseline import ChainFloor, InputChain
 from asd_agent.types import Description, Fingerprint, Floats, Samples, Window
 
 CENTRES_HZ = tuple(100.0 * 2 ** (k / 3) for k in range(24))  # 100 Hz to 20 kHz
@@ -41,6 +41,28 @@ CLIFF_DB, CLIFF_FROM_HZ = 20.0, 1000.0  # so much less within a third octave is 
 
 EVERY_S = 60.0
 EVERY_WHILE_LEARNING_S = 15.0
+
+
+class ChainFloor(msgspec.Struct, frozen=True, kw_only=True):
+    """Third-octave levels of the quietest moments in one operating state (`Fingerprint.floor_db`)."""
+
+    median_db: list[float]
+    low_db: list[float]  # of the quietest window
+
+
+class InputChain(msgspec.Struct, frozen=True, kw_only=True):
+    """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
+
+    source: str  # the device key
+    level_dbfs: float  # median over the windows
+    level_low_dbfs: float  # 2nd percentile
+    level_high_dbfs: float  # 98th percentile
+    levels: dict[str, tuple[float, float]] = {}  # operating state -> 2nd and 98th percentile of its windows
+    floors: dict[str, ChainFloor] = {}  # operating state -> what the chain lets through there
+    rate_hz: int = 0  # native; 0 = not known
+    edge_hz: float = 0.0  # above it there was next to nothing
+    dc: float = 0.0  # full scale = 1
+    mixer: dict[str, str] = {}  # control -> setting, where the system could say
 
 
 def fingerprint(samples: Samples, rate_hz: int) -> Fingerprint:

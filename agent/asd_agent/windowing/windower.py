@@ -2,15 +2,10 @@
 
 Native and resampled windows are cut at the same times (k * hop_s since the stretch began). A stretch is sound
 without a hole: a gap, lost blocks or another file end it, and no window reaches across.
-
-A resampler remembers, in the last bit, all that it has heard. So that a window can be made again from a clip
-(`Excerpt`), resampled sound is made in segments of 5 s, each by a resampler of its own from its native sound and a
-margin: what a window holds depends on no sound farther away than that.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -18,12 +13,9 @@ import numpy as np
 
 from asd_agent.errors import SourceError
 from asd_agent.types import Block, Place, Samples, Window
+from asd_agent.windowing.resampler import Resampler, finite
 
-SOXR_QUALITY = "HQ"
-NO_SOUND = 1e15  # beyond this a float is not a sample; its square would overflow
 ROUNDING = 2  # samples that a resampled stretch may lack at its end
-SEGMENT_S = 5.0  # of resampled sound from one resampler
-MARGIN_S = 0.1  # of native sound on both sides of it; the filter reaches 20 ms at 8 kHz
 
 
 class Windower:
@@ -94,57 +86,6 @@ class Windower:
             )
 
 
-class Excerpt:
-    """Some of a stretch, of which single windows are made again: the same to the last bit as when it was heard."""
-
-    def __init__(self, samples: Samples, rate_hz: int, begins: int, ended: bool) -> None:
-        """`samples` [n]; the first is frame `begins` of the stretch. `ended`: the stretch ends with the last."""
-        self._samples, self._rate_hz, self._begins, self._ended = samples, rate_hz, begins, ended
-
-    def window(self, number: int, window_s: float, hop_s: float, rates: Iterable[int]) -> Window | None:
-        """The window of that number in the stretch; None when the excerpt lacks some of what it was made from."""
-        start = round(number * hop_s * self._rate_hz) - self._begins
-        samples = self._samples[max(start, 0) : max(start, 0) + round(window_s * self._rate_hz)]
-        if start < 0 or len(samples) < round(window_s * self._rate_hz):
-            return None
-        resampled = {self._rate_hz: samples}
-        for rate in rates:
-            if rate != self._rate_hz:
-                first = round(number * hop_s * rate)
-                found = self._resampled(rate, first, round(window_s * rate))
-                if found is None:
-                    return None
-                resampled[rate] = found
-        return Window(
-            samples=samples,
-            rate_hz=self._rate_hz,
-            resampled=resampled,
-            index=number,
-            start_frame=self._begins + start,
-            utc_s=0.0,
-            monotonic_s=0.0,
-            place=Place(stretch=self._begins + start, number=number),
-        )
-
-    def _resampled(self, rate: int, first: int, n: int) -> Samples | None:
-        stream = _Resampler.at(self._rate_hz, rate, first)
-        if stream.fed < self._begins:
-            return None
-        heard = self._samples[stream.fed - self._begins :]
-        parts = [stream.feed(_without_rubbish(heard))]
-        if self._ended:
-            parts.append(stream.end())
-        found = np.concatenate(parts)[first - stream.start :]
-        if self._ended and n - ROUNDING <= len(found) < n:
-            found = np.append(found, np.repeat(found[-1:], n - len(found)))
-        return found[:n] if len(found) >= n else None
-
-
-def reach_s(rate_hz: int, rates: Iterable[int]) -> float:
-    """How far before its beginning a window is made from."""
-    return max((_Resampler(rate_hz, rate).reach / rate_hz for rate in rates if rate != rate_hz), default=0.0)
-
-
 class _Stretch:
     """Sound without a hole, from its first frame on. Positions are samples since then."""
 
@@ -159,7 +100,7 @@ class _Stretch:
         self._native = _Tape()
         self._resampled = {rate: _Tape() for rate in rates if rate != block.rate_hz}
         self._same_rate = block.rate_hz in set(rates)
-        self._streams = {rate: _Resampler(block.rate_hz, rate) for rate in self._resampled}
+        self._streams = {rate: Resampler(block.rate_hz, rate) for rate in self._resampled}
         self._blocks: deque[tuple[int, float, float]] = deque()  # first position, utc_s, monotonic_s
 
     def continues_with(self, block: Block) -> bool:
@@ -174,9 +115,9 @@ class _Stretch:
         """`samples`: the channel's [n]."""
         self._blocks.append((self._native.end, block.utc_s, block.monotonic_s))
         self._native.append(samples)
-        finite = _without_rubbish(samples) if self._streams else samples
+        clean = finite(samples) if self._streams else samples
         for rate, stream in self._streams.items():
-            self._resampled[rate].append(stream.feed(finite))
+            self._resampled[rate].append(stream.feed(clean))
 
     def end(self) -> None:
         """No more sound comes: take what the resamplers still hold."""
@@ -274,104 +215,3 @@ class _Tape:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0] if self._parts else np.zeros(0, np.float32)
-
-
-class _Resampler:
-    """A stretch at another rate, in segments. Positions are native frames since the stretch began."""
-
-    def __init__(self, rate_hz: int, wanted_hz: int, first: int = 0) -> None:
-        """`first`: the segment to begin with; feed it the sound from `fed` on."""
-        self._rates = rate_hz, wanted_hz
-        common = math.gcd(rate_hz, wanted_hz)
-        self._unit, self._made_of_unit = rate_hz // common, wanted_hz // common  # frames of the same duration
-        self._size = math.ceil(SEGMENT_S * rate_hz / self._unit) * self._unit
-        self._margin = math.ceil(MARGIN_S * rate_hz / self._unit) * self._unit
-        self._open: deque[_Segment] = deque()
-        self._next = first
-        self.fed = max(0, first * self._size - self._margin)  # where the next sound goes
-        self.start = self._made(first * self._size)  # where the resampled sound begins, in frames of the wanted rate
-
-    @property
-    def reach(self) -> int:
-        """Native frames before a resampled one that it may depend on, at most."""
-        return self._size + self._margin
-
-    @classmethod
-    def at(cls, rate_hz: int, wanted_hz: int, position: int) -> _Resampler:
-        """One that begins with the segment in which the frame of the wanted rate lies."""
-        begin = cls(rate_hz, wanted_hz)
-        return cls(rate_hz, wanted_hz, position // begin._made(begin._size))
-
-    def feed(self, samples: Samples) -> Samples:
-        """The next native sound [n] -> what it completes."""
-        while self._next * self._size - self._margin < self.fed + len(samples):
-            self._open.append(self._segment(self._next))
-            self._next += 1
-        for segment in self._open:
-            part = samples[max(0, segment.begins - self.fed) : max(0, segment.ends - self.fed)]
-            segment.push(part, last=self.fed + len(samples) >= segment.ends)
-        self.fed += len(samples)
-        return self._take()
-
-    def end(self) -> Samples:
-        """No more sound comes: what is left."""
-        for segment in self._open:
-            segment.push(np.zeros(0, np.float32), last=True)
-        return self._take()
-
-    def _take(self) -> Samples:
-        """In order: the next segment waits until the one before has ended."""
-        found: list[Samples] = []
-        while self._open:
-            found += self._open[0].take()
-            if not self._open[0].ended:
-                break
-            self._open.popleft()
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
-
-    def _segment(self, number: int) -> _Segment:
-        begin = number * self._size
-        lead = min(begin, self._margin)
-        ends = begin + self._size + self._margin
-        return _Segment(self._rates, begin - lead, ends, self._made(lead), self._made(self._size))
-
-    def _made(self, frames: int) -> int:
-        return frames // self._unit * self._made_of_unit
-
-
-class _Segment:
-    """Native frames [begins, ends) in, the resampled ones without the margins out."""
-
-    def __init__(self, rates: tuple[int, int], begins: int, ends: int, lead: int, size: int) -> None:
-        import soxr
-
-        self.begins, self.ends = begins, ends
-        self._stream = soxr.ResampleStream(*rates, 1, dtype="float32", quality=SOXR_QUALITY)
-        self._lead, self._left = lead, size  # resampled frames still to be left out, and to be delivered
-        self._ready: list[Samples] = []
-        self.ended = False
-
-    def push(self, samples: Samples, last: bool) -> None:
-        if self.ended:
-            return
-        made = self._stream.resample_chunk(samples, last=last)
-        lead = min(self._lead, len(made))
-        part: Samples = made[lead : lead + self._left]
-        self._lead -= lead
-        self._left -= len(part)
-        self._ready.append(part)
-        self.ended = last
-
-    def take(self) -> list[Samples]:
-        ready, self._ready = self._ready, []
-        return ready
-
-
-def _without_rubbish(samples: Samples) -> Samples:
-    """NaN, infinities and absurd values as 0: the filter would smear them over clean windows. [n] -> [n]
-
-    The native window keeps them, and is judged not assessable for them.
-    """
-    if len(samples) and max(samples.max(), -samples.min()) < NO_SOUND:
-        return samples
-    return np.where(np.abs(samples) < NO_SOUND, samples, np.float32(0))

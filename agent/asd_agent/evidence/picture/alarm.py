@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from asd_agent.evidence.clip import Band, Clip
 from asd_agent.evidence.picture.canvas import BLACK, GLYPH_W, GREY, PALE, WHITE, Canvas, Colour, inferno
 from asd_agent.evidence.picture.spectrogram import LOWEST_HZ, Scale, spectrogram
-from asd_agent.evidence.clip import Band, Clip
 from asd_agent.types import Floats, Samples
 
 WIDTH, HEIGHT = 1280, 690

@@ -1,0 +1,67 @@
+"""Transients that come back more often than calibration and budget allow.
+
+A single transient never raises an alarm. When within an hour more of them come than the calibration lets expect, normal
+windows vote for an alert. Pure: no clock, times come in with the results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import replace
+
+from asd_agent import config
+from asd_agent.types import Level, State, WindowResult
+
+HOUR_S = 3600.0
+EPISODE_S = 30.0  # what happens within it happened once
+PRIOR_EVENTS = 0.5  # Jeffreys' prior of a Poisson rate
+
+
+class EventLane:
+    """Counts sudden moments. Not thread-safe."""
+
+    def __init__(self, machine: config.Machine, events_per_hour: float, calibrated_s: float) -> None:
+        """`events_per_hour` of the calibration, which lasted `calibrated_s`."""
+        self._p = machine.alarm.event_p
+        expected = events_per_hour * calibrated_s / HOUR_S + PRIOR_EVENTS
+        chance = machine.alarm.false_alarms_per_month / (30 * 24)
+        self.allowed = max(machine.alarm.event_repeats, most(expected, calibrated_s / HOUR_S, chance) + 1)
+        self._times: deque[float] = deque()
+
+    def update(self, result: WindowResult) -> bool:
+        """Whether the last hour had as many moments as it takes for an alarm. Those of one half minute count once."""
+        moment_s = result.utc_s + (result.event_at_s or 0.0)
+        sudden = result.event_p is not None and result.event_p <= self._p and not result.foreign
+        if sudden and (not self._times or moment_s - self._times[-1] >= EPISODE_S):
+            self._times.append(moment_s)
+        while self._times and moment_s - self._times[0] > HOUR_S:
+            self._times.popleft()
+        return len(self._times) >= self.allowed
+
+    def vote(self, result: WindowResult, alert_p: float) -> WindowResult:
+        """A normal window as it votes while moments come back too often: for an alert, with `alert_p`."""
+        if len(self._times) < self.allowed or result.state is not State.NORMAL or result.p_value is None:
+            return result
+        reason = f"{self.count} sudden moments within an hour, fewer than {self.allowed} are expected"
+        p_value = min(result.p_value, alert_p)
+        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=reason)
+
+    @property
+    def count(self) -> int:
+        """In the last hour."""
+        return len(self._times)
+
+
+def most(events: float, hours: float, chance: float) -> int:
+    """The number of events that the next hour exceeds with at most `chance`, when `hours` had `events`: negative
+    binomial, the Poisson distribution with a rate that is known no better than that (a Gamma posterior)."""
+    rest, k = 1.0, 0
+    log_p = events * math.log(hours / (hours + 1)) if hours > 0 else -math.inf
+    while k < 120:
+        rest -= math.exp(log_p)
+        if rest <= chance:
+            return k
+        log_p += math.log((events + k) / (k + 1)) - math.log(hours + 1)
+        k += 1
+    return k

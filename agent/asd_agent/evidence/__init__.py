@@ -1,0 +1,1 @@
+"""What proves an alarm: the clip, the scores in it, the picture, the nearest normal sound, and the replay."""
