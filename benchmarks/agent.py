@@ -2,7 +2,7 @@
 
     python benchmarks/agent.py [-o benchmarks/results/agent.json]
 
-* window: `pipeline.step` (quality, encoder, sudden moment, judgement on a baseline of 120 windows) against the bare
+* window: `pipeline.step` (quality, encoder, transient, judgement on a baseline of 120 windows) against the bare
   `session.run` on the same 10 s of the simulated machine, at 16 and 48 kHz native. Processor time of the one thread
   that does it, so that a busy box disturbs little; the two take turns in one process that is set up like the daemon;
   ratio = median of the ratios of neighbours.
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import numpy as np
 import onnxruntime
 import yaml
@@ -46,7 +46,7 @@ from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import ask
 from asd_agent.types import Window
 from asd_agent.windowing.quality import assess
-from asd_agent.windowing.transients import most_sudden
+from asd_agent.windowing.transients import strongest_transient
 from asd_agent.windowing.windower import Windower
 
 WINDOWS = 120
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "agent.json")
     args = parser.parse_args()
     report: dict[str, Any] = {
-        "machine": box.machine(),
+        "machine": host.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {
             "python": platform.python_version(),
@@ -115,7 +115,7 @@ def parts(pipeline: Pipeline, windows: list[Window]) -> dict[str, float]:
     descriptions = [pipeline.describe(item) for item in windows]
     works: dict[str, Callable[[int], object]] = {
         "quality": lambda i: assess(windows[i], machine.window_s, machine.quality),
-        "sudden_moment": lambda i: most_sudden(windows[i].resampled[rate_hz], rate_hz),
+        "sudden_moment": lambda i: strongest_transient(windows[i].resampled[rate_hz], rate_hz),
         "embed": lambda i: encoder.embed(windows[i].resampled[rate_hz]),
         "judge": lambda i: pipeline.judge(descriptions[i]),
     }

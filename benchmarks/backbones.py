@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import msgspec
 import numpy as np
 import onnxruntime as ort
@@ -283,7 +283,7 @@ def main() -> None:
     share = 60 * args.minutes / (3 * len(models) + 0.5)
     flags = Path("/proc/cpuinfo").read_text()
     found: dict[str, Any] = {
-        "cpu": box.cpu_model(),
+        "cpu": host.cpu_model(),
         "cpu_features": [flag for flag in ("avx512f", "avx512_vnni", "amx_int8", "avx_vnni") if flag in flags],
         "versions": {"torch": torch.__version__, "onnxruntime": ort.__version__, "python": platform.python_version()},
         "window_s": WINDOW_S,

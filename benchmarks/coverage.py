@@ -10,7 +10,7 @@ its own. The days with an alarm among them are the realised rate; `Support` stat
 days is what a lower end below one in 100 days looks like, and counts as inside. The range of shifts is an assumption:
 the figures show that estimates, votes, tail and drift fit together, not that every machine drifts so.
 
-The compressor at rest: each of its three days, and each pair, calibrates with stretches drawn again and again (block
+The compressor at rest: each of its three days, and each pair, calibrates with segments drawn again and again (block
 bootstrap). The windows of the unseen days tell the realised share of p-values below 5 % and 1 %, and how often a day's
 share lies in the 90 % interval for a single later day.
 
@@ -187,7 +187,7 @@ def resampled(data: Path, calibrations: int) -> list[dict[str, Any]]:
         for known in itertools.combinations(heard, count):
             for n in range(calibrations):
                 rng = sounds.rng_of("coverage", known, n)
-                normal = [d for day in known for d in _stretches(heard[day], rng)]
+                normal = [d for day in known for d in _segments(heard[day], rng)]
                 pipeline = Pipeline(settings, bare.encoders, calibrate.build(settings, normal, bare, "benchmark"))
                 found += [_day(pipeline, heard[day], rng) for day in heard if day not in known]
         out.append({
@@ -198,7 +198,7 @@ def resampled(data: Path, calibrations: int) -> list[dict[str, Any]]:
     return out
 
 
-def _stretches(day: list[Description], rng: np.random.Generator, count: int = 6, length: int = 8) -> list[Description]:
+def _segments(day: list[Description], rng: np.random.Generator, count: int = 6, length: int = 8) -> list[Description]:
     starts = sorted(rng.choice(len(day) // length, min(count, len(day) // length), replace=False) * length)
     return [d for at in starts for d in day[at : at + length]]
 

@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import msgspec
 import numpy as np
 
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name))
     report: dict[str, Any] = {
-        "machine": box.machine(),
+        "machine": host.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         **found,

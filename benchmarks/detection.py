@@ -3,7 +3,7 @@
     python benchmarks/detection.py --data ../shared/data [--bundle FOLDER ...] [--quick] [-o benchmarks/results]
         [--name detection]
 
-Everything goes through the classes that ship: Pipeline.describe and judge, calibrate.build, ChangedLane, EventLane and
+Everything goes through the classes that ship: Pipeline.describe and judge, calibrate.build, VoteFilter, EventRate and
 Alarm. `--bundle` adds encoders to `default`; the published figures are with one of mn04_as, those named
 detection_spectral without any:
 
@@ -42,14 +42,14 @@ from asd_agent import bank, config
 from asd_agent.calibration import build as calibrate
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.decide import Alarm
-from asd_agent.decide.event_rate import EventLane
-from asd_agent.decide.votes import ChangedLane
+from asd_agent.decide.event_rate import EventRate
+from asd_agent.decide.votes import VoteFilter
 from asd_agent.scoring.detectors import embeddings
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, Block, Description, EventKind, Samples, State, Window, WindowResult
 from asd_agent.windowing.windower import Windower
 
-FUSION, EXPLAINED = "fusion", "fusion, unless explained by a foreign sound"
+FUSION, EXPLAINED = "fusion", "fusion, unless explained by a nuisance sound"
 LOGMEL, AUTOENCODER = "log-mel 1-NN", "autoencoder"
 EPOCHS, STEPS = 40, 1500  # of the autoencoder, at least
 FEW = (6, 10, 20)  # calibration windows
@@ -97,7 +97,7 @@ class Judge:
         found = dict.fromkeys(self.baseline.manifest.detectors, 0.0)  # a state of few windows has no mechanism
         found |= {d.name: d.z for d in result.detectors}
         found[FUSION] = score(self.pipeline, description)
-        found[EXPLAINED] = 0.0 if result.foreign else found[FUSION]
+        found[EXPLAINED] = 0.0 if result.nuisance else found[FUSION]
         found[LOGMEL] = float(self._nearest.distance(description.embeddings[self.logmel][None])[0])
         if self._error is not None:
             found[AUTOENCODER] = self._error(sound)
@@ -276,9 +276,9 @@ class Stream:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         manifest = judge.baseline.manifest
-        self._lane = ChangedLane(judge.settings)
-        events = max(s.events_per_hour for s in manifest.states)
-        self._events = EventLane(judge.settings, events, manifest.report.seconds)
+        self._lane = VoteFilter(judge.settings)
+        events = max(s.transients_per_hour for s in manifest.states)
+        self._events = EventRate(judge.settings, events, manifest.report.seconds)
         self._alarm = Alarm(judge.settings, judge.pipeline.thresholds, AlarmState())
         self.raised_s: float | None = None
         self.repeated = False

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import box
+import host
 import numpy as np
 import onnxruntime
 
@@ -105,7 +105,7 @@ def main() -> None:
     window = 0.1 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     time_windows(encoder, window, 5)
     report = {
-        "machine": box.machine(),
+        "machine": host.machine(),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import msgspec
 import numpy as np
 import scipy.fft
@@ -200,7 +200,7 @@ def cost(_: Path | None = None, rounds: int = 200) -> dict[str, Any]:
     spectrum = transform(x, 16_000)
     fast, wide = Analyser(Mechanism(), 48_000), window(48_000)
     out: dict[str, Any] = {
-        "machine": box.cpu_model(),
+        "machine": host.cpu_model(),
         "16 kHz, no kinematics": timed(lambda: plain.indicators(x), x, rounds),
         "16 kHz, two bearings, gear, motor, fan, belt": timed(lambda: full.indicators(x), x, rounds),
         "48 kHz, no kinematics": timed(lambda: fast.indicators(wide), x, 50),

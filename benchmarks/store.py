@@ -3,8 +3,8 @@
     python benchmarks/store.py [--days 365] [-o benchmarks/results/store.json]
 
 The scores of the first machine are made window by window (hop 5 s, the detectors of the default bundle and the
-mechanism analysis): slow and fast Gaussian parts, nights when it is off, idle and loaded in turn, foreign sounds,
-sudden moments, two dozen faults from a minute to four days, sound that cannot be judged, a restart a week. They go
+mechanism analysis): slow and fast Gaussian parts, nights when it is off, idle and loaded in turn, nuisance sounds,
+transients, two dozen faults from a minute to four days, sound that cannot be judged, a restart a week. They go
 through the functions that the daemon writes with, an hour to a block; single windows do not pass through the tail table
 on their way, which only saves time. The other machines hold the same blocks: SQLite does not notice.
 
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import numpy as np
 import yaml
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "store.json")
     args = parser.parse_args()
     report: dict[str, Any] = {
-        "machine": box.machine(),
+        "machine": host.machine(),
         "load_average_at_start": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "sqlite": sqlite3.sqlite_version},
         "year": year(args.days, MACHINES, hovering_days=0.0),
@@ -207,8 +207,8 @@ def _block(
                 utc_s=plain.utc_s, index=index + i, state=state, level=Level.ALERT if deviates else Level.NORMAL,
                 level_dbfs=plain.level_dbfs, p_value=p, embedding_distance=scored[DETECTORS[0]][0],
                 embedding_p=tail(float(z[i, :-1].mean() * 1.2)), mechanism_p=scored["mechanism"][2], detectors=scored,
-                baseline=version, operating=operating, event_p=kept_p(tail(float(event_z[i]))),
-                event_at_s=round(float(at_s[i]), 3), foreign="Speech (z 5.1)" if chance[i] > 0.998 else "",
+                baseline=version, operating=operating, transient_p=kept_p(tail(float(event_z[i]))),
+                transient_at_s=round(float(at_s[i]), 3), nuisance="Speech (z 5.1)" if chance[i] > 0.998 else "",
                 reason=f"logmel stats z {z[i].max():.1f}: 2.0-4.1 kHz +{z[i].max():.0f} dB" if deviates else "",
             )
         )  # fmt: skip

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import box
+import host
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ def main() -> int:
                 others = {"over_frozen": same, "over_best_frozen": frozen[best][1]}
                 rows.append(row(words, sections, seconds, others))
     result = {
-        "machine": f"{box.cpu_model()}, {torch.get_num_threads()} threads",
+        "machine": f"{host.cpu_model()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "encoder": Path(args.checkpoint).name,
         "machines": args.machines,

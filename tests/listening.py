@@ -1,4 +1,4 @@
-"""A machine that is listened to without a daemon: simulated sound through Monitor and Outlet into a store."""
+"""A machine that is listened to without a daemon: simulated sound through Monitor and Sink into a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import Monitor
 from asd_agent.service.shadow import Shadow
-from asd_agent.service.sink import Outlet
+from asd_agent.service.sink import Sink
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block
 from asd_agent.windowing.windower import Windower
@@ -55,7 +55,7 @@ class Listening:
     def __init__(self, settings: config.Config, store: Store, utc_s: float) -> None:
         (self.machine,) = settings.machines
         self.settings, self.store, self.utc_s = settings, store, utc_s
-        self.outlet = Outlet(settings, store, lambda verb, args: None, lambda topic, payload: None)
+        self.outlet = Sink(settings, store, lambda verb, args: None, lambda topic, payload: None)
         self.restart()
 
     def restart(self) -> None:

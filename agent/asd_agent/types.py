@@ -34,12 +34,12 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WindowPosition:
     """Where a window lies; all in native frames of its first sample, but for the number."""
 
-    heard: int = 0  # since the source was opened, holes not counted
-    stretch: int = 0  # since the stretch began
-    number: int = 0  # of the window in its stretch
+    received: int = 0  # since the source was opened, holes not counted
+    segment: int = 0  # since the segment began
+    number: int = 0  # of the window in its segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Window:
     monotonic_s: float  # when the last sample was at hand
     gap: bool = False  # cut short by missing frames: never scored
     origin: str = ""
-    place: Place = Place()
+    position: WindowPosition = WindowPosition()
 
     @property
     def start_s(self) -> float:
@@ -91,7 +91,7 @@ class Transient:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What the measuring chain does to any sound, seen in one window."""
+    """What the signal chain does to any sound, seen in one window."""
 
     rate_hz: int  # native
     floor_db: tuple[float, ...]  # third octaves from 100 Hz (chain.CENTRES_HZ): the level in the quietest moments, dBFS
@@ -111,14 +111,14 @@ class Description:
     quality: Quality
     embeddings: Mapping[str, npt.NDArray[np.float32]]  # detector name -> [dim]; empty when not assessable
     indicators: Mapping[str, float] = field(default_factory=dict)  # mechanism analysis
-    transient: Transient | None = None  # the most sudden moment
+    transient: Transient | None = None  # the most transient
     operating: str = ""  # the machine's state as told from outside; empty = to be found from the sound
     changing: bool = False  # it was told to change during the window
     chain: Fingerprint | None = None  # of a window now and then
 
 
 class State(enum.StrEnum):
-    """Of one window, and of the machine (not of the measuring chain)."""
+    """Of one window, and of the machine (not of the signal chain)."""
 
     NORMAL = "normal"
     ANOMALOUS = "anomalous"
@@ -164,9 +164,9 @@ class WindowResult:
     mechanism_p: float | None = None
     reason: str = ""
     operating: str = ""  # the operating state that the sound is nearest to
-    foreign: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
-    event_p: float | None = None  # of the most sudden moment, as on the days of the calibration
-    event_at_s: float | None = None  # after the start of the window
+    nuisance: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
+    transient_p: float | None = None  # of the most transient, as on the days of the calibration
+    transient_at_s: float | None = None  # after the start of the window
     not_running: bool = False  # off by its level, whatever the p-value says
 
     @property
@@ -186,7 +186,7 @@ class EventKind(enum.StrEnum):
     OUT_OF_SERVICE = "out_of_service"
     IN_SERVICE = "in_service"
     LEARNING = "learning"
-    NOT_ASSESSABLE = "not_assessable"  # the measuring chain or the machine's state forbids a judgement
+    NOT_ASSESSABLE = "not_assessable"  # the signal chain or the machine's state forbids a judgement
     ASSESSABLE = "assessable"
 
 
@@ -213,7 +213,7 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     rising: tuple[Vote, ...] = ()  # the last windows since the level last fell
     falling: tuple[Vote, ...] = ()  # the last windows since the level last rose
     alert_p: float = 0.0  # the threshold that the votes were cast under
-    heard_id: str = ""  # of the alarm that those outside were told of, and not that it has gone
+    announced_id: str = ""  # of the alarm that those outside were told of, and not that it has gone
     sequence: int = 0  # events so far
 
     @property

@@ -126,7 +126,7 @@ def _outputs(encoder: PooledEncoder, distance: Distance, labels: bool) -> list[O
     if labels:
         _check_labels(encoder.backbone)
         outputs += [
-            Output(name=name, dim=len(classes), distance="euclidean", role="foreign", labels=list(classes.values()))
+            Output(name=name, dim=len(classes), distance="euclidean", role="nuisance", labels=list(classes.values()))
             for name, classes in FAMILIES.items()
         ]
     return outputs

@@ -11,7 +11,7 @@ from asd_agent.decide.fusion import Fusion, Spread
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
 from asd_agent.errors import BaselineError, StoreError
-from asd_agent.windowing.signal_chain import InputChain
+from asd_agent.windowing.signal_chain import SignalChain
 
 
 def made(version: str) -> Baseline:
@@ -22,7 +22,7 @@ def made(version: str) -> Baseline:
         windows=3, seconds=30, excluded={}, excluded_parts=[], support=support, budget_per_month=1.0,
         facts=["fine"], concerns=[],
     )  # fmt: skip
-    chain = InputChain(source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)
+    chain = SignalChain(source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)
     manifest = Manifest(
         version=version, machine="m", created_utc_s=1.0, window_s=10, hop_s=5, bundles={"b": "0" * 64},
         chain=chain, report=report,

@@ -20,12 +20,12 @@ from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.errors import AsdError, BaselineError, CalibrationError, SourceError, UsageError
 from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.service import sink as service_sink
 from asd_agent.service.calibration_job import CalibrationJob
 from asd_agent.service.commands import Commands
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.machine import QUEUE, Monitor
-from asd_agent.service.sink import Outlet
 from asd_agent.service.systemd import Progress, watchdog_s
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block, Description, Quality, State, WindowResult
@@ -81,7 +81,7 @@ class Sink:
     def judged(self, monitor, row):
         self.rows.append(row)
 
-    def heard(self, monitor, block, heard, begun):
+    def received(self, monitor, block, heard, begun):
         self.blocks += 1
 
 
@@ -222,15 +222,15 @@ def test_a_rollback_to_a_damaged_baseline_keeps_the_active_one(monitor, baseline
 
 
 def live_job(monitor: Monitor, duration_s: float, promote: bool = False) -> None:
-    monitor.teacher.calibrate(duration_s, promote)
+    monitor.calibrator.calibrate(duration_s, promote)
 
 
 def finished(monitor: Monitor) -> dict[str, object]:
     deadline = time.monotonic() + 30
-    while monitor.teacher.progress()["phase"] in ("listening", "fitting"):
+    while monitor.calibrator.progress()["phase"] in ("listening", "fitting"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return monitor.teacher.progress()
+    return monitor.calibrator.progress()
 
 
 def test_a_live_calibration_goes_beside_the_scoring(monitor, sink, baseline):
@@ -247,14 +247,14 @@ def test_a_live_calibration_goes_beside_the_scoring(monitor, sink, baseline):
 
 def test_one_calibration_at_a_time_and_cancelling(monitor, baseline):
     with pytest.raises(CalibrationError, match="no calibration has been started"):
-        monitor.teacher.progress()
+        monitor.calibrator.progress()
     with pytest.raises(CalibrationError, match="no calibration is running"):
-        monitor.teacher.cancel()
+        monitor.calibrator.cancel()
     live_job(monitor, 60.0)
     with pytest.raises(CalibrationError, match="already running"):
         live_job(monitor, 60.0)
-    monitor.teacher.cancel()
-    assert monitor.teacher.progress()["phase"] == "cancelled"
+    monitor.calibrator.cancel()
+    assert monitor.calibrator.progress()["phase"] == "cancelled"
     live_job(monitor, 2.0)
     hear(monitor, sound(3))
     assert "at least 6 are needed" in finished(monitor)["error"]
@@ -327,7 +327,7 @@ def test_events_that_belong_together_are_committed_together(tmp_path, monitor):
         commits = []
         plain = store.commit_events
         store.commit_events = lambda *args: commits.append(args) or plain(*args)
-        outlet = Outlet(settings, store, lambda verb, args: None, lambda topic, payload: None)
+        outlet = service_sink.Sink(settings, store, lambda verb, args: None, lambda topic, payload: None)
         monitor._sink = outlet
         hear(monitor, sound(3, FAULT, seed=2))
         outlet.close()

@@ -75,7 +75,7 @@ def test_an_error_is_one_line_and_the_desk_goes_on(ask: Ask, request_: Request, 
 
 
 @pytest.mark.parametrize(
-    ("wish", "topic"),
+    ("options", "topic"),
     [
         ("panel/7/answers", "panel/7/answers"),
         ("asd/hall-1/response/ack/panel-7", "asd/hall-1/response/ack/panel-7"),
@@ -88,9 +88,9 @@ def test_an_error_is_one_line_and_the_desk_goes_on(ask: Ask, request_: Request, 
     ],
 )
 def test_the_answer_goes_where_the_asker_wants_unless_that_could_mislead(
-    ask: Ask, wish: str | None, topic: str
+    ask: Ask, options: str | None, topic: str
 ) -> None:
-    assert ask(Request("ack", b"{}", response_topic=wish)).topic == topic
+    assert ask(Request("ack", b"{}", response_topic=options)).topic == topic
 
 
 def test_too_many_at_once_are_told_so() -> None:

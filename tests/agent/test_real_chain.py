@@ -183,7 +183,7 @@ def test_an_unknown_loud_state_is_not_taken_for_a_lost_edge(pipeline, clips):
 def test_a_told_state_that_the_baseline_does_not_know_is_not_judged(pipeline, clips):
     description = pipeline.describe(windows(pipeline, clips("rest", UNSEEN)[0])[0])
     baseline = pipeline.baseline
-    manifest = msgspec.structs.replace(baseline.manifest, told=True)
+    manifest = msgspec.structs.replace(baseline.manifest, states_reported=True)
     other = Pipeline(MACHINE, pipeline.encoders, msgspec.structs.replace(baseline, manifest=manifest))
     told = other.judge(replace(description, operating="regeneration"))
     assert (told.state, told.p_value) == (State.NOT_ASSESSABLE, None)

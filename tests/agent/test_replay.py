@@ -17,6 +17,7 @@ import yaml
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.calibration import clips
 from asd_agent.calibration.build import build
 from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture.simulate import machine_blocks
@@ -28,7 +29,7 @@ from asd_agent.evidence.replay import Replay, encoders_of, find, replay
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import Monitor
-from asd_agent.service.sink import Outlet
+from asd_agent.service.sink import Sink
 from asd_agent.store import Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, EventKind, State
 from asd_agent.windowing.recordings import recorded_windows
@@ -77,7 +78,7 @@ def box(machine: config.Machine, tmp_path_factory: pytest.TempPathFactory) -> Pa
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(folder / "state")), machines=[machine])
     (folder / "agent.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(settings)))
     with listening(settings) as (monitor, _):
-        hear(monitor, sound(7, seed=4))  # another stretch before the one of the alarm
+        hear(monitor, sound(7, seed=4))  # another segment before the one of the alarm
         monitor.tell_speed(b"1494")
         hear(monitor, sound(26, FAULT, seed=3), gap=True, start_frame=9 * RATE)
         monitor.source_ended()
@@ -94,11 +95,11 @@ class listening:  # noqa: N801 - a context
         (machine,) = self._settings.machines
         state_dir = self._settings.state_dir
         self._store = Store(state_dir)
-        self._outlet = Outlet(self._settings, self._store, lambda *_: None, lambda *_: None)
-        return Monitor(machine, state_dir, pipelines(machine), AlarmState(), self._outlet, lambda: True), self._store
+        self._sink = Sink(self._settings, self._store, lambda *_: None, lambda *_: None)
+        return Monitor(machine, state_dir, pipelines(machine), AlarmState(), self._sink, lambda: True), self._store
 
     def __exit__(self, *exc: object) -> None:
-        self._outlet.close()
+        self._sink.close()
         self._store.close()
 
 
@@ -195,7 +196,7 @@ def test_any_kind_of_sound_can_be_replayed(
     done = replay(sidecar, clip, state, machine)
     assert {w.result.index for w in done.windows} >= set(event.windows)
     assert all(w.same for w in done.windows)
-    recording = tmp_path / "live.wav"  # what `asd-agent score` would have said of all that was heard
+    recording = tmp_path / "live.wav"  # what `asd-agent score` would have said of all that was received
     soundfile.write(recording, live, rate_hz, subtype="FLOAT")
     pipeline = open_pipeline(machine, baselines.load(VERSION))
     scored = [pipeline.step(window) for window in recorded_windows(recording, machine, pipeline.rates)]
@@ -375,16 +376,16 @@ def test_live_calibrations_keep_some_windows(machine: config.Machine, tmp_path: 
     machine = msgspec.structs.replace(machine, mechanism=None)
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(tmp_path)), machines=[machine])
     with listening(settings) as (monitor, _):
-        monitor.teacher.calibrate(60.0, promote=False)
-        monitor.teacher.cancel()
-        monitor.teacher.calibrate(40.0, promote=True)
+        monitor.calibrator.calibrate(60.0, promote=False)
+        monitor.calibrator.cancel()
+        monitor.calibrator.calibrate(40.0, promote=True)
         hear(monitor, sound(41, seed=7))
         deadline = time.monotonic() + 60
-        while monitor.teacher.progress()["phase"] in ("listening", "fitting") and time.monotonic() < deadline:
+        while monitor.calibrator.progress()["phase"] in ("listening", "fitting") and time.monotonic() < deadline:
             time.sleep(0.02)
-        version = monitor.teacher.progress()["version"]
+        version = monitor.calibrator.progress()["version"]
         kept = sorted((tmp_path / "machines/m/normals" / version).iterdir())
-        assert 12 <= len(kept) <= normals.KEPT
+        assert 12 <= len(kept) <= clips.NORMALS_KEPT
         assert not (tmp_path / "machines/m/normals/.new").exists()
         hear(monitor, sound(12, config.Fault(kind="bearing", level_db=-12), seed=8), gap=True)
     with Store.reader(tmp_path) as store:

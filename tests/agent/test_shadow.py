@@ -15,7 +15,7 @@ import yaml
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibration.workflow import Wish
+from asd_agent.calibration.workflow import CalibrationOptions
 from asd_agent.capture import SourceStatus
 from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
@@ -356,13 +356,13 @@ def test_a_running_daemon_learns_a_candidate_of_another_bundle(
     baseline: Baseline, second_bundle: str, tmp_path: Path
 ) -> None:
     machine = msgspec.structs.replace(MACHINE, shadow=config.Shadow(bundle=second_bundle))
-    wish = Wish(shadow=True)
+    options = CalibrationOptions(shadow=True)
     with listening(tmp_path, machine, baseline, time.time() - 600.0) as item:
-        item.monitor.teacher.calibrate(8.0, False, wish)
+        item.monitor.calibrator.calibrate(8.0, False, options)
         item.hear(sound(9, seed=5))
         learnt = finished(item.monitor)
         soundfile.write(tmp_path / "normal.wav", sound(10), RATE)
-        item.monitor.teacher.calibrate_from([str(tmp_path / "normal.wav")], False, wish)
+        item.monitor.calibrator.calibrate_from([str(tmp_path / "normal.wav")], False, options)
         read = finished(item.monitor)
         for version in (learnt, read):
             assert list(item.monitor.baselines.load(version).manifest.bundles) == [second_bundle]
@@ -370,7 +370,7 @@ def test_a_running_daemon_learns_a_candidate_of_another_bundle(
         item.hear(sound(3, seed=1))
         assert shadow_of(item.monitor)["baseline"] == read
         assert item.monitor.windows == 23
-        item.monitor.teacher.calibrate(8.0, False)  # one of its own is one of its own again
+        item.monitor.calibrator.calibrate(8.0, False)  # one of its own is one of its own again
         item.hear(sound(9, seed=6))
         own = item.monitor.baselines.load(finished(item.monitor))
         assert own.manifest.bundles == baseline.manifest.bundles
@@ -378,7 +378,7 @@ def test_a_running_daemon_learns_a_candidate_of_another_bundle(
 
 def finished(monitor: Monitor) -> str:
     deadline = time.monotonic() + 60
-    while (progress := monitor.teacher.progress())["phase"] in ("listening", "fitting"):
+    while (progress := monitor.calibrator.progress())["phase"] in ("listening", "fitting"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert progress["phase"] == "done", progress
@@ -387,8 +387,8 @@ def finished(monitor: Monitor) -> str:
 
 def test_without_another_bundle_there_is_nothing_to_learn_for_the_shadow(item: Listening) -> None:
     with pytest.raises(CalibrationError, match=r"there is no shadow\.bundle"):
-        item.monitor.teacher.calibrate(8.0, False, Wish(shadow=True))
-    assert not item.monitor.teacher.running
+        item.monitor.calibrator.calibrate(8.0, False, CalibrationOptions(shadow=True))
+    assert not item.monitor.calibrator.running
     with pytest.raises(UsageError, match="cannot be promoted"):
         Commands(SimpleNamespace(monitor=lambda name: item.monitor))(  # type: ignore[arg-type]
             "calibrate", {"machine": "pump-1", "duration_s": 8.0, "shadow": True, "promote": True}

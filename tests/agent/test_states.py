@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asd_agent import bank, config
 from asd_agent.baseline import Baseline
 from asd_agent.calibration import build as calibrate
+from asd_agent.calibration import extend
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
 from asd_agent.decide import states
 from asd_agent.decide.blocks import sessions
@@ -133,7 +134,7 @@ def test_a_new_condition_extends_the_baseline_and_changes_nothing_else(two_state
     before = described(two_states, running(20, 9, **condition))
     assert all(two_states.judge(d).state is State.ANOMALOUS for d in before)
     few = described(two_states, running(2.0 * windows, 3, **condition), origin="new.wav")
-    baseline = calibrate.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast")
+    baseline = extend.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast")
     extended = Pipeline(MACHINE, two_states.encoders, baseline)
     after = [extended.judge(d) for d in before]
     assert sum(r.state is State.NORMAL and r.operating == "fast" for r in after) >= 9
@@ -148,7 +149,7 @@ def test_a_new_condition_extends_the_baseline_and_changes_nothing_else(two_state
 def test_few_windows_are_made_more_and_hide_no_fault(two_states: Pipeline, widen: str) -> None:
     condition = {"shaft_hz": 31.0, "gear_teeth": 17, "level_dbfs": -18.0}
     few = described(two_states, running(12, 3, **condition), origin="new.wav")
-    baseline = calibrate.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast", widen)
+    baseline = extend.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast", widen)
     extended = Pipeline(MACHINE, two_states.encoders, baseline)
     normal = [extended.judge(d) for d in described(extended, running(20, 9, **condition))]
     assert sum(r.state is State.NORMAL and r.operating == "fast" for r in normal) >= 9
@@ -179,17 +180,17 @@ def test_the_normals_of_a_bank_can_be_had_back(two_states: Pipeline) -> None:
 def test_too_few_windows_and_a_name_in_use_are_refused(two_states: Pipeline) -> None:
     few = described(two_states, running(4, 3, **IDLE))
     with pytest.raises(CalibrationError, match="at least 3 are needed"):
-        calibrate.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast")
+        extend.extend(MACHINE, two_states.baseline, few, two_states, "v2", "fast")
     with pytest.raises(CalibrationError, match="already"):
-        calibrate.extend(MACHINE, two_states.baseline, few * 2, two_states, "v2", "idle")
+        extend.extend(MACHINE, two_states.baseline, few * 2, two_states, "v2", "idle")
 
 
 def test_a_state_can_be_renamed(two_states: Pipeline) -> None:
-    renamed = calibrate.rename_state(two_states.baseline, "loaded", "filling", "v2")
+    renamed = extend.rename_state(two_states.baseline, "loaded", "filling", "v2")
     pipeline = Pipeline(MACHINE, two_states.encoders, renamed)
     assert [s.name for s in pipeline.states] == ["idle", "filling"]
     with pytest.raises(CalibrationError, match="idle, loaded"):
-        calibrate.rename_state(two_states.baseline, "nothing", "x", "v2")
+        extend.rename_state(two_states.baseline, "nothing", "x", "v2")
 
 
 def test_windows_that_were_listened_to_can_be_left_out() -> None:

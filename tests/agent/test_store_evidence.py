@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asd_agent import config
 from asd_agent.evidence import clip as clips
-from asd_agent.evidence.clip import Clip, Judged, Stretch
+from asd_agent.evidence.clip import Clip, Judged, Segment
 from asd_agent.evidence.recorder import Evidence
 from asd_agent.types import EventKind
 from store_cases import UTC_S, alarm_event, normal_window
@@ -43,31 +43,31 @@ def clip_of(state_dir: Path, relative: str) -> tuple[np.ndarray, Clip]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=12), st.integers(0, 11), st.integers(1, 9000))
-def test_a_clip_is_what_was_heard_around_the_alarm(
+def test_a_clip_is_what_was_received_around_the_alarm(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], alarm_after: int, chunk: int
 ) -> None:
     state_dir = tmp_path_factory.mktemp("state")
     evidence = Evidence(state_dir, SETTINGS)
-    heard = 0
+    received = 0
     for size in sizes[: alarm_after + 1]:
-        feed(evidence, heard, size)
-        heard += size
-    event = evidence.attach(alarm_event("e1", utc_s=UTC_S + heard / RATE))
-    last = heard
-    while last < heard + RATE:
+        feed(evidence, received, size)
+        received += size
+    event = evidence.attach(alarm_event("e1", utc_s=UTC_S + received / RATE))
+    last = received
+    while last < received + RATE:
         feed(evidence, last, chunk)
         last += chunk
     evidence.maintain()
     samples, clip = clip_of(state_dir, event.evidence)
-    before = min(heard, 2 * RATE)
-    np.testing.assert_array_equal(samples, (ramp(heard - before, before + RATE) * 32768).astype(np.int16))
+    before = min(received, 2 * RATE)
+    np.testing.assert_array_equal(samples, (ramp(received - before, before + RATE) * 32768).astype(np.int16))
     np.testing.assert_array_equal(
-        clips.read_sound(state_dir / event.evidence, clip), ramp(heard - before, before + RATE)
+        clips.read_sound(state_dir / event.evidence, clip), ramp(received - before, before + RATE)
     )
     assert clip.event == event
     assert clip.before_s == before / RATE
     assert clip.after_s == 1.0
-    assert clip.start_utc_s == pytest.approx(UTC_S + (heard - before) / RATE, abs=1e-3)
+    assert clip.start_utc_s == pytest.approx(UTC_S + (received - before) / RATE, abs=1e-3)
     assert [p.suffix for p in sorted((state_dir / "evidence" / "m1").iterdir())] == [".flac", ".json"]
 
 
@@ -94,10 +94,10 @@ def test_sound_comes_back_bit_by_bit(
     np.testing.assert_array_equal(clips.read_sound(path, clips.read_clip(path.with_suffix(".json"))), samples)
 
 
-def row(index: int, heard: int, begun: int = 0, p_value: float = 1e-4) -> Judged:
+def row(index: int, received: int, begun: int = 0, p_value: float = 1e-4) -> Judged:
     window = normal_window(index, np.random.default_rng(index))
     return Judged(
-        frame=heard, skipped=heard - begun, number=index, result=replace(window, p_value=p_value, duration_s=1.0)
+        frame=received, skipped=received - begun, number=index, result=replace(window, p_value=p_value, duration_s=1.0)
     )
 
 
@@ -106,13 +106,13 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
     evidence = Evidence(tmp_path, config.Evidence(before_s=0.5, after_s=0.5))
     for second in range(30):
         evidence.feed(
-            "m1", ramp(second * RATE, RATE), RATE, UTC_S + second, heard=second * RATE, begun=2 * RATE, keep_s=6.0
+            "m1", ramp(second * RATE, RATE), RATE, UTC_S + second, received=second * RATE, begun=2 * RATE, keep_s=6.0
         )
         if 12 <= second < 20:  # from then on nothing is judged for ten seconds
             evidence.judged("m1", row(second, (second - 1) * RATE, 2 * RATE))
     event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: {"made_with": None}, lead_s=3.0)
     evidence.judged("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
-    feed_on = {"heard": 30 * RATE, "begun": 30 * RATE}
+    feed_on = {"received": 30 * RATE, "begun": 30 * RATE}
     evidence.feed("m1", ramp(30 * RATE, RATE), RATE, UTC_S + 30, gap=True, **feed_on)
     evidence.judged("m1", row(21, 20 * RATE, 2 * RATE))  # before it is written
     evidence.maintain()
@@ -125,9 +125,9 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
     assert [w.result.index for w in clip.deciding] == [17, 18, 19]
     assert clip.raising is not None
     assert clip.raising.result.index == 19
-    assert clip.stretches == (
-        Stretch(frame=0, skipped=first - 2 * RATE, ended=True),
-        Stretch(frame=30 * RATE - first, skipped=0, ended=False),
+    assert clip.segments == (
+        Segment(frame=0, skipped=first - 2 * RATE, ended=True),
+        Segment(frame=30 * RATE - first, skipped=0, ended=False),
     )
     assert clip.gaps_s == (17.0,)
     assert clip.windows[0].result == row(14, 0).result  # every digit
@@ -135,21 +135,21 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
 
 def test_sound_in_memory_is_bounded_when_nothing_is_judged_any_more(tmp_path: Path) -> None:
     evidence = Evidence(tmp_path, SETTINGS)
-    evidence.feed("m1", ramp(0, 100), RATE, UTC_S, heard=0)
+    evidence.feed("m1", ramp(0, 100), RATE, UTC_S, received=0)
     evidence.judged("m1", row(0, 0))
     for second in range(250):
-        evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, heard=100 + second * RATE, keep_s=10.0)
+        evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, received=100 + second * RATE, keep_s=10.0)
     assert evidence._tapes["m1"].frames <= 181 * RATE
 
 
-def test_a_machine_that_is_heard_anew_begins_a_new_clip(tmp_path: Path) -> None:
+def test_a_machine_that_is_received_anew_begins_a_new_clip(tmp_path: Path) -> None:
     """After a reload frames are counted from 0 again: rows of before would point anywhere."""
     evidence = Evidence(tmp_path, SETTINGS)
-    evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, heard=0)
-    evidence.feed("m1", ramp(RATE, RATE), RATE, UTC_S, heard=RATE)
+    evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, received=0)
+    evidence.feed("m1", ramp(RATE, RATE), RATE, UTC_S, received=RATE)
     evidence.judged("m1", row(1, RATE))
     first = evidence.attach(alarm_event("e1", windows=(1,)))
-    evidence.feed("m1", ramp(0, RATE // 2), RATE, UTC_S, heard=0)
+    evidence.feed("m1", ramp(0, RATE // 2), RATE, UTC_S, received=0)
     second = evidence.attach(alarm_event("e2", alarm_id="a2"))
     evidence.close()
     assert soundfile.info(tmp_path / first.evidence).frames == 2 * RATE
@@ -195,7 +195,7 @@ def test_the_path_tells_machine_time_and_alarm(tmp_path: Path) -> None:
 
 def test_only_alarms_begin_clips_and_one_clip_at_a_time(tmp_path: Path) -> None:
     evidence = Evidence(tmp_path, SETTINGS)
-    assert evidence.attach(alarm_event("e0")).evidence == ""  # nothing heard yet
+    assert evidence.attach(alarm_event("e0")).evidence == ""  # nothing received yet
     feed(evidence, 0, RATE)
     assert evidence.attach(alarm_event("e1", kind=EventKind.CLEARED)).evidence == ""
     first = evidence.attach(alarm_event("e2"))

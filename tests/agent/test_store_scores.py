@@ -39,9 +39,9 @@ rows = st.builds(
     baseline=st.sampled_from(["", "v1", "v2"]),
     reason=st.text(max_size=20),
     operating=st.sampled_from(["", "idle", "off"]),
-    foreign=st.sampled_from(["", "Dog (z 7)"]),
-    event_p=p_values,
-    event_at_s=st.none() | st.floats(0, 60),
+    nuisance=st.sampled_from(["", "Dog (z 7)"]),
+    transient_p=p_values,
+    transient_at_s=st.none() | st.floats(0, 60),
     not_running=st.booleans(),
 )
 
@@ -58,11 +58,21 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
     assert len(found) == len(given_rows)
     for a, b in zip(given_rows, found, strict=True):
         assert b.utc_s == pytest.approx(a.utc_s, abs=0.0006)
-        for name in ("index", "state", "level", "quality", "baseline", "reason", "operating", "foreign", "not_running"):
+        for name in (
+            "index",
+            "state",
+            "level",
+            "quality",
+            "baseline",
+            "reason",
+            "operating",
+            "nuisance",
+            "not_running",
+        ):
             assert getattr(a, name) == getattr(b, name)
-        assert (b.event_at_s is None) == (a.event_at_s is None)
-        assert b.event_at_s is None or b.event_at_s == pytest.approx(a.event_at_s, abs=0.0006)
-        for name in ("p_value", "embedding_p", "mechanism_p", "event_p"):
+        assert (b.transient_at_s is None) == (a.transient_at_s is None)
+        assert b.transient_at_s is None or b.transient_at_s == pytest.approx(a.transient_at_s, abs=0.0006)
+        for name in ("p_value", "embedding_p", "mechanism_p", "transient_p"):
             assert near(getattr(b, name), getattr(a, name), rel=0.012)
         assert near(b.embedding_distance, a.embedding_distance, rel=0.006, smallest=scoreblock.SMALLEST_DISTANCE)
         assert b.detectors.keys() == a.detectors.keys()
@@ -91,9 +101,9 @@ def test_the_history_of_a_block_is_that_of_its_rows(given_rows: list[ScoreRow]) 
 @given(st.floats(0, 1))
 def test_what_is_decided_on_is_kept_bit_for_bit(p: float) -> None:
     kept = rounding.kept_p(p)
-    row = ScoreRow(utc_s=1.0, index=1, state=State.NORMAL, p_value=kept, event_p=kept)
+    row = ScoreRow(utc_s=1.0, index=1, state=State.NORMAL, p_value=kept, transient_p=kept)
     (found,) = scoreblock.decode(scoreblock.encode([row]))
-    assert (found.p_value, found.event_p) == (kept, kept)
+    assert (found.p_value, found.transient_p) == (kept, kept)
     assert kept == pytest.approx(max(p, 1e-300), rel=0.012)
 
 
@@ -121,7 +131,7 @@ def test_a_block_of_the_first_version_is_still_read(tmp_path: Path) -> None:
     assert past.index.tolist() == [7, 8, 9, 0]
     assert past.p.tolist()[:3] == [30, 500, history.NONE]
     assert [past.words[i] for i in past.operating] == ["", "", "", ""]
-    assert past.event_p.tolist()[:3] == [history.NONE] * 3
+    assert past.transient_p.tolist()[:3] == [history.NONE] * 3
 
 
 def test_the_history_comes_in_the_order_of_the_windows(tmp_path: Path) -> None:

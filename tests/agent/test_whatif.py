@@ -25,7 +25,7 @@ MACHINE = config.Machine(
     source=config.SimulatedSource(),
     window_s=1.0,
     hop_s=0.5,
-    alarm=config.Alarm(event_repeats=2, window_votes="3/5"),
+    alarm=config.Alarm(transient_repeats=2, window_votes="3/5"),
 )
 
 
@@ -141,7 +141,7 @@ def write_config(folder: Path, state_dir: Path) -> str:
     path = folder / "agent.yaml"
     machine = {
         "id": "pump-1", "source": {"kind": "simulated"}, "window_s": 1.0, "hop_s": 0.5,
-        "alarm": {"event_repeats": 2, "window_votes": "3/5"},
+        "alarm": {"transient_repeats": 2, "window_votes": "3/5"},
     }  # fmt: skip
     idle = {"id": "idle", "source": {"kind": "simulated"}}
     settings = {"agent": {"id": "a", "state_dir": str(state_dir)}, "machines": [machine, idle]}
@@ -175,7 +175,7 @@ def test_the_command_shows_both(agent_yaml: str, capsys: pytest.CaptureFixture[s
         (["pump-1", "--clear-votes", "0/2"], "--clear-votes 0/2", 2),
         (["pump-1", "--budget", "-1"], "--budget -1.0: Expected `float` > 0", 2),
         (["pump-1", "--deadband", "7"], "--deadband 7.0: Expected `float` <= 1", 2),
-        (["pump-1", "--event-repeats", "1"], "--event-repeats 1: Expected `int` >= 2", 2),
+        (["pump-1", "--transient-repeats", "1"], "--transient-repeats 1: Expected `int` >= 2", 2),
         (["pump-1", "--since", "monday"], "'monday' is not a duration", 2),
         (["pump-1", "--budget", "lots"], "argument --budget: invalid float value", 2),
     ],

@@ -34,7 +34,7 @@ def manifest(version: str) -> Any:
     """Of a baseline whose thresholds do not follow from a budget."""
     return SimpleNamespace(
         thresholds=lambda machine: LIMITS,
-        states=[SimpleNamespace(events_per_hour=0.0)],
+        states=[SimpleNamespace(transients_per_hour=0.0)],
         report=SimpleNamespace(seconds=36_000.0),
     )
 
@@ -55,12 +55,12 @@ def history(rows: list[dict[str, Any]], hop_s: float = 5.0, first: int = 0) -> H
         index=np.arange(first, first + n) - np.maximum.accumulate(column("restart", 0) * np.arange(first, first + n)),
         state=np.array([STATES.index(row.get("state", State.NORMAL)) for row in rows]),
         p=column("p", CODES["calm"]),
-        event_p=column("event_p", 30),
-        event_ms=column("event_ms", 1000),
+        transient_p=column("transient_p", 30),
+        transient_ms=column("transient_ms", 1000),
         not_running=column("not_running", False),
         baseline=word("baseline", "v1"),
         operating=word("operating", "idle"),
-        foreign=word("foreign", ""),
+        nuisance=word("nuisance", ""),
         words=words,
     )
 
@@ -89,14 +89,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "alert": {"p": CODES["alert"]},
     "near danger": {"p": CODES["near danger"]},
     "danger": {"p": CODES["danger"]},
-    "sudden": {"event_p": 600},
-    "sudden alert": {"event_p": 600, "p": CODES["alert"]},
-    "dog": {"p": CODES["alert"], "foreign": "Dog (z 7)"},
-    "calm dog": {"foreign": "Dog (z 7)", "event_p": 600},
+    "sudden": {"transient_p": 600},
+    "sudden alert": {"transient_p": 600, "p": CODES["alert"]},
+    "dog": {"p": CODES["alert"], "nuisance": "Dog (z 7)"},
+    "calm dog": {"nuisance": "Dog (z 7)", "transient_p": 600},
     "off": {"state": State.OFF, "operating": "off"},
     "unlike off": {"state": State.OFF, "operating": "off", "p": CODES["alert"]},
     "quiet": {"state": State.OFF, "operating": "off", "p": CODES["danger"], "not_running": True},
-    "broken": {"state": State.NOT_ASSESSABLE, "p": NONE, "event_p": NONE, "event_ms": NONE, "operating": ""},
+    "broken": {"state": State.NOT_ASSESSABLE, "p": NONE, "transient_p": NONE, "transient_ms": NONE, "operating": ""},
     "learning": {"state": State.LEARNING, "p": NONE, "baseline": "", "operating": ""},
     "other baseline": {"baseline": "v2"},
     "restart": {"restart": 1},
@@ -135,7 +135,9 @@ votes = st.sampled_from(["1/1", "1/4", "2/3", "3/5", "5/6"])
 )  # fmt: skip
 def test_leaving_out_windows_changes_nothing(parts, hops, raising, clearing, latch, repeats, pieces, acts) -> None:
     window_s, hop_s = hops
-    target = machine(window_s, hop_s, window_votes=raising, clear_votes=clearing, latch=latch, event_repeats=repeats)
+    target = machine(
+        window_s, hop_s, window_votes=raising, clear_votes=clearing, latch=latch, transient_repeats=repeats
+    )
     past = history(rows_of(parts), hop_s)
     commands = [command(kind, UTC_S + at) for at, kind in sorted(acts)]
     every, one = replayed(target, past, screened=False, commands=commands)

@@ -95,7 +95,7 @@ def test_an_incomplete_window_is_left_out_but_a_short_file_is_returned_once() ->
     assert not short.gap
 
 
-def test_a_gap_ends_the_stretch_and_no_window_reaches_across() -> None:
+def test_a_gap_ends_the_segment_and_no_window_reaches_across() -> None:
     windower = Windower(8000, 1.0, 0.5, [4000])
     before, after = noise(8000 + 4000 + 700, 1), noise(9000, 2)
     found = windows(windower, blocks(before, 8000, [800] * 20) + blocks(after, 8000, [800] * 20, gap=True))
@@ -131,7 +131,7 @@ def test_a_gap_does_not_lose_a_window_that_the_resampler_still_held() -> None:
     assert (whole.gap, len(whole.resampled[4000])) == (False, 4000)
 
 
-def test_files_are_stretches_of_their_own_without_a_gap_between() -> None:
+def test_files_are_segments_of_their_own_without_a_gap_between() -> None:
     windower = Windower(8000, 1.0, 0.5, [4000])
     one = blocks(noise(12_000, 1), 8000, [3000] * 4, origin="a.wav")
     two = blocks(noise(16_000, 2), 16_000, [3000] * 5, origin="b.wav")  # of another rate, too
@@ -180,11 +180,11 @@ def test_memory_stays_bounded_and_indices_count_on() -> None:
     total = 0
     for k in range(600):
         total += len(windower.push(Block(x[:, None], 16_000, 1600 * k, 0.1 * k, 0.1 * k), 0))
-    stretch = windower._stretch
-    assert stretch is not None
+    segment = windower._segment
+    assert segment is not None
     assert total == 118
-    assert stretch._native.end - stretch._native.start < 2 * 16_000
-    assert len(stretch._blocks) < 25
+    assert segment._native.end - segment._native.start < 2 * 16_000
+    assert len(segment._blocks) < 25
 
 
 RATES = [(48_000, 16_000), (44_100, 16_000), (22_050, 16_000), (16_000, 16_000), (8_000, 16_000), (8_001, 4_000)]
@@ -206,17 +206,17 @@ def test_a_window_can_be_made_again_from_the_sound_around_it(
     x[2 * native] = 1e30
     windower = Windower(native, 1.0, hop_s, {wanted: min(native, wanted)})
     found = windows(windower, blocks(x, native, sizes))
-    assert windower.heard == len(x)
+    assert windower.received == len(x)
     for window in found:
-        place = window.place
-        begins = max(0, place.stretch - round(reach_s(native, [wanted]) * native) - spare)
-        again = Excerpt(x[begins:], native, begins, ended=True).window(place.number, 1.0, hop_s, [wanted])
+        position = window.position
+        begins = max(0, position.segment - round(reach_s(native, [wanted]) * native) - spare)
+        again = Excerpt(x[begins:], native, begins, ended=True).window(position.number, 1.0, hop_s, [wanted])
         assert again is not None
         np.testing.assert_array_equal(again.samples, window.samples)
         np.testing.assert_array_equal(again.resampled[wanted], window.resampled[wanted])
-        ends = place.stretch + native * 2
+        ends = position.segment + native * 2
         if ends < len(x):
-            cut = Excerpt(x[begins:ends], native, begins, ended=False).window(place.number, 1.0, hop_s, [wanted])
+            cut = Excerpt(x[begins:ends], native, begins, ended=False).window(position.number, 1.0, hop_s, [wanted])
             assert cut is not None
             np.testing.assert_array_equal(cut.resampled[wanted], window.resampled[wanted])
 
@@ -224,17 +224,17 @@ def test_a_window_can_be_made_again_from_the_sound_around_it(
 def test_what_an_excerpt_lacks_is_not_made_up() -> None:
     native, x = 44_100, noise(44_100 * 12)
     window = windows(Windower(native, 1.0, 0.5, [16_000]), blocks(x, native, []))[19]  # from 9.5 s on
-    place = window.place
+    position = window.position
 
     def again(begins: int, ends: int) -> Window | None:
-        return Excerpt(x[begins:ends], native, begins, ended=False).window(place.number, 1.0, 0.5, [16_000])
+        return Excerpt(x[begins:ends], native, begins, ended=False).window(position.number, 1.0, 0.5, [16_000])
 
-    end = place.stretch + native
+    end = position.segment + native
     assert again(round(4.9 * native), len(x)) is not None  # its resampler began there
     assert again(round(4.9 * native) + 1, len(x)) is None
     assert again(0, end) is None  # the filter looks a little ahead
     assert again(0, end - 1) is None
-    assert again(place.stretch + 1, len(x)) is None
+    assert again(position.segment + 1, len(x)) is None
 
 
 @pytest.mark.parametrize(("native", "wanted"), [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000)])
@@ -250,7 +250,7 @@ def test_segments_leave_no_seams(native: int, wanted: int) -> None:
 def test_places_count_on_where_start_frames_begin_anew() -> None:
     windower = Windower(8000, 1.0, 0.5, [4000])
     found = windows(windower, blocks(noise(12_000), 8000, [800] * 20) + blocks(noise(9000), 8000, [800] * 20, gap=True))
-    assert [(w.place.heard, w.place.stretch, w.place.number) for w in found if not w.gap] == [
+    assert [(w.position.received, w.position.segment, w.position.number) for w in found if not w.gap] == [
         (0, 0, 0),
         (4000, 4000, 1),
         (12_000, 0, 0),

@@ -130,7 +130,7 @@ def test_the_real_encoder_with_layers_and_labels(shared_dir: Path, tmp_path: Pat
     embedding, *families = meta.outputs
     assert sum(embedding.blocks) == embedding.dim
     assert [(f.name, f.role, f.dim) for f in families] == [
-        ("living", "foreign", 137), ("weather", "foreign", 15), ("clock", "foreign", 3),
+        ("living", "nuisance", 137), ("weather", "nuisance", 15), ("clock", "nuisance", 3),
     ]  # fmt: skip
     assert families[0].labels[74] == "Dog"
     ref = np.load(shared_dir / "reference/efficientat/ref.npz")

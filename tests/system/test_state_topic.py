@@ -20,7 +20,7 @@ def test_states_are_told_learnt_and_confirmed(tmp_path):
         client.subscribe("asd/t/response/#", 1)
         assert "no operating state is told" in str(of_machine("health"))
         client.publish("plc/m/state", "pumping", qos=1, retain=True)
-        wait(lambda: of_machine("told_operating") == "pumping")
+        wait(lambda: of_machine("reported_operating") == "pumping")
         ask(told.settings, "calibrate", machine="m", duration_s=6.0, promote=True)
         wait(lambda: ask(told.settings, "calibration", machine="m")["phase"] == "done")
         wait(lambda: of_machine("state") in JUDGED and of_machine("operating") == "pumping")

@@ -13,7 +13,7 @@ from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
-from asd_agent.windowing.signal_chain import InputChain
+from asd_agent.windowing.signal_chain import SignalChain
 
 FORMAT = 2  # 1: scores fused by Fisher's rule
 Arrays = dict[str, npt.NDArray[Any]]
@@ -54,13 +54,13 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
     fused: list[str]  # the detectors that decide
     fusion: Fusion
     embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
-    transient: LogScore | None = None  # of the excess of the most sudden moment
-    events_per_hour: float = 0.0  # sudden moments beyond the limit of the event lane, in calibration
+    transient: LogScore | None = None  # of the excess of the most transient
+    transients_per_hour: float = 0.0  # transients beyond the limit of the event lane, in calibration
     extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
 
 
-class Foreign(msgspec.Struct, frozen=True, kw_only=True):
-    """ln of the summed probability of a family of foreign sounds on normal windows."""
+class Nuisance(msgspec.Struct, frozen=True, kw_only=True):
+    """ln of the summed probability of a family of nuisance sounds on normal windows."""
 
     median: float
     scale: float
@@ -75,10 +75,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     hop_s: float
     bundles: dict[str, str]  # name -> sha256 of its bundle.json
     states: list[StateCalibration]  # by rising level, extensions last
-    chain: InputChain
+    chain: SignalChain
     report: Report
-    foreign: dict[str, Foreign] = {}  # by family of sounds
-    told: bool = False  # the states were told from outside, not found in the sound
+    nuisance: dict[str, Nuisance] = {}  # by family of sounds
+    states_reported: bool = False  # over MQTT by the machine's controller; else they were found in the sound
 
     @property
     def detectors(self) -> list[str]:

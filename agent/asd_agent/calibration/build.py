@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import config, mechanism
-from asd_agent.baseline import Arrays, Baseline, DetectorCalibration, Foreign, Manifest, StateCalibration, prefixed
+from asd_agent.baseline import Arrays, Baseline, DetectorCalibration, Manifest, Nuisance, StateCalibration, prefixed
 from asd_agent.calibration.report import StateFit, report, seconds, select
 from asd_agent.decide import states
 from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
@@ -20,13 +20,13 @@ from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
 from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
-from asd_agent.scoring.pipeline import Pipeline, foreign_score
+from asd_agent.scoring.pipeline import Pipeline, nuisance_score
 from asd_agent.types import Description
 from asd_agent.windowing import signal_chain as chain
-from asd_agent.windowing.signal_chain import InputChain
+from asd_agent.windowing.signal_chain import SignalChain
 
 LONGEST_NAME = 60
-SMALLEST_FOREIGN = 0.3  # of ln probability
+SMALLEST_NUISANCE = 0.3  # of ln probability
 
 
 def build(
@@ -47,7 +47,7 @@ def build(
         )
     session = sessions([d.utc_s for d in usable], [d.origin for d in usable])
     fits = [
-        _fit_state(name, machine, pipeline, [usable[i] for i in rows], session[rows])
+        fit_state(name, machine, pipeline, [usable[i] for i in rows], session[rows])
         for name, rows in _states(machine, pipeline, usable, session).items()
     ]
     running = [f for f in fits if f.calibration.name != OFF] or fits
@@ -61,20 +61,20 @@ def build(
         hop_s=machine.hop_s,
         bundles={name: encoder.bundle.sha256 for name, encoder in pipeline.encoders.items()},
         states=[f.calibration for f in fits],
-        foreign=_foreign(pipeline, usable),
-        told=any(d.operating for d in usable),
-        chain=InputChain(
+        nuisance=_nuisance(pipeline, usable),
+        states_reported=any(d.operating for d in usable),
+        chain=SignalChain(
             source=machine.source.device_key(),
             level_dbfs=float(middle),
             level_low_dbfs=float(low),
             level_high_dbfs=float(high),
-            levels={f.calibration.name: _range_dbfs(f.windows) for f in fits},
+            levels={f.calibration.name: range_dbfs(f.windows) for f in fits},
             floors=chain.learnt((f.calibration.name, f.windows) for f in fits),
             **chain.of_calibration(usable),
         ),
         report=report(machine, selection, fits),
     )
-    arrays = {k: v for f in fits for k, v in {**f.arrays, **_places(f)}.items()}
+    arrays = {k: v for f in fits for k, v in {**f.arrays, **window_places(f)}.items()}
     return Baseline(manifest=manifest, arrays=arrays)
 
 
@@ -106,7 +106,7 @@ def _at_a_change(label: Labels, session: Labels) -> npt.NDArray[np.bool_]:
     return np.asarray(np.append(change, False) | np.append(False, change))
 
 
-def _fit_state(
+def fit_state(
     name: str, machine: config.Machine, pipeline: Pipeline, windows: list[Description], session: Labels
 ) -> StateFit:
     guard = math.ceil(machine.window_s / machine.hop_s) - 1
@@ -131,25 +131,25 @@ def _fit_state(
         name=name,
         windows=len(windows),
         level_dbfs=float(np.median([d.quality.level_dbfs for d in windows])),
-        detectors={d.name: _stored(d) for d in detectors},
+        detectors={d.name: stored(d) for d in detectors},
         fused=[detectors[i].name for i in joined],
         fusion=fusion,
         embedding_fusion=None if embedded.shape == z[:, joined].shape else Fusion.fit(embedded, block, session),
         transient=LogScore.fit(excess) if excess else None,
-        events_per_hour=_events_per_hour(machine, excess),
+        transients_per_hour=_transients_per_hour(machine, excess),
     )
     arrays = {k: v for d in detectors for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
     return StateFit(calibration, windows, [fusion.score(row) for row in z[:, joined]], arrays)
 
 
-def _places(fit: StateFit) -> Arrays:
+def window_places(fit: StateFit) -> Arrays:
     """Where its windows came from; the bank of a borrowed state does not hold them in their order."""
     if fit.calibration.extends:
         return {}
     return prefixed(f"{fit.calibration.name}/{WINDOWS}", places(fit.windows))
 
 
-def _range_dbfs(windows: Sequence[Description]) -> tuple[float, float]:
+def range_dbfs(windows: Sequence[Description]) -> tuple[float, float]:
     low, high = np.percentile([d.quality.level_dbfs for d in windows], [2, 98])
     return float(low), float(high)
 
@@ -158,24 +158,24 @@ def _decides(name: str, mode: str) -> bool:
     return {"join": True, "replace": name == MECHANISM, "beside": name != MECHANISM}[mode]
 
 
-def _stored(detector: Detector) -> DetectorCalibration:
+def stored(detector: Detector) -> DetectorCalibration:
     if isinstance(detector, EmbeddingDetector):
         return DetectorCalibration(kind=detector.bank.kind, log_score=detector.log_score)
     return DetectorCalibration(kind=detector.name)
 
 
-def _foreign(pipeline: Pipeline, usable: Sequence[Description]) -> dict[str, Foreign]:
+def _nuisance(pipeline: Pipeline, usable: Sequence[Description]) -> dict[str, Nuisance]:
     found = {}
-    for name in pipeline.foreign:
-        median, scale = centre_and_scale([foreign_score(d, name) for d in usable], SMALLEST_FOREIGN)
-        found[name] = Foreign(median=median, scale=scale)
+    for name in pipeline.nuisance:
+        median, scale = centre_and_scale([nuisance_score(d, name) for d in usable], SMALLEST_NUISANCE)
+        found[name] = Nuisance(median=median, scale=scale)
     return found
 
 
-def _events_per_hour(machine: config.Machine, excess: Sequence[float]) -> float:
-    """How often normal sound has a sudden moment beyond the limit of the event lane."""
+def _transients_per_hour(machine: config.Machine, excess: Sequence[float]) -> float:
+    """How often normal sound has a transient beyond the limit of the event lane."""
     if not excess:
         return 0.0
     normal = LogScore.fit(excess)
-    beyond = sum(normal.p_value(e) <= machine.alarm.event_p for e in excess)
+    beyond = sum(normal.p_value(e) <= machine.alarm.transient_p for e in excess)
     return beyond * 3600 / max(seconds(machine, len(excess)), 1.0)

@@ -24,13 +24,13 @@ from asd_agent.types import Description, Floats, Window
 
 OUTLIERS_KEPT = 12  # windows
 REMEMBERED = 300  # windows that a new one is compared with
-KEPT = 24  # windows of a live calibration at most
-KEPT_BYTES = 20_000_000
+NORMALS_KEPT = 24  # windows of a live calibration at most
+NORMALS_BYTES = 20_000_000
 KEPT_CALIBRATIONS = 3  # the newest
 log = structlog.get_logger()
 
 
-class Keeper:
+class NormalClips:
     """Keeps some windows of a live calibration. Never raises: without room there is nothing to compare with."""
 
     def __init__(self, machine_folder: Path) -> None:
@@ -55,7 +55,9 @@ class Keeper:
             path = self._folder / kept_name(window.utc_s)
             path.write_bytes(data)  # not synced: this is between two windows, and a power cut ends the calibration
             self._kept.append((path, len(data)))
-            while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(size for _, size in self._kept) > KEPT_BYTES):
+            while len(self._kept) > 1 and (
+                len(self._kept) > NORMALS_KEPT or sum(size for _, size in self._kept) > NORMALS_BYTES
+            ):
                 self._thin()
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             log.warning("normal sound not kept for comparison", error=str(exc))
@@ -74,15 +76,19 @@ class Keeper:
     def drop(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def _too_many(self) -> bool:
+        return len(self._kept) > NORMALS_KEPT or sum(size for _, size in self._kept) > NORMALS_BYTES
+
     def _thin(self) -> None:
-        """Every second one goes, and from now on only every second comes."""
+        """Drop every second clip; halve the keep rate."""
         for path, _ in self._kept[1::2]:
             path.unlink(missing_ok=True)
         self._kept = self._kept[::2]
         self._stride *= 2
 
 
-class OddKeeper:
+class OutlierClips:
     """Not thread-safe. Never raises: without room there is nothing to listen to."""
 
     def __init__(self, machine_folder: Path) -> None:
@@ -104,7 +110,9 @@ class OddKeeper:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / kept_name(window.utc_s)
             sound = np.rint(np.clip(window.samples, -1.0, 1.0) * 32767) / 32768
-            path.write_bytes(encode_sound(sound.astype(np.float32), window.rate_hz, ".flac"))  # unsynced, see Keeper
+            path.write_bytes(
+                encode_sound(sound.astype(np.float32), window.rate_hz, ".flac")
+            )  # unsynced, see NormalClips
             self._kept.append((oddness, place(description), path))
             self._kept.sort()
             while len(self._kept) > OUTLIERS_KEPT:

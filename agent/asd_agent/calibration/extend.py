@@ -10,7 +10,7 @@ import numpy as np
 
 from asd_agent import bank, config
 from asd_agent.baseline import Baseline, StateCalibration, prefixed
-from asd_agent.calibration.build import LONGEST_NAME, _fit_state, _places, _range_dbfs, _stored
+from asd_agent.calibration.build import LONGEST_NAME, fit_state, range_dbfs, stored, window_places
 from asd_agent.calibration.report import StateFit, seconds
 from asd_agent.decide.blocks import sessions
 from asd_agent.decide.fusion import Fusion, join
@@ -46,7 +46,7 @@ def extend(
         raise CalibrationError(f"{machine.id}: there is a state {name!r} already; name the new one differently")
     session = sessions([d.utc_s for d in usable], [d.origin for d in usable])
     if len(usable) >= ENOUGH_OF_TARGET:
-        fit = _fit_state(name, machine, pipeline, usable, session)
+        fit = fit_state(name, machine, pipeline, usable, session)
     else:
         nearest = max(pipeline.states, key=lambda s: float(np.median([s.judge(d).p_value for d in usable])))
         source = next(s for s in baseline.manifest.states if s.name == nearest.name)
@@ -62,12 +62,12 @@ def extend(
             states=[*manifest.states, fit.calibration],
             chain=msgspec.structs.replace(
                 manifest.chain,
-                levels=manifest.chain.levels | {name: _range_dbfs(usable)},
+                levels=manifest.chain.levels | {name: range_dbfs(usable)},
                 floors=manifest.chain.floors | chain.learnt([(name, usable)]),
             ),
             report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
         ),
-        arrays={**baseline.arrays, **fit.arrays, **_places(fit)},
+        arrays={**baseline.arrays, **fit.arrays, **window_places(fit)},
     )
 
 
@@ -118,11 +118,11 @@ def _fit_extension(
         name=name,
         windows=len(windows),
         level_dbfs=float(np.median([d.quality.level_dbfs for d in windows])),
-        detectors={d.name: _stored(d) for d, _ in fitted},
+        detectors={d.name: stored(d) for d, _ in fitted},
         fused=[d.name for d, _ in fitted],
         fusion=fusion,
         transient=source.transient,
-        events_per_hour=source.events_per_hour,
+        transients_per_hour=source.transients_per_hour,
         extends=source.name,
     )
     arrays = {k: v for d, _ in fitted for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}

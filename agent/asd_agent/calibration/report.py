@@ -23,8 +23,8 @@ PARTS_LISTED = 20
 OUTLIERS_LISTED = 50
 NOT_RUNNING = "not running (far quieter)"
 EXCLUDED = "excluded by hand"
-NOT_TOLD = "operating state not told"
-APART = (NOT_RUNNING, EXCLUDED, CHANGING, NOT_TOLD)  # left out, but nothing is wrong with the sound
+NOT_REPORTED = "operating state not told"
+APART = (NOT_RUNNING, EXCLUDED, CHANGING, NOT_REPORTED)  # left out, but nothing is wrong with the sound
 SPOILT_SHARE = 0.1  # of the windows: more is a concern
 STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the verdict calls it drift
 
@@ -64,7 +64,7 @@ def select(machine: config.Machine, descriptions: Sequence[Description], exclude
     reasons = [
         ", ".join(d.quality.reasons)
         or (EXCLUDED if place(d) in exclude else "")
-        or (CHANGING if d.changing else NOT_TOLD if told and not d.operating else "")
+        or (CHANGING if d.changing else NOT_REPORTED if told and not d.operating else "")
         for d in descriptions
     ]
     levels = np.array([d.quality.level_dbfs for d in descriptions])
@@ -151,7 +151,7 @@ def seconds(machine: config.Machine, windows: int) -> float:
 
 
 def _outliers(fit: StateFit, thresholds: Thresholds) -> dict[str, str]:
-    """Place -> words, of the windows beyond the limit."""
+    """WindowPosition -> words, of the windows beyond the limit."""
     fusion = fit.calibration.fusion
     limit = fusion.score_of(thresholds.alert_p)
     return {

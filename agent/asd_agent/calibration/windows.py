@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Described:
+class CalibrationWindows:
     version: str  # of the baseline that was made of them
     windows: tuple[Description, ...]
     excluded: frozenset[str] = frozenset()  # places (verdict.place)
@@ -39,7 +39,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     indicators: list[str]
 
 
-def keep(machine_folder: Path, described: Described) -> None:
+def keep(machine_folder: Path, described: CalibrationWindows) -> None:
     """Never raises: without it windows cannot be left out later, and nothing else is lost."""
     windows = described.windows
     if len(windows) > MOST:
@@ -67,7 +67,7 @@ def keep(machine_folder: Path, described: Described) -> None:
         log.warning("windows of the calibration not kept", error=str(exc))
 
 
-def load(machine_folder: Path) -> Described:
+def load(machine_folder: Path) -> CalibrationWindows:
     """Raises BaselineError."""
     path = machine_folder / FILE
     try:
@@ -90,4 +90,4 @@ def load(machine_folder: Path) -> Described:
         raise BaselineError(f"{path}: the windows of the last calibration are not here: calibrate again") from exc
     except (OSError, ValueError, KeyError, IndexError, msgspec.MsgspecError) as exc:
         raise BaselineError(f"{path}: cannot be read ({exc}): calibrate again") from exc
-    return Described(head.version, tuple(windows), frozenset(head.excluded))
+    return CalibrationWindows(head.version, tuple(windows), frozenset(head.excluded))

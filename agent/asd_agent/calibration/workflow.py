@@ -19,17 +19,17 @@ from asd_agent import config
 from asd_agent.bank import Widen
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration import windows as described
-from asd_agent.calibration.build import LONGEST_NAME, build, extend
-from asd_agent.calibration.clips import Keeper, OddKeeper
-from asd_agent.calibration.extend import rename_state
-from asd_agent.calibration.windows import Described
+from asd_agent.calibration.build import LONGEST_NAME, build
+from asd_agent.calibration.clips import NormalClips, OutlierClips
+from asd_agent.calibration.extend import extend, rename_state
+from asd_agent.calibration.windows import CalibrationWindows
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description, Window
 
 
 @dataclass(frozen=True)
-class Wish:
+class CalibrationOptions:
     extend: bool = False
     name: str = ""  # of the further state; empty = "condition 2", ...
     widen: Widen = "smote"  # how a few windows of it are made more
@@ -46,11 +46,14 @@ class Wish:
         check_name(machine.id, self.name, pipeline.baseline)
 
 
-class Ears:
+ANEW = CalibrationOptions()  # all states, from new windows
+
+
+class CalibrationClips:
     """What is kept of a live calibration's sound: some normal windows, and the oddest."""
 
     def __init__(self, machine_folder: Path) -> None:
-        self._normal, self._odd = Keeper(machine_folder), OddKeeper(machine_folder)
+        self._normal, self._odd = NormalClips(machine_folder), OutlierClips(machine_folder)
 
     def hear(self, window: Window, description: Description) -> None:
         self._normal.hear(window)
@@ -69,28 +72,28 @@ class Ears:
 
 
 def learn(
-    pipeline: Pipeline, store: BaselineStore, descriptions: Sequence[Description], wish: Wish,
-    ears: Ears | None = None, mixer: Mapping[str, str] | None = None,
+    pipeline: Pipeline, store: BaselineStore, descriptions: Sequence[Description], options: CalibrationOptions,
+    clips: CalibrationClips | None = None, mixer: Mapping[str, str] | None = None,
 ) -> Baseline:  # fmt: skip
     """A new candidate. `pipeline` holds the active baseline where that is extended; `mixer`: as set meanwhile.
 
     Raises CalibrationError, StoreError.
     """
     machine, version = pipeline.machine, store.new_version()
-    if wish.extend:
-        wish.check(machine, pipeline)
+    if options.extend:
+        options.check(machine, pipeline)
         assert pipeline.baseline is not None
-        baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, wish.name, wish.widen)
+        baseline = extend(machine, pipeline.baseline, descriptions, pipeline, version, options.name, options.widen)
     else:
         baseline = build(machine, descriptions, pipeline, version)
         baseline = _with_mixer(baseline, mixer or {})
-    if ears is not None:
-        baseline = ears.name_clips(baseline)
+    if clips is not None:
+        baseline = clips.name_clips(baseline)
     store.write(baseline)
-    if not wish.extend and not wish.shadow:
-        described.keep(store.folder, Described(version, tuple(descriptions)))
-    if ears is not None:
-        ears.keep(baseline)
+    if not options.extend and not options.shadow:
+        described.keep(store.folder, CalibrationWindows(version, tuple(descriptions)))
+    if clips is not None:
+        clips.keep(baseline)
     return baseline
 
 
@@ -122,7 +125,7 @@ def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) ->
     clips = {where: clip for where, clip in report.outlier_clips.items() if where not in excluded}
     baseline = _with_mixer(_with_clips(baseline, clips), before.chain.mixer)
     store.write(baseline)
-    described.keep(store.folder, Described(version, kept.windows, excluded))
+    described.keep(store.folder, CalibrationWindows(version, kept.windows, excluded))
     return baseline
 
 

@@ -78,7 +78,7 @@ def read_file(path: str | Path, utc_s: float | None = None) -> Iterator[Block]:
 
 
 def file_blocks(path: str, loop: bool = False) -> Iterator[Block]:
-    """The blocks of one file; with `loop` for ever, each pass a stretch of its own."""
+    """The blocks of one file; with `loop` for ever, each pass a segment of its own."""
     while True:
         yield from read_file(path)
         if not loop:

@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget", type=float, metavar="0.5", help="alarm.false_alarms_per_month")
     sub.add_argument("--deadband", type=float, metavar="0.15", help="alarm.deadband")
     sub.add_argument("--danger-factor", type=float, metavar="1000", help="alarm.danger_factor")
-    sub.add_argument("--event-repeats", type=int, metavar="4", help="alarm.event_repeats")
+    sub.add_argument("--transient-repeats", type=int, metavar="4", help="alarm.transient_repeats")
     sub.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
     sub.add_argument("-n", "--limit", type=int, default=50, help="alarms to list (default 50)")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -14,7 +14,7 @@ from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore, Report
 from asd_agent.calibration import workflow as learning
 from asd_agent.calibration.gather import describe_live, describe_recordings
-from asd_agent.calibration.workflow import Ears, Wish
+from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions
 from asd_agent.cli.baseline import machine, print_report
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, UsageError
@@ -131,13 +131,13 @@ def _here(
     outliers: list[int] | None,
 ) -> tuple[str, Report]:  # fmt: skip
     store = BaselineStore(settings.state_dir, target.id)
-    wish = Wish(extend=args.extend, name=args.name or "", widen=args.widen, shadow=args.shadow)
+    options = CalibrationOptions(extend=args.extend, name=args.name or "", widen=args.widen, shadow=args.shadow)
     pipeline = open_pipeline(target, store.active() if args.extend else None)
-    wish.check(target, pipeline)
+    options.check(target, pipeline)
     store.prepare()
     baseline = learning.without(pipeline, store, outliers) if outliers is not None else None
     if baseline is None:
-        baseline = _heard(target, args, duration_s, pipeline, store, wish)
+        baseline = _heard(target, args, duration_s, pipeline, store, options)
     if args.promote:
         store.promote(baseline.manifest.version)
     return baseline.manifest.version, baseline.manifest.report
@@ -145,9 +145,9 @@ def _here(
 
 def _heard(
     target: config.Machine, args: argparse.Namespace, duration_s: float, pipeline: Pipeline, store: BaselineStore,
-    wish: Wish,
+    options: CalibrationOptions,
 ) -> Baseline:  # fmt: skip
-    ears = Ears(store.folder)
+    clips = CalibrationClips(store.folder)
     bar, task = _bar("listening" if not args.paths else "reading")
 
     def progress(share: float, words: str) -> None:
@@ -158,11 +158,11 @@ def _heard(
             if args.paths:
                 descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], progress)
             else:
-                descriptions = describe_live(pipeline, target, duration_s, progress, ears.hear)
+                descriptions = describe_live(pipeline, target, duration_s, progress, clips.hear)
         watch = MixerWatch(target.source)
         if not args.paths:
             watch.look()
-        return learning.learn(pipeline, store, descriptions, wish, ears, watch.settings)
+        return learning.learn(pipeline, store, descriptions, options, clips, watch.settings)
     except BaseException:
-        ears.drop()
+        clips.drop()
         raise

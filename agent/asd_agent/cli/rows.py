@@ -9,7 +9,8 @@ from asd_agent.types import WindowResult
 
 COLUMNS = [
     "file", "start_s", "duration_s", "state", "quality", "score", "p_value", "level",
-    "embedding_distance", "embedding_p", "mechanism_p", "reason", "operating", "foreign", "event_p", "event_at_s",
+    "embedding_distance", "embedding_p", "mechanism_p", "reason", "operating", "nuisance", "transient_p",
+    "transient_at_s",
 ]  # fmt: skip
 
 
@@ -34,9 +35,9 @@ def row(path: Path, result: WindowResult, detectors: Sequence[str]) -> list[str]
         _number(result.mechanism_p),
         result.reason,
         result.operating,
-        result.foreign,
-        _number(result.event_p),
-        _number(result.event_at_s),
+        result.nuisance,
+        _number(result.transient_p),
+        _number(result.transient_at_s),
         *(_number(getattr(scores.get(n), what, None)) for n in detectors for what in ("distance", "p_value")),
     ]
 

@@ -65,7 +65,7 @@ def view(data: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
     table = Table(
-        "machine", "state", "score", "alert at", "alarm", "measuring chain", "windows", "lag", "baseline",
+        "machine", "state", "score", "alert at", "alarm", "signal chain", "windows", "lag", "baseline",
         box=None, header_style="bold", padding=(0, 2, 0, 0),
     )  # fmt: skip
     for m in data["machines"]:

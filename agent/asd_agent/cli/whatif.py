@@ -27,7 +27,7 @@ OPTIONS = {  # of the command line -> key of the configuration, its name in word
     "budget": ("false_alarms_per_month", "budget"),
     "deadband": ("deadband", "deadband"),
     "danger_factor": ("danger_factor", "danger factor"),
-    "event_repeats": ("event_repeats", "repeats of sudden moments"),
+    "transient_repeats": ("transient_repeats", "repeats of transients"),
 }
 MONTH_DAYS = 365.25 / 12
 LONG_ENOUGH_DAYS = 3.0  # below it a rate per month means nothing
@@ -122,7 +122,7 @@ def _summary(before: config.Machine, target: config.Machine, answer: Answer) -> 
         lines.append(f"note: baseline {version} is gone or damaged: {windows} windows left out")
     if answer.old:
         lines.append(
-            f"note: {answer.old} windows were stored by an older version, without operating states and sudden moments"
+            f"note: {answer.old} windows were stored by an older version, without operating states and transients"
         )
     return lines
 

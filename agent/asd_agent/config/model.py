@@ -61,7 +61,7 @@ class FileSource(_Source, frozen=True, kw_only=True, tag="file"):
 
 
 class DirectorySource(_Source, frozen=True, kw_only=True, tag="directory"):
-    """All recordings below a folder in the order of their names; each file is a stretch of its own."""
+    """All recordings below a folder in the order of their names; each file is a segment of its own."""
 
     path: str
     pace: Literal["live", "fast"] = "live"
@@ -108,10 +108,10 @@ class Alarm(_Section, frozen=True, kw_only=True):
     clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
     danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs
     deadband: Annotated[float, Meta(ge=0, le=1)] = 0.15  # share of the threshold score to fall below it
-    # The event lane: single sudden moments. A moment counts from this p on; at least so many half minutes with one
+    # The event lane: single transients. A moment counts from this p on; at least so many half minutes with one
     # within an hour, and more than calibration and budget allow, raise an alarm. One alone never does.
-    event_p: Annotated[float, Meta(gt=0, lt=1)] = 1e-4
-    event_repeats: Annotated[int, Meta(ge=2)] = 4
+    transient_p: Annotated[float, Meta(gt=0, lt=1)] = 1e-4
+    transient_repeats: Annotated[int, Meta(ge=2)] = 4
     latch: bool = False  # keep a gone alarm until it is acknowledged
 
     def __post_init__(self) -> None:
@@ -248,7 +248,7 @@ class Config(_Section, frozen=True, kw_only=True):
                 raise ValueError(f"machines: the id {machine_id!r} is a topic of the agent itself: choose another")
 
     @property
-    def told_topics(self) -> frozenset[str]:
+    def subscribed_topics(self) -> frozenset[str]:
         """MQTT topics that tell something of the machines: their speed, their operating state."""
         speeds = {m.mechanism.speed_topic for m in self.machines if m.mechanism and m.mechanism.speed_topic}
         return frozenset(speeds | {m.operating.topic for m in self.machines if m.operating})

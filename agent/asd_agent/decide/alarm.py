@@ -212,8 +212,8 @@ class Alarm:
         events: Events = ()
         if state.suppressed:
             return events
-        if state.heard_id and not (state.active and state.heard_id == state.event_id):
-            words, gone = "the condition went while notifications were off", state.heard_id
+        if state.announced_id and not (state.active and state.announced_id == state.event_id):
+            words, gone = "the condition went while notifications were off", state.announced_id
             events += (self._event(EventKind.CLEARED, stamp, words, level=Level.NORMAL, alarm_id=gone),)
         if state.active:
             events += (self._event(EventKind.RAISED, stamp, f"still present: {state.reason}"),)
@@ -239,7 +239,7 @@ class Alarm:
         )
         self._set(sequence=state.sequence + 1)
         if event.notify and kind in (EventKind.RAISED, EventKind.CLEARED):
-            self._set(heard_id=event.alarm_id if kind is EventKind.RAISED else "")
+            self._set(announced_id=event.alarm_id if kind is EventKind.RAISED else "")
         return event
 
     def _set(self, **changes: Any) -> None:

@@ -18,21 +18,21 @@ EPISODE_S = 30.0  # what happens within it happened once
 PRIOR_EVENTS = 0.5  # Jeffreys' prior of a Poisson rate
 
 
-class EventLane:
-    """Counts sudden moments. Not thread-safe."""
+class EventRate:
+    """Counts transients. Not thread-safe."""
 
-    def __init__(self, machine: config.Machine, events_per_hour: float, calibrated_s: float) -> None:
-        """`events_per_hour` of the calibration, which lasted `calibrated_s`."""
-        self._p = machine.alarm.event_p
-        expected = events_per_hour * calibrated_s / HOUR_S + PRIOR_EVENTS
+    def __init__(self, machine: config.Machine, transients_per_hour: float, calibrated_s: float) -> None:
+        """`transients_per_hour` of the calibration, which lasted `calibrated_s`."""
+        self._p = machine.alarm.transient_p
+        expected = transients_per_hour * calibrated_s / HOUR_S + PRIOR_EVENTS
         chance = machine.alarm.false_alarms_per_month / (30 * 24)
-        self.allowed = max(machine.alarm.event_repeats, most(expected, calibrated_s / HOUR_S, chance) + 1)
+        self.allowed = max(machine.alarm.transient_repeats, most(expected, calibrated_s / HOUR_S, chance) + 1)
         self._times: deque[float] = deque()
 
     def update(self, result: WindowResult) -> bool:
         """Whether the last hour had as many moments as it takes for an alarm. Those of one half minute count once."""
-        moment_s = result.utc_s + (result.event_at_s or 0.0)
-        sudden = result.event_p is not None and result.event_p <= self._p and not result.foreign
+        moment_s = result.utc_s + (result.transient_at_s or 0.0)
+        sudden = result.transient_p is not None and result.transient_p <= self._p and not result.nuisance
         if sudden and (not self._times or moment_s - self._times[-1] >= EPISODE_S):
             self._times.append(moment_s)
         while self._times and moment_s - self._times[0] > HOUR_S:
@@ -43,7 +43,7 @@ class EventLane:
         """A normal window as it votes while moments come back too often: for an alert, with `alert_p`."""
         if len(self._times) < self.allowed or result.state is not State.NORMAL or result.p_value is None:
             return result
-        reason = f"{self.count} sudden moments within an hour, fewer than {self.allowed} are expected"
+        reason = f"{self.count} transients within an hour, fewer than {self.allowed} are expected"
         p_value = min(result.p_value, alert_p)
         return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=reason)
 

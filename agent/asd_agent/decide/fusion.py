@@ -7,7 +7,7 @@ Gaussian again to within 4 % of z at p = 1e-4 (tests).
 
 Fisher's -sum ln Phi(-z) ranks windows as well, but grows with z^2: the one detector that differs most between blocks
 widens the limits of all. A real fault at a speed not heard before was found in 30 % of the windows with it, in 54 % so
-(benchmarks/bldc.py). A sharper mean, exp(z / 2), finds more still, and lets foreign sound pass for a change.
+(benchmarks/bldc.py). A sharper mean, exp(z / 2), finds more still, and lets nuisance sound pass for a change.
 
 Later normal sound strays further than the held-out blocks did (a 95 % limit let 12 % of later windows pass). Its
 variance, in units of the held-out one, is

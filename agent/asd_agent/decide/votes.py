@@ -3,12 +3,12 @@
     changed   has the sound changed? Which windows vote in the machine's alarm (`Alarm`):
               - a deviation between two different known states is the change of state itself: it does not vote;
               - deviating windows that all overlap may be one moment of sound: of them the strongest votes;
-              - a deviation that a recognised foreign sound explains does not vote, until it has stayed for too long;
+              - a deviation that a recognised nuisance sound explains does not vote, until it has stayed for too long;
               - everything else votes.
-    event     did something happen? Sudden moments, counted. A single one never raises an alarm; moments that come back
+    event     did something happen? Transients, counted. A single one never raises an alarm; moments that come back
               more often within an hour than calibration and budget allow do: then normal windows vote for an alert.
 
-Votes over several windows are the strongest means against foreign sounds (detection-facts), these rules the second.
+Votes over several windows are the strongest means against nuisance sounds (detection-facts), these rules the second.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import math
 from asd_agent import config
 from asd_agent.types import CHANGING, State, WindowResult
 
-FOREIGN_PATIENCE_S = 600.0  # a foreign sound that stays explains nothing any more
-FOREIGN_BREAK_S = 120.0  # without it, it has gone
+NUISANCE_PATIENCE_S = 600.0  # a nuisance sound that stays explains nothing any more
+NUISANCE_BREAK_S = 120.0  # without it, it has gone
 KNOWN_AFTER = 12  # deviating windows without a break, until they are called an unknown state
 
 
-class ChangedLane:
+class VoteFilter:
     """Lets windows through to the alarm. Not thread-safe."""
 
     def __init__(self, machine: config.Machine) -> None:
@@ -31,7 +31,7 @@ class ChangedLane:
         self._operating = ""  # of the last window that was like a known state
         self._held: tuple[WindowResult, ...] = ()
         self._passing = False  # deviating windows have come in a row that do not all overlap
-        self._foreign_since_s = self._foreign_last_s = -math.inf
+        self._nuisance_since_s = self._nuisance_last_s = -math.inf
         self.unknown: Unknown | None = None
 
     @property
@@ -76,12 +76,12 @@ class ChangedLane:
         return held
 
     def _explained(self, result: WindowResult) -> bool:
-        if not result.foreign:
+        if not result.nuisance:
             return False
-        if result.utc_s - self._foreign_last_s > FOREIGN_BREAK_S:
-            self._foreign_since_s = result.utc_s
-        self._foreign_last_s = result.utc_s
-        return result.utc_s - self._foreign_since_s < FOREIGN_PATIENCE_S
+        if result.utc_s - self._nuisance_last_s > NUISANCE_BREAK_S:
+            self._nuisance_since_s = result.utc_s
+        self._nuisance_last_s = result.utc_s
+        return result.utc_s - self._nuisance_since_s < NUISANCE_PATIENCE_S
 
     def _follow(self, result: WindowResult) -> None:
         if result.state is State.ANOMALOUS:

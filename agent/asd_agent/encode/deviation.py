@@ -13,9 +13,9 @@ from asd_agent.encode.meta import Axis, Output, Quantity
 Array = npt.NDArray[np.floating]
 
 _LIMIT = 3.0  # below this a single value is within what calibration showed
-_SHARE = 1 / 3  # a stretch reaches as far as its values stay above this share of its peak
-_HOLE = 2  # so many weaker values in a row do not end a stretch
-_CANDIDATES = 8  # stretches sought on an axis before the heaviest are told
+_SHARE = 1 / 3  # a segment reaches as far as its values stay above this share of its peak
+_HOLE = 2  # so many weaker values in a row do not end a segment
+_CANDIDATES = 8  # segments sought on an axis before the heaviest are told
 _ALL = (0.0, math.inf)  # of the spectrum
 _TOUCH = 1.05  # bands this close are neighbours
 _MOST = 999.0  # a value that calibration never saw change has no sensible upper end
@@ -27,13 +27,13 @@ _WORDS: dict[Quantity, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _Segment:
     axis: Axis
     first: int
     last: int
     peak: int
     z: float  # at the peak, signed
-    weight: float  # sum of the squares over the stretch
+    weight: float  # sum of the squares over the segment
     band_hz: tuple[float, float]  # of a modulation: the part of the spectrum that has it
 
 
@@ -45,7 +45,7 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
     """
     if len(deviation) != output.dim:
         raise ValueError(f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}")
-    found = _all_stretches(output, deviation)
+    found = _all_segments(output, deviation)
     strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
     if strong:
         return ", ".join(_words(s) for s in strong)
@@ -54,7 +54,7 @@ def describe(output: Output, deviation: Array, parts: int = 2) -> str:
 
 def band(output: Output, deviation: Array) -> tuple[float, float] | None:
     """From and to in Hz of the part of the spectrum that deviates most; None where the values tell none."""
-    found = [s for s in _all_stretches(output, deviation) if s.axis.quantity != "modulation" or s.band_hz != _ALL]
+    found = [s for s in _all_segments(output, deviation) if s.axis.quantity != "modulation" or s.band_hz != _ALL]
     if not found:
         return None
     if found[0].band_hz != _ALL:
@@ -66,18 +66,18 @@ def band(output: Output, deviation: Array) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _all_stretches(output: Output, deviation: Array) -> list[_Stretch]:
+def _all_segments(output: Output, deviation: Array) -> list[_Segment]:
     """Of all axes, the heaviest first."""
-    found: list[_Stretch] = []
+    found: list[_Segment] = []
     start = 0
     for axis in output.axes:
         values = np.asarray(deviation[start : start + len(axis.values)], np.float64)
-        found.extend(_stretches(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
+        found.extend(_segments(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
         start += len(axis.values)
     return sorted(_joined(found), key=lambda s: -s.weight)
 
 
-def _joined(found: list[_Stretch]) -> list[_Stretch]:
+def _joined(found: list[_Segment]) -> list[_Segment]:
     """Modulations of neighbouring bands of the spectrum at the same rates are one: an impact rings in several."""
     out = [s for s in found if s.band_hz == _ALL]
     left = sorted((s for s in found if s.band_hz != _ALL), key=lambda s: -s.weight)
@@ -95,10 +95,10 @@ def _joined(found: list[_Stretch]) -> list[_Stretch]:
     return out
 
 
-def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:
-    """Stretches of one sign from the highest peak down, each taken out before the next is sought."""
+def _segments(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Segment]:
+    """Segments of one sign from the highest peak down, each taken out before the next is sought."""
     left = values.copy()
-    found: list[_Stretch] = []
+    found: list[_Segment] = []
     while len(found) < _CANDIDATES:
         peak = int(np.argmax(np.abs(left)))
         z = float(left[peak])
@@ -107,7 +107,7 @@ def _stretches(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Stretch]:
         member = left * np.sign(z) >= max(abs(z) * _SHARE, min(_LIMIT, abs(z)))
         first, last = _reach(member, peak, -1), _reach(member, peak, 1)
         weight = float(np.sum(left[first : last + 1][member[first : last + 1]] ** 2))
-        found.append(_Stretch(axis, first, last, peak, z, weight, axis.band_hz or _ALL))
+        found.append(_Segment(axis, first, last, peak, z, weight, axis.band_hz or _ALL))
         left[first : last + 1] = 0.0
     return found
 
@@ -121,12 +121,12 @@ def _reach(member: npt.NDArray[np.bool_], peak: int, step: int) -> int:
     return edge
 
 
-def _words(stretch: _Stretch) -> str:
-    hz = stretch.axis.values
-    text = _WORDS[stretch.axis.quantity][stretch.z < 0].format(_range(hz[stretch.first], hz[stretch.last]))
-    if stretch.band_hz != _ALL:
-        text += f" of the sound at {_range(*stretch.band_hz)}"
-    return f"{text} (z {abs(stretch.z):.0f})"
+def _words(segment: _Segment) -> str:
+    hz = segment.axis.values
+    text = _WORDS[segment.axis.quantity][segment.z < 0].format(_range(hz[segment.first], hz[segment.last]))
+    if segment.band_hz != _ALL:
+        text += f" of the sound at {_range(*segment.band_hz)}"
+    return f"{text} (z {abs(segment.z):.0f})"
 
 
 def _range(low: float, high: float) -> str:

@@ -40,10 +40,10 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     axes: list[Axis] = []  # empty, or runs that together cover all `dim` values in their order
     # Sizes of the parts of a joined embedding (layers of a network), each of which weighs the same in the distance.
     blocks: list[Count] = []
-    # "foreign": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
+    # "nuisance": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
     # voices, animals, rain. They explain a deviation (`decide.lanes`); several such outputs are families, each with
     # a measure of its own of what is usual.
-    role: Literal["detector", "foreign"] = "detector"
+    role: Literal["detector", "nuisance"] = "detector"
     labels: list[str] = []
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"outputs: the blocks of {self.name!r} hold {sum(self.blocks)} values, not {self.dim}")
         if self.blocks and self.distance != "whitened":
             raise ValueError(f"outputs: {self.name!r} has blocks, which only the whitened distance knows")
-        if len(self.labels) not in (0, self.dim) or (self.role == "foreign" and not self.labels):
+        if len(self.labels) not in (0, self.dim) or (self.role == "nuisance" and not self.labels):
             raise ValueError(f"outputs: {self.name!r} has {self.dim} values and {len(self.labels)} labels")
         covered = sum(len(axis.values) for axis in self.axes)
         if self.axes and covered != self.dim:

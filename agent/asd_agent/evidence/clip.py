@@ -33,11 +33,11 @@ FULL_SCALE: dict[Bits, float] = {16: 2.0**15, 24: 2.0**23}
 GLANCE = 64  # samples that mostly tell
 
 
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """Sound without a hole, as far as the clip holds it."""
 
     frame: int  # of the clip, its first
-    skipped: int = 0  # frames of the stretch before that
+    skipped: int = 0  # frames of the segment before that
     ended: bool = False  # the clip holds its end
 
 
@@ -45,8 +45,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """A window and what was said of it."""
 
     frame: int  # of the clip; while it is heard: since the source was opened
-    skipped: int  # frames of its stretch before it
-    number: int  # in its stretch
+    skipped: int  # frames of its segment before it
+    number: int  # in its segment
     result: WindowResult
     speed: dict[str, Any] | None = None  # of the shaft, as told
     operating: str = ""  # as told
@@ -85,7 +85,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     after_s: float
     gaps_s: tuple[float, ...] = ()  # frames are missing at these times of the clip
     sound_sha256: str = ""
-    stretches: tuple[Stretch, ...] = ()
+    segments: tuple[Segment, ...] = ()
     windows: tuple[Judged, ...] = ()
     made_with: MadeWith | None = None
 

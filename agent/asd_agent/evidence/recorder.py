@@ -22,7 +22,7 @@ from asd_agent.evidence.clip import (
     Bits,
     Clip,
     Judged,
-    Stretch,
+    Segment,
     bits_of,
     clip_path,
     expire_clips,
@@ -51,9 +51,9 @@ class Chunk(NamedTuple):
     samples: npt.NDArray[Any]  # [frames] int16, or float32 where that would lose some
     bits: Bits
     gap: bool  # frames are missing before it
-    heard: int  # frames before it, since the source was opened
-    begun: int  # of them, those before its stretch
-    last: bool  # its stretch ends with it
+    received: int  # frames before it, since the source was opened
+    begun: int  # of them, those before its segment
+    last: bool  # its segment ends with it
 
     @property
     def floats(self) -> Samples:
@@ -65,7 +65,7 @@ class Chunk(NamedTuple):
         samples = self.samples[first:end]
         whole = first + len(samples) == len(self.samples)
         return self._replace(
-            samples=samples, gap=self.gap and not first, heard=self.heard + first, last=self.last and whole
+            samples=samples, gap=self.gap and not first, received=self.received + first, last=self.last and whole
         )
 
 
@@ -97,7 +97,7 @@ class _Tape:
 
     rate_hz: int = 0
     end_utc_s: float = 0.0
-    heard: int = 0  # frames so far
+    received: int = 0  # frames so far
     frames: int = 0
     chunks: deque[Chunk] = field(default_factory=deque)
     rows: deque[Judged] = field(default_factory=lambda: deque(maxlen=ROWS))
@@ -109,7 +109,7 @@ class _Tape:
         if not self.rows:
             return 0.0
         newest = self.rows[-1]
-        return max(0.0, (self.heard - newest.frame) / self.rate_hz - newest.result.duration_s)
+        return max(0.0, (self.received - newest.frame) / self.rate_hz - newest.result.duration_s)
 
     def push(self, chunk: Chunk, keep_frames: int) -> None:
         self.chunks.append(chunk)
@@ -154,24 +154,24 @@ class Evidence:
 
     def feed(
         self, machine: str, samples: Samples, rate_hz: int, utc_s: float, gap: bool = False, *,
-        heard: int | None = None, begun: int = 0, last: bool = False, keep_s: float = 0.0,
+        received: int | None = None, begun: int = 0, last: bool = False, keep_s: float = 0.0,
     ) -> None:  # fmt: skip
         """The next sound of a machine: [frames] of its channel, native rate; `utc_s` of the first frame.
 
-        `heard`: frames before it; `begun`: those before its stretch, which ends here if it is the `last`. At least
+        `received`: frames before it; `begun`: those before its segment, which ends here if it is the `last`. At least
         `keep_s` stay in memory, counted from the end of the newest window that was judged.
         """
         if not self._settings.enabled:
             return
         pcm, bits = _packed(samples)
         with self._lock:
-            tape = self._tapes.setdefault(machine, _Tape(rate_hz, heard=heard or 0))
-            heard = tape.heard if heard is None else heard
-            if tape.rate_hz != rate_hz or tape.heard != heard:
+            tape = self._tapes.setdefault(machine, _Tape(rate_hz, received=received or 0))
+            received = tape.received if received is None else received
+            if tape.rate_hz != rate_hz or tape.received != received:
                 self._finish(tape)
-                tape = self._tapes[machine] = _Tape(rate_hz, heard=heard)
-            chunk = Chunk(pcm, bits, gap, heard, begun, last)
-            tape.heard = chunk.heard + len(pcm)
+                tape = self._tapes[machine] = _Tape(rate_hz, received=received)
+            chunk = Chunk(pcm, bits, gap, received, begun, last)
+            tape.received = chunk.received + len(pcm)
             keep_s = min(max(self._settings.before_s, keep_s) + tape.waits_s, LONGEST_S)
             tape.push(chunk, round(keep_s * rate_hz))
             tape.end_utc_s = utc_s + len(pcm) / rate_hz
@@ -238,7 +238,7 @@ class Evidence:
     def _begin(self, tape: _Tape, event: AlarmEvent, about: dict[str, Any], lead_s: float) -> _Recording:
         voters = [row.frame - min(row.skipped, round(lead_s * tape.rate_hz)) for row in tape.rows
                   if row.result.index in event.windows]  # fmt: skip
-        wanted = max(round(self._settings.before_s * tape.rate_hz), tape.heard - min(voters, default=tape.heard))
+        wanted = max(round(self._settings.before_s * tape.rate_hz), tape.received - min(voters, default=tape.received))
         chunks = tape.last(min(wanted, tape.frames))
         frames = sum(len(chunk.samples) for chunk in chunks)
         suffix = ".wav" if any(chunk.bits == 32 for chunk in chunks) else ".flac"
@@ -275,7 +275,7 @@ class Evidence:
 
     def _write(self, recording: _Recording) -> None:
         samples = np.concatenate([chunk.floats for chunk in recording.chunks] or [np.empty(0, np.float32)])
-        first = recording.chunks[0].heard if recording.chunks else 0
+        first = recording.chunks[0].received if recording.chunks else 0
         clip = Clip(
             event=recording.event,
             rate_hz=recording.rate_hz,
@@ -283,7 +283,7 @@ class Evidence:
             before_s=recording.before_frames / recording.rate_hz,
             after_s=(len(samples) - recording.before_frames) / recording.rate_hz,
             gaps_s=tuple(_gaps(recording.chunks, recording.rate_hz)),
-            stretches=tuple(_stretches(recording.chunks)),
+            segments=tuple(_segments(recording.chunks)),
             windows=tuple(
                 msgspec.structs.replace(row, frame=row.frame - first)
                 for _, row in sorted(recording.rows.items())
@@ -331,10 +331,10 @@ def _gaps(chunks: Iterable[Chunk], rate_hz: int) -> Iterable[float]:
         frames += len(chunk.samples)
 
 
-def _stretches(chunks: list[Chunk]) -> Iterable[Stretch]:
-    first = chunks[0].heard if chunks else 0
+def _segments(chunks: list[Chunk]) -> Iterable[Segment]:
+    first = chunks[0].received if chunks else 0
     for i, chunk in enumerate(chunks):
         if i == 0 or chunks[i - 1].begun != chunk.begun:
             mine = [c for c in chunks[i:] if c.begun == chunk.begun]
             ended = mine[-1].last or mine[-1] is not chunks[-1]
-            yield Stretch(frame=chunk.heard - first, skipped=chunk.heard - chunk.begun, ended=ended)
+            yield Segment(frame=chunk.received - first, skipped=chunk.received - chunk.begun, ended=ended)

@@ -65,9 +65,9 @@ def judged(
 ) -> Judged:
     """What it takes to judge the window again, and the judgement."""
     return Judged(
-        frame=window.place.heard,
-        skipped=window.place.stretch,
-        number=window.place.number,
+        frame=window.position.received,
+        skipped=window.position.segment,
+        number=window.position.number,
         result=result,
         speed=None if speed is None else msgspec.to_builtins(speed),
         operating=description.operating,
@@ -239,10 +239,10 @@ def _baseline(state_dir: Path, clip: Clip, then: MadeWith) -> Baseline:
 
 def _window(clip: Clip, samples: Samples, stored: Judged, pipeline: Pipeline) -> Window | None:
     """None when the clip does not hold all that the window was made from."""
-    ends = [s.frame for s in clip.stretches[1:]] + [len(samples)]
-    for stretch, end in zip(clip.stretches, ends, strict=True):
-        if stretch.frame <= stored.frame < end:
-            excerpt = Excerpt(samples[stretch.frame : end], clip.rate_hz, stretch.skipped, stretch.ended)
+    ends = [s.frame for s in clip.segments[1:]] + [len(samples)]
+    for segment, end in zip(clip.segments, ends, strict=True):
+        if segment.frame <= stored.frame < end:
+            excerpt = Excerpt(samples[segment.frame : end], clip.rate_hz, segment.skipped, segment.ended)
             machine = pipeline.machine
             return excerpt.window(stored.number, machine.window_s, machine.hop_s, pipeline.rates)
     return None

@@ -54,9 +54,9 @@ class Score(_Payload, frozen=True, kw_only=True, tag="asd/score/1"):
     baseline: str
     operating: str = ""  # the operating state that the sound is nearest to
     unknown_state: str = ""  # "new operating state since ..., 37 windows": `baseline extend` confirms it
-    foreign: str = ""  # a recognised sound of no machine
-    event_p: float | None = None  # of the most sudden moment of the window
-    event_at_s: float | None = None  # after the start of the window
+    nuisance: str = ""  # a recognised sound of no machine
+    transient_p: float | None = None  # of the most transient of the window
+    transient_at_s: float | None = None  # after the start of the window
     windows: int = 1  # how many this stands for
     states: dict[State, int] = {}  # how many of each state, when it stands for several
 
@@ -97,7 +97,7 @@ class Event(_Payload, frozen=True, kw_only=True, tag="asd/event/1"):
 
 
 class Health(_Payload, frozen=True, kw_only=True, tag="asd/health/1"):
-    """The measuring chain of a machine (NAMUR NE 107), never mixed with the machine's own state."""
+    """The signal chain of a machine (NAMUR NE 107), never mixed with the machine's own state."""
 
     machine: str
     status: str  # good, maintenance_required, out_of_specification, function_check, failure

@@ -91,7 +91,7 @@ class RequestDesk:
     def _answer(self, request: Request, **fields: Any) -> None:
         topics = self._messages.topics
         topic = request.response_topic
-        # A wish for another of our own topics could pass for a message of ours.
+        # A options for another of our own topics could pass for a message of ours.
         if topic is None or not _publishable(topic) or topics.is_own(topic):
             topic = topics.response(request.verb)
         self._reply(self._messages.response(topic, correlation=request.correlation, **fields))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from asd_agent.baseline import Baseline
 from asd_agent.decide.drift import Drift, DriftState
-from asd_agent.decide.event_rate import EventLane
+from asd_agent.decide.event_rate import EventRate
 from asd_agent.decide.tail import z_of
-from asd_agent.decide.votes import ChangedLane
+from asd_agent.decide.votes import VoteFilter
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import State, WindowResult
 
@@ -22,9 +22,9 @@ class Lanes:
         machine = pipeline.machine
         self._alert_p = pipeline.thresholds.alert_p if pipeline.thresholds is not None else 0.0
         self._spreads = {state.name: state.fusion.spread for state in states}
-        self._changed = ChangedLane(machine)
-        events_per_hour = max(state.events_per_hour for state in states)
-        self._events = EventLane(machine, events_per_hour, baseline.manifest.report.seconds)
+        self._changed = VoteFilter(machine)
+        transients_per_hour = max(state.transients_per_hour for state in states)
+        self._events = EventRate(machine, transients_per_hour, baseline.manifest.report.seconds)
         self._drifts = {
             name: Drift(spread, machine.hop_s, (drifts or {}).get(name)) for name, spread in self._spreads.items()
         }
@@ -39,7 +39,7 @@ class Lanes:
 
     @property
     def events(self) -> int:
-        """Sudden moments in the last hour."""
+        """Transients in the last hour."""
         return self._events.count
 
     @property

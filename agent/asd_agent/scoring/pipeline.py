@@ -32,14 +32,14 @@ from asd_agent.store.rounding import kept_p, kept_s
 from asd_agent.types import CHANGING, Description, DetectorScore, Level, State, Window, WindowResult
 from asd_agent.windowing import signal_chain as chain
 from asd_agent.windowing.quality import assess
-from asd_agent.windowing.transients import most_sudden
+from asd_agent.windowing.transients import strongest_transient
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
-FOREIGN_Z = 4.0  # from here on (detection-facts, 6), and
-FOREIGN_RISE = 0.03  # more probable than usual, a recognised foreign sound explains a deviation
+NUISANCE_Z = 4.0  # from here on (detection-facts, 6), and
+NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Pipeline:
             for output in encoder.bundle.meta.outputs
         }
         self.outputs: dict[str, Output] = {k: o for k, o in named.items() if o.role == "detector"}
-        self.foreign: dict[str, Output] = {k: o for k, o in named.items() if o.role == "foreign"}
+        self.nuisance: dict[str, Output] = {k: o for k, o in named.items() if o.role == "nuisance"}
         self.states: tuple[OperatingState, ...] = ()
         self.thresholds: Thresholds | None = None
         self._analysers: dict[int, Analyser] = {}
@@ -124,7 +124,7 @@ class Pipeline:
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
         if not quality.assessable:
             return _description(window, quality=quality, embeddings=embeddings)
-        transient = most_sudden(window.resampled[max(self.rates)], max(self.rates))  # at what the encoders hear
+        transient = strongest_transient(window.resampled[max(self.rates)], max(self.rates))  # at what the encoders hear
         for bundle, encoder in self.encoders.items():
             found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
             embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
@@ -146,7 +146,7 @@ class Pipeline:
         if description.changing:
             return _result(description, state=State.NOT_ASSESSABLE, reason=CHANGING)
         told = [s for s in self.states if s.name == description.operating]
-        if description.operating and not told and self.baseline.manifest.told:
+        if description.operating and not told and self.baseline.manifest.states_reported:
             words = f"the operating state {description.operating!r} is not in the baseline"
             return _result(description, state=State.NOT_ASSESSABLE, operating=description.operating, reason=words)
         best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)
@@ -158,7 +158,7 @@ class Pipeline:
             p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
-            foreign=(foreign := self._foreign(description)),
+            nuisance=(nuisance := self._nuisance(description)),
             **best.summary(),
             **_event(best.state.transient, description),
         )
@@ -168,7 +168,7 @@ class Pipeline:
             return replace(result, state=State.OFF, operating=OFF, reason=words, not_running=True)
         if level is Level.NORMAL:
             return result
-        reason = best.state.explain(description, best.scores) + (f"; explained by {foreign}" if foreign else "")
+        reason = best.state.explain(description, best.scores) + (f"; explained by {nuisance}" if nuisance else "")
         return replace(result, state=State.ANOMALOUS, level=level, reason=reason)
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
@@ -218,24 +218,24 @@ class Pipeline:
         """-log10 p that a window must reach to count as anomalous."""
         return None if self.thresholds is None else -math.log10(self.thresholds.alert_p)
 
-    def _foreign(self, description: Description) -> str:
-        """The foreign sound that is much more probable than in calibration, in words.
+    def _nuisance(self, description: Description) -> str:
+        """The nuisance sound that is much more probable than in calibration, in words.
 
         In units of its spread and in itself: beside a machine where nothing ever ticks, what is still improbable is far
         out already, as a clock is when a fault knocks (benchmarks/detection.py: 0.08 of AUC on knocks).
         """
         assert self.baseline is not None
         found = []
-        for name in self.foreign:
-            if (normal := self.baseline.manifest.foreign.get(name)) is not None:
-                score = foreign_score(description, name)
+        for name in self.nuisance:
+            if (normal := self.baseline.manifest.nuisance.get(name)) is not None:
+                score = nuisance_score(description, name)
                 z, rise = (score - normal.median) / normal.scale, math.exp(score) - math.exp(normal.median)
-                if z >= FOREIGN_Z and rise >= FOREIGN_RISE:
+                if z >= NUISANCE_Z and rise >= NUISANCE_RISE:
                     found.append((z, name))
         if not found:
             return ""
         z, name = max(found)
-        return f"{self.foreign[name].labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
+        return f"{self.nuisance[name].labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
 
     def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
         if self.machine.mechanism is None:
@@ -286,7 +286,7 @@ class Pipeline:
         return EmbeddingDetector.restore(name, self.outputs[name], calibration.kind, calibration.log_score, arrays)
 
 
-def foreign_score(description: Description, name: str) -> float:
+def nuisance_score(description: Description, name: str) -> float:
     """ln of the summed probability of a family of sounds that no machine makes."""
     return math.log(max(float(description.embeddings[name].sum()), 1e-12))
 
@@ -323,7 +323,7 @@ def _event(normal: LogScore | None, description: Description) -> dict[str, float
     if normal is None or description.transient is None:
         return {}
     moment = description.transient
-    return {"event_p": kept_p(normal.p_value(moment.excess_db)), "event_at_s": kept_s(moment.at_s)}
+    return {"transient_p": kept_p(normal.p_value(moment.excess_db)), "transient_at_s": kept_s(moment.at_s)}
 
 
 def _rates(metas: Iterable[BundleMeta]) -> dict[int, int]:

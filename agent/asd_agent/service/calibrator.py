@@ -11,7 +11,7 @@ from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration import workflow as learning
 from asd_agent.calibration.gather import describe_recordings
-from asd_agent.calibration.workflow import Ears, Wish
+from asd_agent.calibration.workflow import ANEW, CalibrationClips, CalibrationOptions
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.service.calibration_job import CalibrationJob
@@ -23,27 +23,29 @@ if TYPE_CHECKING:
     from asd_agent.mechanism.speed import Speed
 
 Promote = Callable[[str], object]  # version
-HeardSince = Callable[[float | None], tuple[list[Description], str]]  # UTC -> what is like no state, and its told name
+WindowsSince = Callable[
+    [float | None], tuple[list[Description], str]
+]  # UTC -> what is like no state, and its told name
 
 
-class Teacher:
+class Calibrator:
     """Thread-safe: the worker brings the windows, people ask from the control threads."""
 
     def __init__(
         self, machine: config.Machine, baselines: BaselineStore, pipeline: Callable[[], Pipeline], promote: Promote,
-        heard_since: HeardSince, mixer: MixerWatch, shadow: Shadow | None,
+        windows_since: WindowsSince, mixer: MixerWatch, shadow: Shadow | None,
     ) -> None:  # fmt: skip
         self._machine = machine
         self._baselines = baselines
         self._pipeline = pipeline
         self._promote = promote
-        self._heard_since = heard_since
+        self._windows_since = windows_since
         self._mixer = mixer
         self._shadow = shadow
         self._lock = threading.Lock()  # of what is under way
         self._job: CalibrationJob | None = None
-        self._ears: Ears | None = None  # of a live calibration
-        self._teaches_shadow = False
+        self._clips: CalibrationClips | None = None  # of a live calibration
+        self._for_shadow = False
 
     # -- from the worker
 
@@ -53,12 +55,12 @@ class Teacher:
 
     def hear(self, window: Window, description: Description, speed: Speed | None) -> None:
         """Every window, as the machine's own pipeline describes it."""
-        job, ears = self._job, self._ears
+        job, clips = self._job, self._clips
         if job is None:
             return
-        if job.listening and ears is not None:
-            ears.hear(window, description)
-        if self._teaches_shadow and self._shadow is not None:
+        if job.listening and clips is not None:
+            clips.hear(window, description)
+        if self._for_shadow and self._shadow is not None:
             self._shadow.teach(job, window, description, speed)
         else:
             job.see(description)
@@ -70,14 +72,14 @@ class Teacher:
 
     # -- from people
 
-    def calibrate(self, duration_s: float, promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008 - immutable
+    def calibrate(self, duration_s: float, promote: bool, options: CalibrationOptions = ANEW) -> str:
         """Gather live windows for a new baseline. Raises CalibrationError when a calibration is under way."""
-        self._begin(promote, wish, duration_s)
+        self._begin(promote, options, duration_s)
         return f"{self._machine.id}: calibrating for {duration_s:g} s"
 
-    def calibrate_from(self, paths: list[str], promote: bool, wish: Wish = Wish()) -> str:  # noqa: B008
+    def calibrate_from(self, paths: list[str], promote: bool, options: CalibrationOptions = ANEW) -> str:
         """Read recordings for a new baseline. Raises CalibrationError when a calibration is under way."""
-        job, pipeline = self._begin(promote, wish), self._learner(wish)
+        job, pipeline = self._begin(promote, options), self._learner(options)
         job.read(lambda report: describe_recordings(pipeline, pipeline.machine, [Path(p) for p in paths], report))
         return f"{self._machine.id}: calibrating from {len(paths)} path(s)"
 
@@ -92,10 +94,12 @@ class Teacher:
     def extend(self, name: str, since_utc_s: float | None, promote: bool) -> str:
         """What is heard now, or was since then, and is like no known state, becomes one. Raises AsdError."""
         self._not_running()
-        pipeline, (windows, told) = self._pipeline(), self._heard_since(since_utc_s)
+        pipeline, (windows, told) = self._pipeline(), self._windows_since(since_utc_s)
         if told and name not in ("", told):
             raise CalibrationError(f"{self._machine.id}: the state is told as {told!r}, it cannot be called {name!r}")
-        baseline = learning.learn(pipeline, self._baselines, windows, Wish(extend=True, name=name or told))
+        baseline = learning.learn(
+            pipeline, self._baselines, windows, CalibrationOptions(extend=True, name=name or told)
+        )
         version, state = baseline.manifest.version, baseline.manifest.states[-1].name
         if promote:
             self._promote(version)
@@ -121,34 +125,34 @@ class Teacher:
             raise CalibrationError(f"{self._machine.id}: no calibration is running")
         if not self._job.cancel():
             raise CalibrationError(f"{self._machine.id}: too late to cancel: the baseline is being written")
-        if self._ears is not None:
-            self._ears.drop()
+        if self._clips is not None:
+            self._clips.drop()
         return f"{self._machine.id}: calibration cancelled"
 
-    def _begin(self, promote: bool, wish: Wish, duration_s: float | None = None) -> CalibrationJob:
+    def _begin(self, promote: bool, options: CalibrationOptions, duration_s: float | None = None) -> CalibrationJob:
         """`duration_s` of live sound; None = recordings."""
         with self._lock:
             self._not_running()
-            learner = self._learner(wish)
-            wish.check(self._machine, self._pipeline())
+            learner = self._learner(options)
+            options.check(self._machine, self._pipeline())
             live = duration_s is not None
-            ears = Ears(self._baselines.folder) if live else None
+            clips = CalibrationClips(self._baselines.folder) if live else None
 
             def finish(descriptions: Sequence[Description]) -> Baseline:
                 mixer = self._mixer.settings if live else None
-                pipeline = learner if wish.shadow else self._pipeline()  # another one may be active by then
-                baseline = learning.learn(pipeline, self._baselines, descriptions, wish, ears, mixer)
+                pipeline = learner if options.shadow else self._pipeline()  # another one may be active by then
+                baseline = learning.learn(pipeline, self._baselines, descriptions, options, clips, mixer)
                 if promote:
                     self._promote(baseline.manifest.version)
                 return baseline
 
-            self._ears, self._teaches_shadow = ears, wish.shadow
+            self._clips, self._for_shadow = clips, options.shadow
             job = self._job = CalibrationJob(finish, duration_s)
         return job
 
-    def _learner(self, wish: Wish) -> Pipeline:
+    def _learner(self, options: CalibrationOptions) -> Pipeline:
         """The pipeline that a calibration describes and learns with. Raises CalibrationError."""
-        if not wish.shadow:
+        if not options.shadow:
             return self._pipeline()
         if self._shadow is None:
             raise CalibrationError(f"{self._machine.id}: there is no shadow, the configuration says null")

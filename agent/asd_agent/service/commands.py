@@ -14,7 +14,7 @@ import structlog
 from msgspec import Meta
 
 from asd_agent.bank import Widen
-from asd_agent.calibration.workflow import Wish
+from asd_agent.calibration.workflow import CalibrationOptions
 from asd_agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class Commands:
             "calibrate": (Calibrate, self._calibrate),
             "calibrate_without": (CalibrateWithout, self._calibrate_without),
             "extend": (Extend, self._extend),
-            "rename_state": (RenameState, lambda a: self._machine(a).teacher.rename_state(a.old, a.new)),
-            "calibration": (Calibration, lambda a: self._machine(a).teacher.progress()),
-            "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).teacher.cancel()),
+            "rename_state": (RenameState, lambda a: self._machine(a).calibrator.rename_state(a.old, a.new)),
+            "calibration": (Calibration, lambda a: self._machine(a).calibrator.progress()),
+            "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).calibrator.cancel()),
         }
         self._verbs["ack"] = self._verbs["acknowledge"]
 
@@ -161,21 +161,21 @@ class Commands:
     def _calibrate(self, args: Calibrate) -> str:
         if (args.duration_s is None) == (args.paths is None):
             raise UsageError("calibrate: give one of duration_s and paths")
-        teacher = self._machine(args).teacher
-        wish = Wish(extend=args.extend, name=args.name, widen=args.widen, shadow=args.shadow)
+        calibrator = self._machine(args).calibrator
+        options = CalibrationOptions(extend=args.extend, name=args.name, widen=args.widen, shadow=args.shadow)
         if args.shadow and (args.promote or args.extend):
             raise UsageError("calibrate: a candidate of the shadow's bundle cannot be promoted or extended")
         if args.paths is not None:
-            return teacher.calibrate_from(args.paths, args.promote, wish)
+            return calibrator.calibrate_from(args.paths, args.promote, options)
         assert args.duration_s is not None
-        return teacher.calibrate(args.duration_s, args.promote, wish)
+        return calibrator.calibrate(args.duration_s, args.promote, options)
 
     def _calibrate_without(self, args: CalibrateWithout) -> dict[str, Any]:
-        manifest = self._machine(args).teacher.calibrate_without(args.outliers, args.promote).manifest
+        manifest = self._machine(args).calibrator.calibrate_without(args.outliers, args.promote).manifest
         return {"version": manifest.version, "report": msgspec.to_builtins(manifest.report)}
 
     def _extend(self, args: Extend) -> str:
         if args.since_utc_s is not None and args.last_s is not None:
             raise UsageError("extend: give one of since_utc_s (seconds since 1970) and last_s, or neither")
         since_utc_s = args.since_utc_s if args.last_s is None else time.time() - args.last_s
-        return self._machine(args).teacher.extend(args.name, since_utc_s, args.promote)
+        return self._machine(args).calibrator.extend(args.name, since_utc_s, args.promote)

@@ -30,7 +30,7 @@ from asd_agent.service.commands import Commands
 from asd_agent.service.control import ControlServer, socket_path
 from asd_agent.service.machine import Monitor
 from asd_agent.service.shadow import Shadow
-from asd_agent.service.sink import Outlet
+from asd_agent.service.sink import Sink
 from asd_agent.service.systemd import Progress, notify, watchdog_s
 from asd_agent.store import Store
 from asd_agent.types import AlarmState
@@ -67,8 +67,8 @@ class Daemon:
         with Store(self.settings.state_dir, score_days=self.settings.agent.score_days) as self._store:
             commands = Commands(self)
             with contextlib.ExitStack() as ending:  # in reverse: sound first, the broker last
-                self._outlet = Outlet(self.settings, self._store, commands, self._tell)
-                ending.callback(self._outlet.close)
+                self._sink = Sink(self.settings, self._store, commands, self._tell)
+                ending.callback(self._sink.close)
                 ending.callback(self._halt)
                 with self._lock:
                     self._monitors = self._make_monitors(self.settings)
@@ -130,7 +130,7 @@ class Daemon:
                 settings.state_dir,
                 pipelines(machine),
                 state,
-                self._outlet,
+                self._sink,
                 clock.synchronized,
                 self._shadow(machine, settings),
             )
@@ -166,7 +166,7 @@ class Daemon:
             self._refuse_lasting(settings)
             with self._turn:  # no window may change an alarm between the reading of its state and the swap
                 monitors = self._make_monitors(settings)
-                self._outlet.reload(settings)
+                self._sink.reload(settings)
                 new, gone = self._swap(settings, monitors)
         except AsdError as exc:
             log_.error("reload refused, the old configuration runs on", error=str(exc))
@@ -175,7 +175,7 @@ class Daemon:
         for monitor in new:
             monitor.introduce()
         for machine_id in gone:
-            self._outlet.forget(machine_id)
+            self._sink.forget(machine_id)
         log.configure(settings.agent.log_level)
         log_.info("reloaded", machines=len(monitors))
         notify("READY=1")
@@ -244,7 +244,7 @@ class Daemon:
             before, available = available, self._available()
             if now >= health_at or available != before:  # a source that dies or comes back is told at once
                 health_at = now + HEALTH_S
-                self._outlet.health(self.status())
+                self._sink.health(self.status())
                 notify(f"STATUS={self._words()}")
             if now >= maintain_at:
                 maintain_at = now + MAINTAIN_S
@@ -266,7 +266,7 @@ class Daemon:
             "utc_s": time.time(),
             "time_synced": clock.synchronized(),
             "uptime_s": time.monotonic() - self._began,
-            **self._outlet.status(),
+            **self._sink.status(),
             "machines": machines,
         }
 

@@ -1,4 +1,4 @@
-"""Health of the measuring chain, apart from the machine's: NAMUR NE 107 classes with reasons.
+"""Health of the signal chain, apart from the machine's: NAMUR NE 107 classes with reasons.
 
 failure                 the chain delivers nothing that can be judged
 function_check          somebody is working on it: calibrating, or not calibrated yet
@@ -14,7 +14,7 @@ from statistics import median
 
 from asd_agent.capture import SourceStatus
 from asd_agent.types import Fingerprint, State, WindowResult
-from asd_agent.windowing.signal_chain import LOST, InputChain, compare, lost_words
+from asd_agent.windowing.signal_chain import LOST, SignalChain, compare, lost_words
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
 DC_CHANGE = 0.02  # of full scale
@@ -49,7 +49,7 @@ class ChainHealth:
         if fingerprint is not None:
             self._prints.append((result.operating, fingerprint))
 
-    def judge(self, source: SourceStatus, chain: InputChain | None) -> list[tuple[Health, str]]:
+    def judge(self, source: SourceStatus, chain: SignalChain | None) -> list[tuple[Health, str]]:
         """Findings about source, sound and level; empty = good. `chain` is what calibration saw."""
         if not source.available:
             return [(Health.FAILURE, f"source unavailable: {source.detail}")]
@@ -72,7 +72,7 @@ class ChainHealth:
         words = [r.reason for r in self._recent if r.reason.startswith(LOST)]
         return words[-1:] if 2 * len(words) >= len(self._recent) else []
 
-    def _changed(self, learnt: InputChain) -> list[str]:
+    def _changed(self, learnt: SignalChain) -> list[str]:
         """What most of the last fingerprints show: a change that lasts. One by one they are no proof."""
         prints = [fingerprint for _, fingerprint in self._prints]
         enough = len(prints) // 2 + 1
@@ -99,7 +99,7 @@ class ChainHealth:
                 counts[reason] = counts.get(reason, 0) + 1
         return {reason: n for reason, n in counts.items() if 2 * n >= len(self._recent)}
 
-    def _level_change(self, chain: InputChain | None) -> tuple[float, float]:
+    def _level_change(self, chain: SignalChain | None) -> tuple[float, float]:
         """dB outside the calibrated range (0 inside), and from its middle, by the median of the windows that sound
         normal. Each state has a range of its own; that the machine is off says little of a gain."""
         if chain is None:

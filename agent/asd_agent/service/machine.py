@@ -24,12 +24,12 @@ from asd_agent.publish.payloads import rfc3339
 from asd_agent.scoring.decision import Lanes
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.service import drift_file as driftfile
-from asd_agent.service.calibrator import Teacher
+from asd_agent.service.calibrator import Calibrator
 from asd_agent.service.health import ChainHealth, Health, worst
 from asd_agent.service.mixer_watch import MixerWatch
-from asd_agent.service.reported_state import ToldState
+from asd_agent.service.reported_state import ReportedState
 from asd_agent.service.shadow import Shadow
-from asd_agent.service.unknown_state import Unfamiliar
+from asd_agent.service.unknown_state import UnknownState
 from asd_agent.types import AlarmEvent, AlarmState, Block, Description, State, Window, WindowResult
 from asd_agent.windowing import signal_chain as chain
 from asd_agent.windowing.resampler import reach_s
@@ -52,7 +52,7 @@ class Sink(Protocol):
     def judged(self, monitor: Monitor, row: Judged) -> None: ...
     def scored(self, monitor: Monitor, result: WindowResult) -> None: ...
     def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None: ...
-    def heard(self, monitor: Monitor, block: Block, heard: int, begun: int) -> None: ...
+    def received(self, monitor: Monitor, block: Block, received: int, begun: int) -> None: ...
 
 
 class Monitor:
@@ -91,14 +91,14 @@ class Monitor:
         self._votes_s = machine.window_s + (machine.votes[1] - 1 + held) * machine.hop_s
         self._health = ChainHealth()
         self._speed: tuple[Speed, float] | None = None  # as told, and when (monotonic)
-        self.told = ToldState(machine)
+        self.told = ReportedState(machine)
         self._sampler = chain.Sampler()
         self._mixer = MixerWatch(machine.source)
         self._drift_s = time.monotonic() + KEEP_DRIFT_S  # when it is kept again
         self._dropped_s = -math.inf  # monotonic, of the last one
         self._adopt(alarm_state)
-        self.teacher = Teacher(
-            machine, self.baselines, lambda: self._pipeline, self.promote, self._heard_since, self._mixer, shadow
+        self.calibrator = Calibrator(
+            machine, self.baselines, lambda: self._pipeline, self.promote, self._windows_since, self._mixer, shadow
         )
 
     def introduce(self) -> None:
@@ -121,7 +121,7 @@ class Monitor:
                 rates = dict(self._pipeline.rates)
                 rates |= self._shadow.rates(block.rate_hz, rates) if self._shadow is not None else {}
                 self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, rates)
-            heard = self._windower.heard
+            received = self._windower.received
             windows = self._windower.push(block, self.channel)
         except AsdError as exc:
             self.source_failed(str(exc))
@@ -129,7 +129,7 @@ class Monitor:
         self.source_error = ""
         if block.rate_hz != self._rate_hz:
             self._rate_hz, self._lead_s = block.rate_hz, reach_s(block.rate_hz, self._pipeline.rates)
-        self._sink.heard(self, block, heard, self._windower.begun)
+        self._sink.received(self, block, received, self._windower.begun)
         with self._queue_lock:
             self._queue.extend(windows)
             while len(self._queue) > QUEUE:
@@ -177,7 +177,7 @@ class Monitor:
         description = self._sampler.add(
             window,
             pipeline.describe(window, speed, operating, changing),
-            chain.EVERY_WHILE_LEARNING_S if self.teacher.running else None,
+            chain.EVERY_WHILE_LEARNING_S if self.calibrator.running else None,
         )
         result = pipeline.blame(window, pipeline.judge(description), speed)
         with self._lock:
@@ -185,7 +185,7 @@ class Monitor:
                 result = self._pipeline.blame(window, self._pipeline.judge(description), speed)
             if result.p_value is not None:  # before the alarm: its clip shall tell of the window that raised it
                 self._sink.judged(self, judged(window, description, result, speed, self._pipeline))
-            self._unfamiliar.see(description, result)
+            self._unknown_state.see(description, result)
             for vote in self._lanes.admit(result) if self._lanes is not None else (result,):
                 self._commit(self._alarm.update(vote, self._synced()))
         self.scoring_error = ""
@@ -193,7 +193,7 @@ class Monitor:
         self.last = result
         self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
         self._health.see(result, description.chain)
-        self.teacher.hear(window, description, speed)
+        self.calibrator.hear(window, description, speed)
         self._sink.scored(self, result)
         if self._shadow is not None:
             self._shadow.see(window, description, speed, self._synced())
@@ -202,7 +202,7 @@ class Monitor:
         """Once a second: a shelving that ends, a calibration that waits in vain."""
         with self._lock:
             self._commit(self._alarm.tick(time.time(), self._synced()))
-        self.teacher.tick()
+        self.calibrator.tick()
         self._mixer.tick()
         if self._lanes is not None and time.monotonic() >= self._drift_s:
             self._drift_s = time.monotonic() + KEEP_DRIFT_S
@@ -271,8 +271,12 @@ class Monitor:
             self._pipeline = self._make_pipeline(None)
         self._alarm = Alarm(self.machine, self._pipeline.thresholds, alarm_state)
         baseline = self._pipeline.baseline
-        states = [state.name for state in baseline.manifest.states] if baseline and baseline.manifest.told else None
-        self._unfamiliar = Unfamiliar(self.machine, states)
+        states = (
+            [state.name for state in baseline.manifest.states]
+            if baseline and baseline.manifest.states_reported
+            else None
+        )
+        self._unknown_state = UnknownState(self.machine, states)
         self._lanes = None
         if baseline is not None:
             drifts = driftfile.load(self.baselines.folder, baseline.manifest.version)
@@ -286,11 +290,11 @@ class Monitor:
     @property
     def unknown_state(self) -> str:
         """ "new operating state since 10:42, 37 windows", or empty."""
-        return self._unfamiliar.words
+        return self._unknown_state.words
 
-    def _heard_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
+    def _windows_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
         with self._lock:
-            return self._unfamiliar.heard_since(since_utc_s)
+            return self._unknown_state.windows_since(since_utc_s)
 
     @property
     def threshold(self) -> float | None:
@@ -329,7 +333,7 @@ class Monitor:
             findings.append((Health.FAILURE, self.fault))
         elif baseline is None:
             findings.append((Health.FUNCTION_CHECK, "not calibrated: run `asd-agent calibrate`"))
-        if self.teacher.running:
+        if self.calibrator.running:
             findings.append((Health.FUNCTION_CHECK, "calibrating"))
         if self._lanes is not None and self._lanes.drifting:
             words = f"{self._lanes.drifting}: look at machine and microphone, or calibrate again"
@@ -355,13 +359,13 @@ class Monitor:
             "threshold": self.threshold,
             "reason": last.reason if last else "",
             "operating": last.operating if last else "",
-            "told_operating": self.told.now,
+            "reported_operating": self.told.now,
             "unknown_state": self.unknown_state,
-            "events_last_hour": self._lanes.events if self._lanes is not None else 0,
+            "transients_last_hour": self._lanes.events if self._lanes is not None else 0,
             "alarm": msgspec.to_builtins(self.alarm_state),
             "health": {"status": worst(findings), "reasons": [words for _, words in findings]},
             "level_dbfs": last.quality.level_dbfs if last else None,
-            "told_shaft_hz": speed.hz if (speed := self._known_speed()) else None,
+            "reported_shaft_hz": speed.hz if (speed := self._known_speed()) else None,
             "last_window": rfc3339(last.utc_s) if last else None,
             "windows": self.windows,
             "dropped": self.dropped,

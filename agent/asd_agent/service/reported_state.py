@@ -16,7 +16,7 @@ REMEMBERED = 64  # changes: more than windows can wait
 log = structlog.get_logger()
 
 
-class ToldState:
+class ReportedState:
     """What was told when. Thread-safe: one thread tells, another asks."""
 
     def __init__(self, machine: config.Machine) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-class Outlet:
+class Sink:
     """The sink of all monitors. Thread-safe; what the broker cannot take now waits in the outbox."""
 
     def __init__(self, settings: config.Config, store: Store, handler: Handler, told: Told) -> None:
@@ -50,7 +50,7 @@ class Outlet:
                 self._messages,
                 self._store.outbox,
                 self._handler,
-                topics=settings.told_topics,
+                topics=settings.subscribed_topics,
                 told=self._told,
             )
             self._publisher.start()
@@ -58,7 +58,7 @@ class Outlet:
     def reload(self, settings: config.Config) -> None:
         """Connect anew when the broker's settings changed."""
         before, self._settings = self._settings, settings
-        if (settings.mqtt, settings.told_topics) != (before.mqtt, before.told_topics):
+        if (settings.mqtt, settings.subscribed_topics) != (before.mqtt, before.subscribed_topics):
             if self._publisher is not None:
                 self._publisher.stop()
             self._connect(settings)
@@ -77,14 +77,14 @@ class Outlet:
 
     # -- from the monitors
 
-    def heard(self, monitor: Monitor, block: Block, heard: int, begun: int) -> None:
+    def received(self, monitor: Monitor, block: Block, received: int, begun: int) -> None:
         self._evidence.feed(
             monitor.machine.id,
             block.samples[:, monitor.channel],
             block.rate_hz,
             block.utc_s,
             block.gap,
-            heard=heard,
+            received=received,
             begun=begun,
             last=block.last,
             keep_s=monitor.clip_s,
@@ -142,7 +142,7 @@ class Outlet:
     # -- from the main thread
 
     def health(self, status: dict[str, Any]) -> None:
-        """Publish each machine's measuring chain, and its availability when it changed."""
+        """Publish each machine's signal chain, and its availability when it changed."""
         self._evidence.maintain()
         if self._publisher is None:
             return

@@ -14,48 +14,48 @@ from asd_agent.types import Description, State, WindowResult
 MOST = 720  # windows: an hour of them every 5 s
 
 
-class Unfamiliar:
+class UnknownState:
     """Not thread-safe. Nothing of it is learnt by itself."""
 
     def __init__(self, machine: config.Machine, told: Collection[str] | None) -> None:
         """`told`: the operating states of the active baseline where they were told; None = found in the sound."""
         self._machine, self._known = machine, told
         self._windows: deque[Description] = deque(maxlen=MOST)
-        self._stretch: list[float] = []  # when the present stretch began, and how many windows it has had
+        self._segment: list[float] = []  # when the present segment began, and how many windows it has had
         self._told = ""
 
     def see(self, description: Description, result: WindowResult) -> None:
         """Every window, in turn."""
         told = "" if self._known is None or description.operating in self._known else description.operating
         if told != self._told:
-            self._told, self._stretch = told, []
-        deviates = result.state is State.ANOMALOUS and not result.foreign
+            self._told, self._segment = told, []
+        deviates = result.state is State.ANOMALOUS and not result.nuisance
         if (deviates or told) and description.embeddings and not description.changing:
             self._windows.append(description)
-            began, count = self._stretch or (description.utc_s, 0)
-            self._stretch = [began, count + 1]
+            began, count = self._segment or (description.utc_s, 0)
+            self._segment = [began, count + 1]
         elif result.state in (State.NORMAL, State.OFF):
-            self._stretch = []
+            self._segment = []
 
     @property
     def words(self) -> str:
         """ "new operating state since 10:42, 37 windows", or empty: a new way of running, or a fault that stays."""
-        if not self._stretch or self._stretch[1] < KNOWN_AFTER:
+        if not self._segment or self._segment[1] < KNOWN_AFTER:
             return ""
-        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._stretch[0]))
+        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._segment[0]))
         name = f" {self._told!r}" if self._told else ""
-        return f"new operating state{name} since {since} UTC, {self._stretch[1]:.0f} windows"
+        return f"new operating state{name} since {since} UTC, {self._segment[1]:.0f} windows"
 
-    def heard_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
-        """Windows of the stretch that is heard now, or since a time; and the name told for them.
+    def windows_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
+        """Windows of the segment that is heard now, or since a time; and the name told for them.
 
         Raises CalibrationError with what is missing.
         """
         who = self._machine.id
         if since_utc_s is None:
-            if not self._stretch:
+            if not self._segment:
                 raise CalibrationError(f"{who}: no unknown operating state is heard now{self._last_words()}")
-            since_utc_s = self._stretch[0]
+            since_utc_s = self._segment[0]
         found = [d for d in self._windows if d.utc_s >= since_utc_s]
         names = {d.operating for d in found if d.operating}
         if len(names) > 1:

@@ -32,12 +32,12 @@ class History:
     index: Ints
     state: Ints  # into STATES, as it was judged then
     p: Ints  # -100 log10 of the fused p-value, or NONE
-    event_p: Ints  # the same of the most sudden moment
-    event_ms: Ints  # after the start of the window, or NONE
+    transient_p: Ints  # the same of the most transient
+    transient_ms: Ints  # after the start of the window, or NONE
     not_running: npt.NDArray[np.bool_]
     baseline: Ints  # into words
     operating: Ints  # into words
-    foreign: Ints  # into words
+    nuisance: Ints  # into words
     words: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -50,15 +50,15 @@ class History:
         def words(values: list[str]) -> Ints:
             return np.array([known.setdefault(value, len(known)) for value in values], np.int64)
 
-        columns = {name: words([getattr(row, name) for row in rows]) for name in ("baseline", "operating", "foreign")}
+        columns = {name: words([getattr(row, name) for row in rows]) for name in ("baseline", "operating", "nuisance")}
         return cls(
             utc_s=np.array([round(row.utc_s * 1000) for row in rows], np.float64) / 1000,
             index=np.array([row.index for row in rows], np.int64),
             state=np.array([STATES.index(row.state) for row in rows], np.int64),
             p=np.array([_code(row.p_value) for row in rows], np.int64),
-            event_p=np.array([_code(row.event_p) for row in rows], np.int64),
-            event_ms=np.array(
-                [NONE if row.event_at_s is None else round(row.event_at_s * 1000) for row in rows], np.int64
+            transient_p=np.array([_code(row.transient_p) for row in rows], np.int64),
+            transient_ms=np.array(
+                [NONE if row.transient_at_s is None else round(row.transient_at_s * 1000) for row in rows], np.int64
             ),
             not_running=np.array([row.not_running for row in rows], bool),
             words=tuple(known),
@@ -72,9 +72,9 @@ class History:
         maps = [np.array([known.setdefault(w, len(known)) for w in part.words], np.int64) for part in parts]
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("utc_s", "index", "state", "p", "event_p", "event_ms", "not_running")
+            for name in ("utc_s", "index", "state", "p", "transient_p", "transient_ms", "not_running")
         }
-        for name in ("baseline", "operating", "foreign"):
+        for name in ("baseline", "operating", "nuisance"):
             columns[name] = np.concatenate([at[getattr(part, name)] for part, at in zip(parts, maps, strict=True)])
         return cls(words=tuple(known), **columns)
 
@@ -94,17 +94,17 @@ class _Packed(msgspec.Struct, array_like=True, frozen=True):
     index: bytes  # differences
     state: bytes
     p: bytes
-    event_p: bytes
-    event_ms: bytes
+    transient_p: bytes
+    transient_ms: bytes
     not_running: bytes
     baseline: bytes
     operating: bytes
-    foreign: bytes
+    nuisance: bytes
 
 
 _TYPES = {
-    "state": "<u1", "p": "<i2", "event_p": "<i2", "event_ms": "<i4", "not_running": "<u1",
-    "baseline": "<u2", "operating": "<u2", "foreign": "<u2",
+    "state": "<u1", "p": "<i2", "transient_p": "<i2", "transient_ms": "<i4", "not_running": "<u1",
+    "baseline": "<u2", "operating": "<u2", "nuisance": "<u2",
 }  # fmt: skip
 
 

@@ -42,9 +42,9 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str = ""
     reason: str = ""
     operating: str = ""
-    foreign: str = ""
-    event_p: float | None = None
-    event_at_s: float | None = None
+    nuisance: str = ""
+    transient_p: float | None = None
+    transient_at_s: float | None = None
     not_running: bool = False
 
     @property
@@ -69,9 +69,9 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
             baseline=baseline,
             reason=result.reason,
             operating=result.operating,
-            foreign=result.foreign,
-            event_p=result.event_p,
-            event_at_s=result.event_at_s,
+            nuisance=result.nuisance,
+            transient_p=result.transient_p,
+            transient_at_s=result.transient_at_s,
             not_running=result.not_running,
         )
 

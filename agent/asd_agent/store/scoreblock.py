@@ -2,7 +2,7 @@
 
     version 2 (one byte), length of the history (4 bytes, little-endian), history (see `history`), the rest alike
 
-The first version was JSON, and said nothing of operating states, foreign sounds and sudden moments; it begins with the
+The first version was JSON, and said nothing of operating states, nuisance sounds and transients; it begins with the
 first byte of a deflate stream. A year of eight machines has 50 million windows: rows of their own would take many
 times the room.
 """
@@ -146,9 +146,9 @@ def _join(past: History, rest: _Rest) -> list[ScoreRow]:
             baseline=w[past.baseline[i]],
             reason=r[reason[i]],
             operating=w[past.operating[i]],
-            foreign=w[past.foreign[i]],
-            event_p=_p_or_none(int(past.event_p[i]), NONE),
-            event_at_s=None if past.event_ms[i] == NONE else float(past.event_ms[i]) / 1000,
+            nuisance=w[past.nuisance[i]],
+            transient_p=_p_or_none(int(past.transient_p[i]), NONE),
+            transient_at_s=None if past.transient_ms[i] == NONE else float(past.transient_ms[i]) / 1000,
             not_running=bool(past.not_running[i]),
         )
         for i in range(len(past))

@@ -3,7 +3,7 @@
 `Replay` does what the daemon does, with the same classes: a window is normal or deviates by the thresholds, the lanes
 say what votes, the alarm decides. A restart of the daemon, another baseline and what people did (acknowledged, shelved)
 come at the places where they were. What only the sound could tell is not known here: a window that deviates by these
-limits and did not by those of then is not checked for a broken measuring chain.
+limits and did not by those of then is not checked for a broken signal chain.
 
 A year of one machine has six million windows, and in nearly all of them nothing can happen: those are left out (see
 `screen`). That both ways give the same is a property test.
@@ -21,12 +21,12 @@ from asd_agent import config
 from asd_agent.baseline import Manifest
 from asd_agent.decide.alarm import Alarm
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.event_rate import EventLane
-from asd_agent.decide.votes import ChangedLane
+from asd_agent.decide.event_rate import EventRate
+from asd_agent.decide.votes import VoteFilter
 from asd_agent.errors import UsageError
 from asd_agent.store.history import History
 from asd_agent.types import AlarmEvent, AlarmState, EventKind
-from asd_agent.whatif.screen import Judge, Screen, Stretch
+from asd_agent.whatif.screen import Judge, Screen, Segment
 
 
 class Replay:
@@ -63,7 +63,7 @@ class Replay:
     def feed(self, history: History) -> list[AlarmEvent]:
         """The next windows -> the events of the alarm."""
         found: list[AlarmEvent] = []
-        for first, end in self._stretches(history):
+        for first, end in self._segments(history):
             found += self._obey(float(history.utc_s[first]) + self._machine.window_s)
             version = history.words[history.baseline[first]]
             self._begin(version, int(history.index[first]))
@@ -72,7 +72,7 @@ class Replay:
             if version and self._judge is None:
                 self.lost[version] = self.lost.get(version, 0) + end - first
             else:
-                found += self._go_through(Stretch(history, first, end, self._judge, self._machine.window_s))
+                found += self._go_through(Segment(history, first, end, self._judge, self._machine.window_s))
         return found
 
     def finish(self) -> list[AlarmEvent]:
@@ -81,7 +81,7 @@ class Replay:
 
     # -- what interrupts the row of windows
 
-    def _stretches(self, history: History) -> list[tuple[int, int]]:
+    def _segments(self, history: History) -> list[tuple[int, int]]:
         """(first, end) of windows of one baseline without a restart, a command or a clock set back between them."""
         if not len(history):
             return []
@@ -94,7 +94,7 @@ class Replay:
         return list(zip(firsts, [*firsts[1:], len(history)], strict=True))
 
     def _begin(self, version: str, index: int) -> None:
-        """Lanes and alarm for a stretch, as the daemon makes them at its start and for another baseline."""
+        """Lanes and alarm for a segment, as the daemon makes them at its start and for another baseline."""
         restarted = index <= self._last_index
         if restarted:  # the votes before an interruption of unknown length are void
             self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
@@ -104,11 +104,11 @@ class Replay:
         self._version, self._judge = version, None
         if manifest is not None:
             self.limits = manifest.thresholds(self._machine)
-            per_hour = max(state.events_per_hour for state in manifest.states)
+            per_hour = max(state.transients_per_hour for state in manifest.states)
             self._judge = Judge(
                 self.limits,
-                ChangedLane(self._machine),
-                EventLane(self._machine, per_hour, manifest.report.seconds),
+                VoteFilter(self._machine),
+                EventRate(self._machine, per_hour, manifest.report.seconds),
             )
         self._alarm = Alarm(self._machine, self._judge.limits if self._judge else None, self._alarm.state)
 
@@ -125,24 +125,24 @@ class Replay:
 
     # -- windows
 
-    def _go_through(self, stretch: Stretch) -> list[AlarmEvent]:
+    def _go_through(self, segment: Segment) -> list[AlarmEvent]:
         found: list[AlarmEvent] = []
-        screen = Screen(stretch, self._machine, self._judge.limits if self._judge else None)
+        screen = Screen(segment, self._machine, self._judge.limits if self._judge else None)
         self.judged += screen.judged
         i = 0
-        while i < len(stretch):
+        while i < len(segment):
             if self._screened and (to := screen.past(i, self._alarm.state, self._judge)) > i:
                 i = to
                 if screen.votes_at(i):  # the margin brings all that count; older ones would be counted beside them
                     self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
-            found += self._step(stretch, i)
+            found += self._step(segment, i)
             i += 1
             self.stepped += 1
         return found
 
-    def _step(self, stretch: Stretch, i: int) -> list[AlarmEvent]:
+    def _step(self, segment: Segment, i: int) -> list[AlarmEvent]:
         """As `service.lanes` and `Monitor.score` do it."""
-        result = stretch.result(i)
+        result = segment.result(i)
         if self._judge is None:
             return list(self._alarm.update(result, True))
         self._judge.events.update(result)

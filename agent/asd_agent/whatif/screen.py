@@ -3,13 +3,13 @@
 Nothing happens while the votes cannot reach their number. The number of deviating windows among the last n windows
 bounds that of the votes from above: the lanes only hold back or drop deviating windows, and every normal one votes. The
 counts that end an alarm, and those of the higher level, are bounded over n (span + 1) windows: of up to `span` windows
-that overlap a single one may vote (`ChangedLane`).
+that overlap a single one may vote (`VoteFilter`).
 
 Gone through one by one are therefore
 
 * what may complete a count at the present level, and the margin before it: in it the last votes are cast again;
 * the beginning of each run of windows that are judged, off, not assessable or learning: votes reach back across;
-* sudden moments and recognised foreign sounds, and the margin behind them.
+* transients and recognised nuisance sounds, and the margin behind them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy.typing as npt
 from asd_agent import config
 from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.event_rate import EventLane
+from asd_agent.decide.event_rate import EventRate
 from asd_agent.decide.states import OFF
-from asd_agent.decide.votes import ChangedLane
+from asd_agent.decide.votes import VoteFilter
 from asd_agent.store.history import NONE, STATES, History
 from asd_agent.store.rounding import p_of
 from asd_agent.types import AlarmState, Level, Quality, State, WindowResult
@@ -43,20 +43,20 @@ class Judge:
     """What the settings make of a baseline, with the lanes that begin anew with it."""
 
     limits: Thresholds
-    changed: ChangedLane
-    events: EventLane
+    changed: VoteFilter
+    events: EventRate
 
 
-class Stretch:
+class Segment:
     """Windows [n] of one baseline, normal or deviating by the limits of today (`judge` None: still learning)."""
 
     def __init__(self, history: History, first: int, end: int, judge: Judge | None, window_s: float) -> None:
         part = slice(first, end)
         self.utc_s, self.index = history.utc_s[part], history.index[part]
         self.p = _P[history.p[part]]
-        self.event_p = _P[history.event_p[part]]
-        self.event_ms = history.event_ms[part]
-        self.operating, self.foreign = history.operating[part], history.foreign[part]
+        self.transient_p = _P[history.transient_p[part]]
+        self.transient_ms = history.transient_ms[part]
+        self.operating, self.nuisance = history.operating[part], history.nuisance[part]
         self._words, self._window_s = history.words, window_s
         self.state = history.state[part]
         if judge is not None:
@@ -77,9 +77,9 @@ class Stretch:
             quality=_UNHEARD,
             p_value=_or_none(self.p[i]),
             operating=self._words[self.operating[i]],
-            foreign=self._words[self.foreign[i]],
-            event_p=_or_none(self.event_p[i]),
-            event_at_s=None if self.event_ms[i] == NONE else float(self.event_ms[i]) / 1000,
+            nuisance=self._words[self.nuisance[i]],
+            transient_p=_or_none(self.transient_p[i]),
+            transient_at_s=None if self.transient_ms[i] == NONE else float(self.transient_ms[i]) / 1000,
         )
 
     def _judged(self, not_running: Bools, alert_p: float) -> npt.NDArray[np.int64]:
@@ -93,27 +93,27 @@ class Stretch:
         return np.asarray(column == (self._words.index(word) if word in self._words else -1), bool)
 
     @property
-    def is_foreign(self) -> Bools:
-        return np.asarray(~self._is(self.foreign, ""), bool)
+    def is_nuisance(self) -> Bools:
+        return np.asarray(~self._is(self.nuisance, ""), bool)
 
 
 class Screen:
-    """Of one stretch. `past` is asked before every window that is gone through, none left out."""
+    """Of one segment. `past` is asked before every window that is gone through, none left out."""
 
-    def __init__(self, stretch: Stretch, machine: config.Machine, limits: Thresholds | None) -> None:
+    def __init__(self, segment: Segment, machine: config.Machine, limits: Thresholds | None) -> None:
         raise_k, raise_n = machine.votes
         clear_k, clear_n = config.votes(machine.alarm.clear_votes, "clear_votes")
         span = math.ceil(machine.window_s / machine.hop_s)
         self._margin = max(raise_n, clear_n) * (span + 1) + span + 2
-        state, p = stretch.state, stretch.p
+        state, p = segment.state, segment.p
         self._normal: Places = np.flatnonzero(state == _NORMAL)
         self._mode = np.where(state == _ANOMALOUS, _NORMAL, state)
         self._judged = self._mode == _NORMAL
-        sudden = (stretch.event_p <= machine.alarm.event_p) & ~stretch.is_foreign
-        special = sudden | ((state == _ANOMALOUS) & stretch.is_foreign) | (self._judged & np.isnan(p))
+        sudden = (segment.transient_p <= machine.alarm.transient_p) & ~segment.is_nuisance
+        special = sudden | ((state == _ANOMALOUS) & segment.is_nuisance) | (self._judged & np.isnan(p))
         always = self._beginnings() | (_since(special) < self._margin)
         if limits is None:
-            quiet = np.zeros(len(stretch), bool)
+            quiet = np.zeros(len(segment), bool)
             self._looks = {level: np.flatnonzero(always | quiet) for level in Level}
         else:
             alert, danger = self._judged & (p <= limits.alert_p), self._judged & (p <= limits.danger_p)

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from asd_agent.types import Place, Samples, Window
+from asd_agent.types import Samples, Window, WindowPosition
 from asd_agent.windowing.resampler import Resampler, finite
 from asd_agent.windowing.windower import ROUNDING
 
 
 class Excerpt:
-    """Some of a stretch, of which single windows are made again: the same to the last bit as when it was heard."""
+    """Some of a segment, of which single windows are made again: the same to the last bit as when it was received."""
 
     def __init__(self, samples: Samples, rate_hz: int, begins: int, ended: bool) -> None:
-        """`samples` [n]; the first is frame `begins` of the stretch. `ended`: the stretch ends with the last."""
+        """`samples` [n]; the first is frame `begins` of the segment. `ended`: the segment ends with the last."""
         self._samples, self._rate_hz, self._begins, self._ended = samples, rate_hz, begins, ended
 
     def window(self, number: int, window_s: float, hop_s: float, rates: Iterable[int]) -> Window | None:
-        """The window of that number in the stretch; None when the excerpt lacks some of what it was made from."""
+        """The window of that number in the segment; None when the excerpt lacks some of what it was made from."""
         start = round(number * hop_s * self._rate_hz) - self._begins
         samples = self._samples[max(start, 0) : max(start, 0) + round(window_s * self._rate_hz)]
         if start < 0 or len(samples) < round(window_s * self._rate_hz):
@@ -40,15 +40,15 @@ class Excerpt:
             start_frame=self._begins + start,
             utc_s=0.0,
             monotonic_s=0.0,
-            place=Place(stretch=self._begins + start, number=number),
+            position=WindowPosition(segment=self._begins + start, number=number),
         )
 
     def _resampled(self, rate: int, first: int, n: int) -> Samples | None:
         stream = Resampler.at(self._rate_hz, rate, first)
         if stream.fed < self._begins:
             return None
-        heard = self._samples[stream.fed - self._begins :]
-        parts = [stream.feed(finite(heard))]
+        received = self._samples[stream.fed - self._begins :]
+        parts = [stream.feed(finite(received))]
         if self._ended:
             parts.append(stream.end())
         found = np.concatenate(parts)[first - stream.start :]

@@ -1,4 +1,4 @@
-"""Can this window be judged at all? A dead or broken measuring chain must never look like a healthy machine.
+"""Can this window be judged at all? A dead or broken signal chain must never look like a healthy machine.
 
 Reasons, in this order: gap, short, nan, silence, flat, dc, clipping. One window of 10 s at 48 kHz costs about
 0.3 ms.

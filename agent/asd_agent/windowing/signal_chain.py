@@ -1,4 +1,4 @@
-"""The fingerprint of the measuring chain: what microphone, gain and sound card do to any sound.
+"""The fingerprint of the signal chain: what microphone, gain and sound card do to any sound.
 
 Of a window now and then, third octave by third octave, the level in its quietest moments (a low quantile over time:
 what knocks and hisses for a moment does not count), the frequency above which there is next to nothing, the native rate
@@ -50,8 +50,8 @@ class ChainFloor(msgspec.Struct, frozen=True, kw_only=True):
     low_db: list[float]  # of the quietest window
 
 
-class InputChain(msgspec.Struct, frozen=True, kw_only=True):
-    """The fingerprint of the measuring chain at calibration, and the levels that were normal then."""
+class SignalChain(msgspec.Struct, frozen=True, kw_only=True):
+    """The fingerprint of the signal chain at calibration, and the levels that were normal then."""
 
     source: str  # the device key
     level_dbfs: float  # median over the windows
@@ -142,7 +142,7 @@ def compare(now: Fingerprint, normal: ChainFloor, edge_hz: float) -> Comparison 
 LOST = "nothing above"  # how the reason of a window begins that is not judged for it
 
 
-def lost_words(lost_hz: float, chain: InputChain) -> str:
+def lost_words(lost_hz: float, chain: SignalChain) -> str:
     return (
         f"{LOST} {lost_hz / 1000:.1f} kHz, in calibration up to {chain.edge_hz / 1000:.0f} kHz: "
         "another microphone or sample rate"
@@ -181,7 +181,7 @@ def learnt(states: Iterable[tuple[str, Sequence[Description]]]) -> dict[str, Cha
 
 
 def of_calibration(windows: Sequence[Description]) -> dict[str, Any]:
-    """Rate, edge and DC of most windows, as the fields of InputChain; empty when none was looked at."""
+    """Rate, edge and DC of most windows, as the fields of SignalChain; empty when none was looked at."""
     seen = [d.chain for d in windows if d.chain is not None]
     if not seen:
         return {}

@@ -1,4 +1,4 @@
-"""The most sudden moment of a window: a knock, a bark, a door; and where in the window it is."""
+"""The most transient of a window: a knock, a bark, a door; and where in the window it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BINS = 6  # of an octave are enough: a sudden sound is broad, and a tone that be
 FLOOR = 1e-8  # relative to the power of the window: -80 dB
 
 
-def most_sudden(samples: Samples, rate_hz: int) -> Transient:
+def strongest_transient(samples: Samples, rate_hz: int) -> Transient:
     """samples [n], at least a few frames. Octaves of power in frames of 16 ms, in dB above their median over the
     window; their mean is the excess. Does not depend on gain."""
     size = round(FRAME_S * rate_hz)

@@ -1,6 +1,6 @@
 """Blocks -> analysis windows: overlapping, at the native rate and at every rate a bundle wants.
 
-Native and resampled windows are cut at the same times (k * hop_s since the stretch began). A stretch is sound
+Native and resampled windows are cut at the same times (k * hop_s since the segment began). A segment is sound
 without a hole: a gap, lost blocks or another file end it, and no window reaches across.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from asd_agent.errors import SourceError
-from asd_agent.types import Block, Place, Samples, Window
+from asd_agent.types import Block, Samples, Window, WindowPosition
 from asd_agent.windowing.resampler import Resampler, finite
 
-ROUNDING = 2  # samples that a resampled stretch may lack at its end
+ROUNDING = 2  # samples that a resampled segment may lack at its end
 
 
 class Windower:
@@ -31,9 +31,9 @@ class Windower:
         self._rates = sorted(set(rates))
         self._lowest = dict(rates) if isinstance(rates, Mapping) else {rate: rate for rate in self._rates}
         self._index = 0
-        self.heard = 0  # frames so far, of all stretches
-        self.begun = 0  # of them, those before the stretch that the last block was of
-        self._stretch: _Stretch | None = None
+        self.received = 0  # frames so far, of all segments
+        self.begun = 0  # of them, those before the segment that the last block was of
+        self._segment: _Segment | None = None
         self._check(rate_hz)
 
     def push(self, block: Block, channel: int) -> list[Window]:
@@ -47,34 +47,34 @@ class Windower:
                 f"has {block.samples.shape[1]} channel(s)"
             )
         windows: list[Window] = []
-        if self._stretch is not None and not self._stretch.continues_with(block):
-            windows = self._finish(interrupted=block.origin == self._stretch.origin)
-        if self._stretch is None:
+        if self._segment is not None and not self._segment.continues_with(block):
+            windows = self._finish(interrupted=block.origin == self._segment.origin)
+        if self._segment is None:
             self._check(block.rate_hz)
-            self._stretch = _Stretch(block, self._window_s, self._hop_s, self._rates, self._index, self.heard)
-            self.begun = self.heard
-        self.heard += len(block.samples)
-        self._stretch.add(block, np.ascontiguousarray(block.samples[:, channel]))
-        windows += self._stretch.complete()
+            self._segment = _Segment(block, self._window_s, self._hop_s, self._rates, self._index, self.received)
+            self.begun = self.received
+        self.received += len(block.samples)
+        self._segment.add(block, np.ascontiguousarray(block.samples[:, channel]))
+        windows += self._segment.complete()
         return windows + self.flush() if block.last else windows
 
     def flush(self) -> list[Window]:
         """The windows that only the end of the sound completes.
 
-        An incomplete window is left out, unless the whole stretch was shorter than one: then it is returned.
+        An incomplete window is left out, unless the whole segment was shorter than one: then it is returned.
         """
         return self._finish(interrupted=False)
 
     def _finish(self, interrupted: bool) -> list[Window]:
-        """End the stretch; what an interruption cut short is returned once, marked as a gap."""
-        if self._stretch is None:
+        """End the segment; what an interruption cut short is returned once, marked as a gap."""
+        if self._segment is None:
             return []
-        stretch, self._stretch = self._stretch, None
-        stretch.end()
-        windows = stretch.complete()
-        if interrupted or not stretch.emitted:
-            windows += stretch.remainder(gap=interrupted)
-        self._index = stretch.first_index + stretch.emitted
+        segment, self._segment = self._segment, None
+        segment.end()
+        windows = segment.complete()
+        if interrupted or not segment.emitted:
+            windows += segment.remainder(gap=interrupted)
+        self._index = segment.first_index + segment.emitted
         return windows
 
     def _check(self, rate_hz: int) -> None:
@@ -86,14 +86,14 @@ class Windower:
             )
 
 
-class _Stretch:
+class _Segment:
     """Sound without a hole, from its first frame on. Positions are samples since then."""
 
     def __init__(
-        self, block: Block, window_s: float, hop_s: float, rates: Iterable[int], first_index: int, heard: int
+        self, block: Block, window_s: float, hop_s: float, rates: Iterable[int], first_index: int, received: int
     ) -> None:
-        """`heard`: frames of all stretches before it."""
-        self._heard = heard
+        """`received`: frames of all segments before it."""
+        self._received = received
         self.origin, self._rate_hz, self._start_frame = block.origin, block.rate_hz, block.start_frame
         self.first_index, self.emitted = first_index, 0
         self._window_s, self._hop_s = window_s, hop_s
@@ -166,7 +166,7 @@ class _Stretch:
             monotonic_s=monotonic_s,
             gap=gap,
             origin=self.origin,
-            place=Place(heard=self._heard + start, stretch=start, number=self.emitted),
+            position=WindowPosition(received=self._received + start, segment=start, number=self.emitted),
         )
         self.emitted += 1
         self._forget()

@@ -1,4 +1,4 @@
-"""Which windows vote, and when sudden moments count. Times are those of the windows; nothing here waits."""
+"""Which windows vote, and when transients count. Times are those of the windows; nothing here waits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from asd_agent import config
 from asd_agent.decide import Alarm
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.drift import Drift, DriftState
-from asd_agent.decide.event_rate import EventLane, most
+from asd_agent.decide.event_rate import EventRate, most
 from asd_agent.decide.fusion import Spread
-from asd_agent.decide.votes import KNOWN_AFTER, ChangedLane
+from asd_agent.decide.votes import KNOWN_AFTER, VoteFilter
 from asd_agent.types import CHANGING, AlarmState, EventKind, Quality, State, WindowResult
 
 QUALITY = Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
@@ -38,7 +38,7 @@ def result(i: int, kind: str, hop_s: float = 5.0, **more: object) -> WindowResul
     fields = {
         "operating": {"l": "loaded"}.get(kind, "idle"),
         "p_value": {"A": 1e-4, "x": None}.get(kind, 0.5),
-        "event_p": 0.5,
+        "transient_p": 0.5,
     }
     return WindowResult(
         index=i, start_s=i * hop_s, duration_s=10.0, utc_s=1e6 + i * hop_s, origin="", state=state, quality=QUALITY,
@@ -48,7 +48,7 @@ def result(i: int, kind: str, hop_s: float = 5.0, **more: object) -> WindowResul
 
 def admitted(kinds: str, settings: config.Machine | None = None, **more: object) -> str:
     settings = settings or machine()
-    lane = ChangedLane(settings)
+    lane = VoteFilter(settings)
     votes = [
         v for i, k in enumerate(kinds) for v in lane.admit(result(i, k, settings.hop_s, **(more if k == "A" else {})))
     ]
@@ -57,7 +57,7 @@ def admitted(kinds: str, settings: config.Machine | None = None, **more: object)
 
 def raised_after(kinds: str, settings: config.Machine) -> int | None:
     """The number of windows until the alarm is raised."""
-    lane, alarm = ChangedLane(settings), Alarm(settings, LIMITS, AlarmState())
+    lane, alarm = VoteFilter(settings), Alarm(settings, LIMITS, AlarmState())
     for i, kind in enumerate(kinds):
         for vote in lane.admit(result(i, kind, settings.hop_s)):
             if any(e.kind is EventKind.RAISED for e in alarm.update(vote, True)):
@@ -92,7 +92,7 @@ def test_a_single_moment_never_raises_however_windows_overlap(hop_s: float) -> N
 
 
 def test_windows_at_a_told_change_of_state_are_passed_over() -> None:
-    lane = ChangedLane(machine())
+    lane = VoteFilter(machine())
     change = {"state": State.NOT_ASSESSABLE, "p_value": None, "reason": CHANGING}
     kinds = [("n", {}), ("A", {}), *[("n", change)] * 3, ("l", {}), ("l", {})]
     votes = [v for i, (kind, more) in enumerate(kinds) for v in lane.admit(replace(result(i, kind), **more))]
@@ -103,14 +103,14 @@ def test_windows_that_cannot_be_judged_pass_and_release_what_was_held() -> None:
     assert admitted("nAx") == "nAx"
 
 
-def test_a_recognised_foreign_sound_does_not_vote_but_cannot_hide_what_stays() -> None:
-    assert admitted("nn" + "A" * 20 + "nn", foreign="Dog (z 7)") == "nnnn"
-    stays = admitted("nn" + "A" * 200, foreign="Dog (z 7)")
+def test_a_recognised_nuisance_sound_does_not_vote_but_cannot_hide_what_stays() -> None:
+    assert admitted("nn" + "A" * 20 + "nn", nuisance="Dog (z 7)") == "nnnn"
+    stays = admitted("nn" + "A" * 200, nuisance="Dog (z 7)")
     assert stays.count("A") == 200 - 120  # 600 s of windows every 5 s
 
 
 def test_an_unknown_state_is_told_with_its_beginning() -> None:
-    lane = ChangedLane(machine())
+    lane = VoteFilter(machine())
     for i, kind in enumerate("nn" + "A" * KNOWN_AFTER):
         lane.admit(result(i, kind))
     assert lane.unknown is not None
@@ -122,18 +122,18 @@ def test_an_unknown_state_is_told_with_its_beginning() -> None:
 
 @given(st.text("nlAx", max_size=60), st.sampled_from([1.0, 2.5, 5.0, 10.0]))
 def test_votes_come_in_order_once_and_all_normal_windows_vote(kinds: str, hop_s: float) -> None:
-    lane = ChangedLane(machine(hop_s=hop_s))
+    lane = VoteFilter(machine(hop_s=hop_s))
     votes = [v.index for i, k in enumerate(kinds) for v in lane.admit(result(i, k, hop_s))]
     assert votes == sorted(set(votes))
     assert {i for i, k in enumerate(kinds) if k != "A"} <= set(votes)
 
 
-def moments(lane: EventLane, times_s: list[float], **more: object) -> bool:
-    return [lane.update(result(0, "n", event_p=1e-6, event_at_s=t, **more)) for t in times_s][-1]
+def moments(lane: EventRate, times_s: list[float], **more: object) -> bool:
+    return [lane.update(result(0, "n", transient_p=1e-6, transient_at_s=t, **more)) for t in times_s][-1]
 
 
 def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
-    lane = EventLane(machine(), events_per_hour=0.0, calibrated_s=4 * 3600)
+    lane = EventRate(machine(), transients_per_hour=0.0, calibrated_s=4 * 3600)
     assert lane.allowed == 4
     assert not moments(lane, [0.0, 1.0, 2.0, 20.0])  # one episode, however many barks
     assert not moments(lane, [100.0, 200.0])
@@ -143,19 +143,19 @@ def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
 
 def test_moments_that_come_back_raise_the_alarm_and_clear_it_when_they_stop() -> None:
     settings = machine()
-    lane, alarm = EventLane(settings, 0.0, 4 * 3600), Alarm(settings, LIMITS, AlarmState())
+    lane, alarm = EventRate(settings, 0.0, 4 * 3600), Alarm(settings, LIMITS, AlarmState())
     events = []
     for i in range(1200):
-        window = result(i, "n", event_p=1e-6 if i % 20 == 0 and i < 200 else 0.5)
+        window = result(i, "n", transient_p=1e-6 if i % 20 == 0 and i < 200 else 0.5)
         lane.update(window)
         events += alarm.update(lane.vote(window, LIMITS.alert_p), True)
     assert [e.kind for e in events][-2:] == [EventKind.RAISED, EventKind.CLEARED]
-    assert "sudden moments within an hour" in events[-2].reason
+    assert "transients within an hour" in events[-2].reason
 
 
-def test_recognised_foreign_moments_do_not_count() -> None:
-    lane = EventLane(machine(), 0.0, 3600)
-    assert not moments(lane, [100.0 * i for i in range(20)], foreign="Dog (z 7)")
+def test_recognised_nuisance_moments_do_not_count() -> None:
+    lane = EventRate(machine(), 0.0, 3600)
+    assert not moments(lane, [100.0 * i for i in range(20)], nuisance="Dog (z 7)")
 
 
 @pytest.mark.parametrize("hours", [0.1, 1.0, 10.0, 100.0])
@@ -170,7 +170,7 @@ def test_the_allowed_count_is_a_quantile_of_the_negative_binomial(events: float,
 
 
 def test_a_machine_that_knocks_in_calibration_may_go_on_knocking() -> None:
-    quiet, knocking = EventLane(machine(), 0.0, 3600), EventLane(machine(), 20.0, 3600)
+    quiet, knocking = EventRate(machine(), 0.0, 3600), EventRate(machine(), 20.0, 3600)
     assert knocking.allowed > 35 > quiet.allowed
 
 

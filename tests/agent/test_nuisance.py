@@ -1,4 +1,4 @@
-"""Recognised foreign sounds: families, each against what is usual beside this machine."""
+"""Recognised nuisance sounds: families, each against what is usual beside this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ META = BundleMeta(
     min_samples=16_000,
     outputs=[
         Output(name="embedding", dim=4, distance="euclidean"),
-        *(Output(name=k, dim=2, distance="euclidean", role="foreign", labels=v) for k, v in FAMILIES.items()),
+        *(Output(name=k, dim=2, distance="euclidean", role="nuisance", labels=v) for k, v in FAMILIES.items()),
     ],
     variants={"fp32": Variant(file="encoder.onnx")},
     front_end="none",
@@ -60,17 +60,17 @@ def calibrated(**usual: tuple[float, float]) -> tuple[Pipeline, np.random.Genera
 )
 def test_the_family_that_stands_out_is_named(family: str, probability: tuple[float, float], word: str) -> None:
     pipeline, rng = calibrated()
-    assert pipeline.judge(window(99, rng)).foreign == ""
-    assert pipeline.judge(window(99, rng, **{family: probability})).foreign.startswith(f"{word} (z ")
+    assert pipeline.judge(window(99, rng)).nuisance == ""
+    assert pipeline.judge(window(99, rng, **{family: probability})).nuisance.startswith(f"{word} (z ")
 
 
 def test_what_is_usual_beside_the_machine_explains_nothing_and_hides_no_other_family() -> None:
     pipeline, rng = calibrated(clock=(0.3, 0.3))
-    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3))).foreign == ""
-    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3), living=(1e-3, 0.3))).foreign.startswith("Dog")
+    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3))).nuisance == ""
+    assert pipeline.judge(window(99, rng, clock=(0.3, 0.3), living=(1e-3, 0.3))).nuisance.startswith("Dog")
 
 
 @pytest.mark.parametrize("probability", [0.01, 0.02])
 def test_what_stays_improbable_explains_nothing_however_rare_it_is_here(probability: float) -> None:
     pipeline, rng = calibrated()
-    assert pipeline.judge(window(99, rng, clock=(1e-3, probability))).foreign == ""
+    assert pipeline.judge(window(99, rng, clock=(1e-3, probability))).nuisance == ""

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_agent.evidence import nearest as normals
+from asd_agent.calibration import clips as normals
 from asd_agent.types import Block
 from asd_agent.windowing.windower import Windower
 
 
 def test_kept_windows_stay_within_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normals, "KEPT_BYTES", 400_000)
-    keeper = normals.Keeper(tmp_path)
+    monkeypatch.setattr(normals, "NORMALS_BYTES", 400_000)
+    keeper = normals.NormalClips(tmp_path)
     windower = Windower(8000, 1.0, 0.5, [8000])
     noise = (0.1 * np.random.default_rng(0).standard_normal((8000 * 200, 1))).astype(np.float32)
     windows = windower.push(Block(noise, 8000, 0, 1000.0, 0.0), 0)
@@ -23,7 +23,7 @@ def test_kept_windows_stay_within_their_limits(tmp_path: Path, monkeypatch: pyte
     keeper.keep("v")
     kept = sorted((tmp_path / "normals/v").iterdir())
     assert sum(p.stat().st_size for p in kept) <= 400_000
-    assert 8 <= len(kept) <= normals.KEPT
+    assert 8 <= len(kept) <= normals.NORMALS_KEPT
     times = np.array([int(p.stem) for p in kept]) / 1000
     assert np.ptp(np.diff(times)) == 0  # evenly
     assert times[-1] - times[0] > 0.7 * (windows[-1].utc_s - windows[0].utc_s)
@@ -33,11 +33,11 @@ def test_only_the_newest_calibrations_are_kept(tmp_path: Path) -> None:
     windower = Windower(8000, 1.0, 0.5, [8000])
     (window,) = windower.push(Block(np.zeros((8000, 1), np.float32), 8000, 0, 1000.0, 0.0), 0)
     for version in ("1", "2", "3", "4", "5"):
-        keeper = normals.Keeper(tmp_path)
+        keeper = normals.NormalClips(tmp_path)
         keeper.hear(window)
         keeper.keep(version)
     assert sorted(p.name for p in (tmp_path / "normals").iterdir()) == ["3", "4", "5"]
-    gone = normals.Keeper(tmp_path)
+    gone = normals.NormalClips(tmp_path)
     gone.hear(window)
     gone.drop()
     assert sorted(p.name for p in (tmp_path / "normals").iterdir()) == ["3", "4", "5"]
@@ -46,7 +46,7 @@ def test_only_the_newest_calibrations_are_kept(tmp_path: Path) -> None:
 def test_no_room_for_kept_windows_is_no_failure(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    keeper = normals.Keeper(blocked)
+    keeper = normals.NormalClips(blocked)
     windower = Windower(8000, 1.0, 0.5, [8000])
     for window in windower.push(Block(np.zeros((16_000, 1), np.float32), 8000, 0, 0.0, 0.0), 0):
         keeper.hear(window)

@@ -17,8 +17,8 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.calibration import windows as described
 from asd_agent.calibration.build import build
-from asd_agent.calibration.windows import Described
-from asd_agent.calibration.workflow import Ears, Wish, learn
+from asd_agent.calibration.windows import CalibrationWindows
+from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions, learn
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import SimulatedMachine
 from asd_agent.cli import main
@@ -31,7 +31,7 @@ from asd_agent.service import drift_file as driftfile
 from asd_agent.service.commands import Commands
 from asd_agent.service.daemon import pipelines
 from asd_agent.service.machine import KEEP_DRIFT_S, Monitor
-from asd_agent.service.reported_state import ToldState, parsed
+from asd_agent.service.reported_state import ReportedState, parsed
 from asd_agent.types import AlarmState, Block, Description, Quality, State, Transient, Window
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, learnt
 from asd_agent.windowing.windower import Windower
@@ -179,7 +179,7 @@ def at(end_s: float) -> Window:
 
 
 def test_windows_at_a_change_have_no_state_and_old_news_say_nothing():
-    told = ToldState(TOLD)
+    told = ReportedState(TOLD)
     assert told.of(at(0.0)) == ("", False)
     told.tell(b"idle", 100.0)
     told.tell(b"loaded", 150.0)
@@ -193,7 +193,7 @@ def test_windows_at_a_change_have_no_state_and_old_news_say_nothing():
 
 @given(st.lists(st.tuples(st.floats(0.1, 30), st.sampled_from(["a", "b"])), min_size=1, max_size=30), st.floats(0, 300))
 def test_a_window_with_a_state_saw_only_that_state(told_at, end_s):
-    state, now, told = ToldState(TOLD), 0.0, []
+    state, now, told = ReportedState(TOLD), 0.0, []
     for step, name in told_at:
         now += step
         told.append((now, name))
@@ -223,7 +223,7 @@ def test_a_calibration_uses_what_is_told_and_reports_what_is_not(tmp_path):
 
 def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, tmp_path):
     renamed = msgspec.structs.replace(TOLD, operating=config.Operating(topic="plc/state", settle_s=0.0))
-    told = msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(baseline.manifest, told=True))
+    told = msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(baseline.manifest, states_reported=True))
     monitor = monitored(renamed, told, tmp_path)
     assert "no operating state is told on plc/state" in str(monitor.health(DELIVERING))
     monitor.told.tell(b"running", time.monotonic() - 50)
@@ -234,8 +234,8 @@ def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, 
     assert {r.state for r in monitor._sink.results[-KNOWN_AFTER:]} == {State.NOT_ASSESSABLE}
     assert "new operating state 'purging' since" in monitor.unknown_state
     with pytest.raises(CalibrationError, match="told as 'purging'"):
-        monitor.teacher.extend("other", None, True)
-    assert "the state 'purging'" in monitor.teacher.extend("", None, True)
+        monitor.calibrator.extend("other", None, True)
+    assert "the state 'purging'" in monitor.calibrator.extend("", None, True)
     hear(monitor, running(10, 5, **FAST))
     assert (monitor.last.operating, monitor.last.state) == ("purging", State.NORMAL)
 
@@ -309,12 +309,12 @@ def test_the_odd_windows_of_a_live_calibration_can_be_listened_to(tmp_path):
     bare, store = open_pipeline(MACHINE, None), BaselineStore(tmp_path, "m")
     sound = running(100, 1, **USUAL)
     sound[60 * RATE : 62 * RATE] += running(2, 9, **(FAST | {"level_dbfs": -20.0}))
-    ears, found = Ears(store.folder), []
+    clips, found = CalibrationClips(store.folder), []
     store.prepare()
     for window in windows(sound, bare.rates):
         found.append(bare.describe(window))
-        ears.hear(window, found[-1])
-    report = learn(bare, store, found, Wish(), ears).manifest.report
+        clips.hear(window, found[-1])
+    report = learn(bare, store, found, CalibrationOptions(), clips).manifest.report
     assert report.outlier_places[0] == "live at 2001-09-09 01:47:40.0 UTC"
     clip, rate_hz = soundfile.read(tmp_path / report.outlier_clips[report.outlier_places[0]], dtype="float32")
     assert rate_hz == RATE
@@ -347,7 +347,7 @@ def test_described_windows_survive_the_disk(tmp_path_factory, drawn):
         )
         for i, (heard, origin, start_s, indicators) in enumerate(drawn)
     )  # fmt: skip
-    described.keep(folder, Described("v", made, frozenset({"a"})))
+    described.keep(folder, CalibrationWindows("v", made, frozenset({"a"})))
     back = described.load(folder)
     assert (back.version, back.excluded) == ("v", frozenset({"a"}))
     for before, after in zip(made, back.windows, strict=True):
