@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
 
+PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # syslog's
+_json = structlog.processors.JSONRenderer()
+
 
 def configure(level: str = "info") -> None:
-    """Log to stderr: coloured key=value on a terminal, one JSON object a line elsewhere."""
-    terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    )
+    """Log to stderr: coloured key=value on a terminal, one JSON object a line elsewhere.
+
+    Where stderr is systemd's journal, each line begins with its priority, e.g. "<4>" (man sd-daemon).
+    """
+    renderer: structlog.typing.Processor
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    elif _is_journal():
+        renderer = _with_priority
+    else:
+        renderer = _json
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -26,3 +36,16 @@ def configure(level: str = "info") -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # whatever stderr is by then
         cache_logger_on_first_use=False,
     )
+
+
+def _is_journal() -> bool:
+    """systemd names device and inode of the stream that it gave us; a redirected stderr is another one."""
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or not a file
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(logger: object, method: str, event: structlog.typing.EventDict) -> str:
+    return f"<{PRIORITIES.get(method, 6)}>{_json(logger, method, event)!s}"

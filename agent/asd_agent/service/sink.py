@@ -16,6 +16,8 @@ from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher, Told
 from asd_agent.publish.requests import Handler
 from asd_agent.service import clock
+from asd_agent.service.health import Health
+from asd_agent.service.journal import ChainLog, log_transition
 from asd_agent.store import Message, Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
 
@@ -37,6 +39,7 @@ class Sink:
         self._publisher: Publisher | None = None
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
+        self._chains = ChainLog()
         self._connect(settings)
 
     def _connect(self, settings: config.Config) -> None:
@@ -119,6 +122,8 @@ class Sink:
         kept = [self._with_clip(monitor, msgspec.structs.replace(event, baseline=version)) for event in events]
         messages = [message for event in kept for message in self._messages.of_event(event, state)]
         self._store.commit_events(kept, state, self._outgoing(messages))
+        for event in kept:
+            log_transition(event)
 
     def _with_clip(self, monitor: Monitor, event: AlarmEvent) -> AlarmEvent:
         """No trouble with the evidence may keep an alarm back."""
@@ -144,6 +149,8 @@ class Sink:
     def health(self, status: dict[str, Any]) -> None:
         """Publish each machine's signal chain, and its availability when it changed."""
         self._evidence.maintain()
+        for machine in status["machines"]:
+            self._chains.see(machine["id"], Health(machine["health"]["status"]), machine["health"]["reasons"])
         if self._publisher is None:
             return
         for machine in status["machines"]:
@@ -176,6 +183,7 @@ class Sink:
         self._evidence.finish(machine_id)
         self._intervals.pop(machine_id, None)
         self._available.pop(machine_id, None)
+        self._chains.forget(machine_id)
         if self._publisher is None:
             return
         try:
