@@ -266,7 +266,7 @@ def test_requests_are_answered_where_the_asker_wants(broker: Mosquitto, publish:
     old = Collector(broker.port, "asd/hall-1/response/#")
     new = Collector(broker.port, "panel/#", protocol=V5)
     old.client.publish("asd/hall-1/request/rollback", "{}", qos=1, retain=True).wait_for_publish(10)
-    connected(publish(broker.url, handler))
+    connected(publish(broker.url, handler, response_topics=("panel/#",)))
     topic = "asd/hall-1/response/"
     wait_for(lambda: old.last(topic + "rollback") is not None, "the retained request is answered")
     refusal = json.loads(old.last(topic + "rollback") or b"")

@@ -150,7 +150,8 @@ def test_control_c_cancels_a_calibration(site):
 
 
 def test_the_same_verbs_over_mqtt(site, broker):
-    site.configure(mqtt={"url": broker.url})
+    verbs = ["status", "ack", "shelve", "unshelve", "out_of_service", "calibrate", "calibration", "cancel_calibration"]
+    site.configure(mqtt={"url": broker.url, "requests": [*verbs, "promote", "rollback"]})
     site.start()
     collector = Collector(broker.port, "asd/#")
     wait_for(lambda: collector.last("asd/a/m/availability") == b"online", "the machine is available")
@@ -168,7 +169,8 @@ def test_the_same_verbs_over_mqtt(site, broker):
     assert request("status")["status"] == "ok"
     assert "no machine 'x'" in str(request("ack", machine="x")["error"])
     assert "machine" in str(request("ack")["error"])
-    assert "unknown verb 'dance'" in str(request("dance")["error"])
+    assert "'dance' is not served over MQTT" in str(request("dance")["error"])
+    assert "'rename_state' is not served over MQTT" in str(request("rename_state", machine="m")["error"])
     assert "unknown field" in str(request("ack", machine="m", colour="red")["error"])
     site.play("faulty")
     site.until(level="danger")
@@ -181,7 +183,10 @@ def test_the_same_verbs_over_mqtt(site, broker):
     site.play("normal")
     site.until(level="normal")
     paths = [str(site.template.folder / "normal.wav")]
-    assert request("calibrate", machine="m", paths=paths)["status"] == "ok"
+    assert "not accepted over MQTT" in str(request("calibrate", machine="m", paths=paths)["error"])
+    assert request("calibrate", machine="m", duration_s=600)["status"] == "ok"
+    assert request("cancel_calibration", machine="m")["status"] == "ok"
+    site.ask("calibrate", machine="m", paths=paths)
     wait_for(lambda: request("calibration", machine="m")["data"]["phase"] == "done", "calibrated")
     assert request("promote", machine="m")["status"] == "ok"
     assert request("rollback", machine="m")["status"] == "ok"

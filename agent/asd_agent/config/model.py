@@ -143,6 +143,7 @@ class QualityLimits(_Section, frozen=True, kw_only=True):
 
 
 Topic = Annotated[str, Meta(pattern=r"^[^#+\s]+$")]
+TopicFilter = Annotated[str, Meta(pattern=r"^([^#+/]*|\+)(/([^#+/]*|\+))*(/#)?$", min_length=1)]
 
 
 class Operating(_Section, frozen=True, kw_only=True):
@@ -192,6 +193,23 @@ class Machine(_Section, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, bundle=self.shadow.bundle)
 
 
+RequestVerb = Literal[
+    "status",
+    "ack",
+    "shelve",
+    "unshelve",
+    "out_of_service",
+    "calibrate",
+    "calibrate_without",
+    "calibration",
+    "cancel_calibration",
+    "extend",
+    "rename_state",
+    "promote",
+    "rollback",
+]
+
+
 class Mqtt(_Section, frozen=True, kw_only=True):
     url: Annotated[str, Meta(pattern=r"^mqtts?://[^/\s@]+$")]
     username: str | None = None
@@ -203,6 +221,10 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
+    requests: tuple[RequestVerb, ...] = ("status", "ack", "shelve", "unshelve")  # verbs that are served over MQTT
+    response_topics: tuple[
+        TopicFilter, ...
+    ] = ()  # beside our own, where MQTT 5's response topic may lead
 
     def __post_init__(self) -> None:
         if self.key_file is not None and self.cert_file is None:

@@ -66,7 +66,7 @@ class Publisher:
         self._outbox = outbox
         self._delivery = Delivery(outbox)
         self._topics, self._told = frozenset(topics), told
-        self._desk = RequestDesk(handler, messages, self.publish) if handler is not None else None
+        self._desk = RequestDesk(settings, handler, messages, self.publish) if handler is not None else None
         self._backoff_s = backoff_s
         self._retained: dict[str, Message] = {}
         self._queue: deque[Message] = deque()

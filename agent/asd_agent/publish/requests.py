@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 import structlog
+from paho.mqtt.client import topic_matches_sub
 
-from asd_agent.errors import AsdError
+from asd_agent import config
+from asd_agent.errors import AsdError, UsageError
 from asd_agent.publish.messages import Messages
 from asd_agent.store import Message
 
@@ -21,6 +23,7 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 MAX_BYTES = 64 << 10
 WAITING = 16
+LOCAL_ONLY = ("paths",)  # arguments that name files: who may publish shall not make the daemon read any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,13 @@ class RequestDesk:
     """Runs the handler on a thread of its own, so that a long request does not hold up the network.
 
     `handler(verb, data)` returns what goes into `data` of the answer; an AsdError's line goes into `error`.
+    Verbs that `mqtt.requests` does not list are refused. Each refusal is answered and logged.
     """
 
-    def __init__(self, handler: Handler, messages: Messages, reply: Callable[[Message], object]) -> None:
+    def __init__(
+        self, settings: config.Mqtt, handler: Handler, messages: Messages, reply: Callable[[Message], object]
+    ) -> None:
+        self._settings = settings
         self._handler = handler
         self._messages = messages
         self._reply = reply
@@ -62,50 +69,64 @@ class RequestDesk:
         try:
             self._queue.put_nowait(request)
         except queue.Full:
-            self._answer(request, error="busy: too many requests at once, try again")
+            self._refuse(request, "busy: too many requests at once, try again")
 
     def _run(self) -> None:
         while (request := self._queue.get()) is not None:
             self._serve(request)
 
     def _serve(self, request: Request) -> None:
-        if request.retained:
-            self._answer(request, error="retained requests are refused: publish without the retain flag")
-            return
+        transaction: object = None
         try:
+            if request.retained:
+                raise UsageError("retained requests are refused: publish without the retain flag")
             data = _arguments(request.payload)
-        except ValueError as exc:
-            self._answer(request, error=str(exc))
-            return
-        transaction = data.pop("transaction", None)
-        try:
+            transaction = data.pop("transaction", None)
+            self._admit(request.verb, data)
             answer = self._handler(request.verb, data)
         except AsdError as exc:
-            self._answer(request, error=str(exc), transaction=transaction)
+            self._refuse(request, str(exc), transaction)
         except Exception:
             log.error("request failed", verb=request.verb, exc_info=True)
             self._answer(request, error="internal error: see the agent's log", transaction=transaction)
         else:
             self._answer(request, data=answer, transaction=transaction)
 
+    def _admit(self, verb: str, data: dict[str, Any]) -> None:
+        """Raises UsageError for what is not served over MQTT."""
+        allowed = self._settings.requests
+        if verb not in allowed:
+            raise UsageError(f"{verb!r} is not served over MQTT (mqtt.requests allows: {', '.join(allowed) or 'none'})")
+        for name in LOCAL_ONLY:
+            if name in data:
+                raise UsageError(f"{verb}: {name!r} is not accepted over MQTT: ask on the agent's host")
+
+    def _refuse(self, request: Request, error: str, transaction: object = None) -> None:
+        log.warning("request refused", verb=request.verb[:40], error=error)
+        self._answer(request, error=error, transaction=transaction)
+
     def _answer(self, request: Request, **fields: Any) -> None:
-        topics = self._messages.topics
         topic = request.response_topic
-        # A options for another of our own topics could pass for a message of ours.
-        if topic is None or not _publishable(topic) or topics.is_own(topic):
-            topic = topics.response(request.verb)
+        if topic is None or not self._may_answer_on(topic):
+            topic = self._messages.topics.response(request.verb)
         self._reply(self._messages.response(topic, correlation=request.correlation, **fields))
+
+    def _may_answer_on(self, topic: str) -> bool:
+        """Below our own response/, or where the configuration allows: an answer elsewhere could pass for a message of
+        another program."""
+        topics = self._messages.topics
+        if not topic or set("#+\0") & set(topic) or topic.startswith("$"):
+            return False
+        if topic.startswith(topics.response("")):
+            return True
+        return not topics.is_own(topic) and any(topic_matches_sub(f, topic) for f in self._settings.response_topics)
 
 
 def _arguments(payload: bytes) -> dict[str, Any]:
-    """The request's JSON object; nothing at all is an empty one. Raises ValueError."""
+    """The request's JSON object; nothing at all is an empty one. Raises UsageError."""
     if len(payload) > MAX_BYTES:
-        raise ValueError(f"the request is longer than {MAX_BYTES} bytes")
+        raise UsageError(f"the request is longer than {MAX_BYTES} bytes")
     try:
         return msgspec.json.decode(payload, type=dict[str, Any]) if payload.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise ValueError(f"the request is not a JSON object: {exc}") from exc
-
-
-def _publishable(topic: str) -> bool:
-    return bool(topic) and not set("#+\0") & set(topic) and not topic.startswith("$")
+        raise UsageError(f"the request is not a JSON object: {exc}") from exc
