@@ -222,9 +222,7 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
     requests: tuple[RequestVerb, ...] = ("status", "ack", "shelve", "unshelve")  # verbs that are served over MQTT
-    response_topics: tuple[
-        TopicFilter, ...
-    ] = ()  # beside our own, where MQTT 5's response topic may lead
+    response_topics: tuple[TopicFilter, ...] = ()  # beside our own, where MQTT 5's response topic may lead
 
     def __post_init__(self) -> None:
         if self.key_file is not None and self.cert_file is None:
