@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from asd_agent.cli import duration, main, parser
+from asd_agent import config
+from asd_agent.cli import main, parser
+from asd_agent.cli.options import duration
+from asd_agent.config import locate
 
 
 def test_importing_the_command_loads_nothing_heavy():
@@ -59,3 +63,48 @@ def test_a_missing_configuration_is_one_line_and_2(command, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert str(missing) in lines[0]
+
+
+CONFIG = "agent: {id: %s, state_dir: state}\nmachines: [{id: m, source: {kind: stdin, rate_hz: 16000}}]\n"
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Nobody names a configuration, and none lies where one is looked for; the folder of the system's one."""
+    monkeypatch.delenv("ASD_AGENT_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["asd_agent.config.load"], "PLACES", (Path("agent.yaml"), tmp_path / "etc" / "agent.yaml"))
+    (tmp_path / "etc").mkdir()
+    return tmp_path
+
+
+def test_a_configuration_is_looked_for_in_the_order_of_the_documentation(places, monkeypatch):
+    (places / "etc" / "agent.yaml").write_text(CONFIG % "system")
+    assert config.load(locate()).agent.id == "system"
+    (places / "agent.yaml").write_text(CONFIG % "here")
+    assert config.load(locate()).agent.id == "here"
+    (places / "named.yaml").write_text(CONFIG % "named")
+    monkeypatch.setenv("ASD_AGENT_CONFIG", str(places / "named.yaml"))
+    assert config.load(locate()).agent.id == "named"
+    assert config.load(locate("agent.yaml")).agent.id == "here"
+
+
+def test_a_named_configuration_that_is_missing_is_not_replaced_by_another(places, monkeypatch, capsys):
+    (places / "agent.yaml").write_text(CONFIG % "here")
+    monkeypatch.setenv("ASD_AGENT_CONFIG", "elsewhere.yaml")
+    assert main(["alarms", "list"]) == 2
+    assert "elsewhere.yaml" in capsys.readouterr().err
+
+
+def test_without_any_configuration_one_line_names_what_was_tried(places, capsys):
+    assert main(["status"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    for tried in ("-c", "$ASD_AGENT_CONFIG", str(places / "agent.yaml"), str(places / "etc" / "agent.yaml")):
+        assert tried in said
+
+
+def test_every_command_that_takes_a_configuration_runs_without_the_option(places, capsys):
+    (places / "agent.yaml").write_text(CONFIG % "here")
+    assert main(["baseline", "list"]) == 0
+    assert "m: no baseline yet" in capsys.readouterr().out

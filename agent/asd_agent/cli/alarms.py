@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Any
 
 import msgspec
 
 from asd_agent import config
+from asd_agent.cli.options import add_config, add_json, add_machine, duration
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import UsageError
 from asd_agent.service.control import ask
@@ -21,6 +23,34 @@ VERBS = {
     "out-of-service": "out_of_service",
 }
 ID = 8  # characters are enough for `asd-agent replay`
+
+
+ACTIONS = {
+    "list": "list alarm events, newest last",
+    "ack": "acknowledge the alarm of a machine",
+    "shelve": "suppress notifications until a time (windows are still scored and recorded)",
+    "unshelve": "end the shelving now",
+    "out-of-service": "suppress notifications until the machine is back in service (--off)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, words in ACTIONS.items():
+        act = actions.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        add_config(act)
+        if name == "list":
+            act.add_argument("machine", metavar="MACHINE", nargs="?", help="id of a machine (default: all)")
+            act.add_argument("-n", "--limit", type=int, default=50, help="how many (default 50)")
+            add_json(act, "print one JSON object a line")
+            continue
+        add_machine(act)
+        act.add_argument("--by", default=os.environ.get("USER", ""), help="who (default: $USER)")
+        act.add_argument("--reason", default="", help="a comment that is stored with it")
+        if name == "shelve":
+            act.add_argument("--for", dest="duration", type=duration, default=3600.0, metavar="1h", help="default 1h")
+        if name == "out-of-service":
+            act.add_argument("--off", action="store_true", help="back in service")
 
 
 def run(args: argparse.Namespace) -> int:

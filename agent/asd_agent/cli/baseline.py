@@ -8,9 +8,43 @@ from typing import Any
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.cli.options import add_config, add_json, duration
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import BaselineError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
+
+ACTIONS = {
+    "list": "list versions, and which is active, previous and candidate",
+    "show": "show the report of one version (default: the active one)",
+    "compare": "compare the candidate in shadow with the active baseline",
+    "promote": "make the candidate, or a version, the active one",
+    "rollback": "go back to the previous one",
+    "extend": "confirm the unknown operating state that is heard now (asks the daemon)",
+    "rename": "give an operating state another name",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, words in ACTIONS.items():
+        act = actions.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        add_config(act)
+        act.add_argument("machine", metavar="MACHINE", nargs="?" if name == "list" else None, help="id of a machine")
+        if name in ("show", "compare", "promote"):
+            act.add_argument("version", metavar="VERSION", nargs="?", help="of a baseline")
+        if name == "extend":
+            act.add_argument("--name", default="", metavar="STATE", help='its name (default: "condition 2", ...)')
+            act.add_argument(
+                "--since", metavar="TIME", help="take the deviating windows since then, such as 10:42 (UTC)"
+            )
+            act.add_argument("--last", type=duration, metavar="10m", help="take the deviating windows of the last 10m")
+            act.add_argument("--candidate", action="store_true", help="do not make the new baseline the active one")
+        if name == "rename":
+            act.add_argument("old", metavar="OLD", help="present name of the state")
+            act.add_argument("new", metavar="NEW", help="new name of the state")
+        if name == "compare":
+            act.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+            add_json(act)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import console
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, choose_variant, lean_malloc
@@ -37,6 +38,11 @@ class Cost:
     real_time_factor: float  # seconds of hop per second of work
     machines: int  # of this kind on one core
     memory_mb: float  # resident, after the runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from asd_agent.calibration import workflow as learning
 from asd_agent.calibration.gather import describe_live, describe_recordings
 from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions
 from asd_agent.cli.baseline import machine, print_report
+from asd_agent.cli.options import add_config, add_json, add_machine, duration, numbers
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
@@ -26,6 +27,34 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 DURATION_S = 600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_machine(parser)
+    parser.add_argument("--from", dest="paths", nargs="+", metavar="PATH", help="recordings instead of the live source")
+    parser.add_argument("--duration", type=duration, metavar="10m", help="how long to listen (default 10m)")
+    parser.add_argument("--promote", action="store_true", help="make the new baseline the active one")
+    parser.add_argument(
+        "--extend", action="store_true", help="add another operating state to those of the active baseline"
+    )
+    parser.add_argument("--name", default="", metavar="STATE", help="name of the added state (with --extend)")
+    parser.add_argument(
+        "--widen", choices=("smote", "memmixup", "density", "none"), default="smote",
+        help="what makes up for an added state of fewer than 24 windows: synthetic windows (smote, memmixup), or "
+        "distances scaled by local density (density); default smote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exclude", type=numbers, metavar="N[,M]",
+        help="repeat the last calibration without these outliers, numbered as in its report",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exclude-outliers", action="store_true", help="repeat the last calibration without any of its outliers"
+    )
+    parser.add_argument(
+        "--shadow", action="store_true", help="write a candidate for the bundle in `shadow.bundle`, to run in shadow"
+    )
+    add_json(parser, "print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
     print_report(report, settings.state_dir)
     if not args.promote and target.shadow is not None:
-        print(f"a running daemon judges with it in shadow: asd-agent baseline compare -c {args.config} {target.id}")
+        print(f"a running daemon judges with it in shadow: asd-agent baseline compare{args.option} {target.id}")
     if args.shadow:
         print(f"make it active: name its bundle as the bundle of {target.id}, then asd-agent baseline promote")
     elif not args.promote:
-        print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")
+        print(f"make it active with: asd-agent baseline promote{args.option} {target.id}")
     return 0
 
 

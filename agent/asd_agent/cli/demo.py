@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from asd_agent.cli.options import positive
 from asd_agent.demo.session import run as run_demo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fast", action="store_true", help="the short version (about half the time)")
+    parser.add_argument("--minutes", type=positive, metavar="N", help="listen this long after the calibration")
+    parser.add_argument(
+        "--source", default="simulated", metavar="SOURCE", help="simulated (default), microphone[:DEVICE], or a PATH"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,12 @@ import sys
 import msgspec
 
 from asd_agent.capture.devices import list_devices
+from asd_agent.cli.options import add_json
 from asd_agent.cli.words import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.cli.options import add_config
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError
 from asd_agent.service import clock
@@ -28,6 +29,10 @@ class Finding:
     grade: str  # ok, warn, fail
     what: str
     words: str  # what was found; what to do
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:

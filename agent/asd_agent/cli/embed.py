@@ -16,6 +16,14 @@ from asd_agent.files import save_arrays
 from asd_agent.windowing.recordings import whole_recording
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", required=True, metavar="DIR", help="a bundle's folder, or a shipped name")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="out.npz", help="NPZ with `file` and one array per embedding"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     bundle = Bundle.load(args.bundle)
     encoder = Encoder(bundle)

@@ -12,6 +12,7 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
+from asd_agent.cli.options import add_config, add_json, add_machine
 from asd_agent.cli.words import console
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import UsageError
@@ -22,6 +23,16 @@ from asd_agent.scoring.detectors import MechanismDetector
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.types import Samples
 from asd_agent.windowing.recordings import native_recording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_machine(parser)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders")
+    add_json(parser, "print JSON, one object a recording")
+    parser.add_argument("--all", action="store_true", help="show every indicator, not only those that stand out")
+    parser.add_argument("--plot", metavar="out.png", help="draw waveform, spectrum, envelope spectrum and wavelet map")
+    parser.add_argument("--rpm", type=float, metavar="RPM", help="speed of the reference shaft during the recording")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.cli.options import add_config
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console, utc
 from asd_agent.errors import AsdError, StoreError
@@ -31,6 +32,18 @@ WRITTEN_S = 60.0  # after the last sound of a clip it lies on the disk
 NORMALS = 3
 GONE = "the sound of the calibration is gone, or has changed"
 Sounds = Sequence["tuple[Normal, Samples, int]"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("event", metavar="EVENT", help="id of an alarm event (its beginning is enough), or its clip")
+    parser.add_argument("--csv", action="store_true", help="print the stored and the computed scores as CSV")
+    parser.add_argument(
+        "--picture", metavar="out.png", help="draw a spectrogram with the deciding band and time, and normal sound"
+    )
+    parser.add_argument(
+        "--listen", metavar="DIR", help="write the alarm's window and the nearest normal ones to this folder"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

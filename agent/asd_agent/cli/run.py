@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 
 from asd_agent import config, log
+from asd_agent.cli.options import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -12,4 +17,4 @@ def run(args: argparse.Namespace) -> int:
     log.configure(settings.agent.log_level)
     from asd_agent.service.daemon import Daemon
 
-    return Daemon(settings, args.config).run()
+    return Daemon(settings, str(args.config)).run()

@@ -13,11 +13,20 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
+from asd_agent.cli.options import add_config, add_machine
 from asd_agent.cli.rows import header, row
 from asd_agent.cli.words import console
 from asd_agent.errors import AsdError, BaselineError
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.windowing.recordings import recorded_windows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_machine(parser)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders (WAV, FLAC, OGG, MP3)")
+    parser.add_argument("-o", "--output", metavar="scores.csv", help="write CSV here (default: standard output)")
+    parser.add_argument("--baseline", metavar="VERSION", help="another baseline than the active one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     baseline = store.load(args.baseline) if args.baseline else store.active()
     if baseline is None:
         raise BaselineError(
-            f"{target.id}: no active baseline; run `asd-agent calibrate -c {args.config} {target.id} --promote`"
+            f"{target.id}: no active baseline; run `asd-agent calibrate{args.option} {target.id} --promote`"
         )
     pipeline = open_pipeline(target, baseline)
     files = recordings(args.paths)

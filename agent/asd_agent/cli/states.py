@@ -38,7 +38,7 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
             "--from PATH"
         ) from exc
     if args.candidate:
-        print(f"make it active with: asd-agent baseline promote -c {args.config} {target.id}")
+        print(f"make it active with: asd-agent baseline promote{args.option} {target.id}")
     return 0
 
 

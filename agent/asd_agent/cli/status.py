@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from asd_agent import config
+from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import console, utc
 from asd_agent.service.control import DaemonAbsent, ask
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 REFRESH_S = 1.0
 COLOUR = {"normal": "green", "alert": "yellow", "danger": "bold red"}
 HEALTH_COLOUR = {"good": "green", "failure": "bold red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--watch", action="store_true", help="refresh the table every second until Ctrl-C")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

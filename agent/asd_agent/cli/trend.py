@@ -12,12 +12,21 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.cli.baseline import machine
+from asd_agent.cli.options import add_config, add_json, add_machine, duration
 from asd_agent.cli.words import console
 from asd_agent.errors import StoreError
 from asd_agent.mechanism.trend import fit, trend_plot, trend_table
 from asd_agent.store import Store
 from asd_agent.store.records import ScoreRow
 from asd_agent.types import Floats
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_machine(parser)
+    parser.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+    parser.add_argument("--plot", metavar="out.png", help="draw score, level and distances over time")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.baseline import machine
+from asd_agent.cli.options import add_config, add_json, add_machine, duration
 from asd_agent.cli.words import console, lasted, utc
 from asd_agent.errors import UsageError
 from asd_agent.store import Store
@@ -31,6 +32,20 @@ OPTIONS = {  # of the command line -> key of the configuration, its name in word
 }
 MONTH_DAYS = 365.25 / 12
 LONG_ENOUGH_DAYS = 3.0  # below it a rate per month means nothing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_machine(parser)
+    parser.add_argument("--votes", metavar="4/6", help="k of n windows that raise it (alarm.window_votes)")
+    parser.add_argument("--clear-votes", metavar="4/5", help="k of n windows that end it (alarm.clear_votes)")
+    parser.add_argument("--budget", type=float, metavar="0.5", help="alarm.false_alarms_per_month")
+    parser.add_argument("--deadband", type=float, metavar="0.15", help="alarm.deadband")
+    parser.add_argument("--danger-factor", type=float, metavar="1000", help="alarm.danger_factor")
+    parser.add_argument("--transient-repeats", type=int, metavar="4", help="alarm.transient_repeats")
+    parser.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
+    parser.add_argument("-n", "--limit", type=int, default=50, help="alarms to list (default 50)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

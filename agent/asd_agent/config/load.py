@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,26 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
 )
+
+
+VARIABLE = "ASD_AGENT_CONFIG"
+PLACES = (Path("agent.yaml"), Path("/etc/asd-agent/agent.yaml"))
+
+
+def locate(given: str | None = None) -> Path:
+    """The configuration file: as given, else $ASD_AGENT_CONFIG, ./agent.yaml, /etc/asd-agent/agent.yaml.
+
+    A path that somebody named is taken as it is, whether there is such a file or not. Raises ConfigError.
+    """
+    if named := given or os.environ.get(VARIABLE):
+        return Path(named)
+    for place in PLACES:
+        if place.exists():
+            return place
+    raise ConfigError(
+        f"no configuration: neither -c nor ${VARIABLE} names one, and there is no "
+        + " and no ".join(str(place if place.is_absolute() else Path.cwd() / place) for place in PLACES)
+    )
 
 
 def load(path: str | Path) -> Config:
