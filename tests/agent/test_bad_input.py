@@ -237,7 +237,7 @@ def test_a_full_disk_is_one_line(site):
         ["calibrate", "-c", "x", "m", "--from"],
         ["alarms", "shelve", "-c", "x", "m", "--for", "nan"],
         ["baseline", "show", "-c", "x"],
-        ["run"],
+        ["run", "--nonsense"],
         [],
     ],
 )
