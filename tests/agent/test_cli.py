@@ -73,7 +73,9 @@ def places(tmp_path, monkeypatch):
     """Nobody names a configuration, and none lies where one is looked for; the folder of the system's one."""
     monkeypatch.delenv("ASD_AGENT_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["asd_agent.config.load"], "PLACES", (Path("agent.yaml"), tmp_path / "etc" / "agent.yaml"))
+    monkeypatch.setattr(
+        sys.modules["asd_agent.config.load"], "PLACES", (Path("agent.yaml"), tmp_path / "etc" / "agent.yaml")
+    )
     (tmp_path / "etc").mkdir()
     return tmp_path
 
