@@ -190,8 +190,8 @@ def test_classify_is_the_loss_of_the_joined_branches() -> None:
 def test_classify_mixes_waveforms_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     one = system(encoder("eat", dim=8))
     learner = Classify(one, cfg.Classify(loss=cfg.AdaCos(centres=2), mixup=1.0), CLASSES).eval()
-    monkeypatch.setattr("asd_train.parts.augment.mixup_shares", lambda *a, **k: torch.tensor([0.3, 1.0, 0.6, 0.0]))
-    monkeypatch.setattr("asd_train.parts.augment.partners", lambda *a: torch.tensor([1, 0, 3, 2]))
+    monkeypatch.setattr("asd_train.layers.augment.mixup_shares", lambda *a, **k: torch.tensor([0.3, 1.0, 0.6, 0.0]))
+    monkeypatch.setattr("asd_train.layers.augment.partners", lambda *a: torch.tensor([1, 0, 3, 2]))
     x = waves()
     mixed = torch.stack([0.3 * x[0] + 0.7 * x[1], x[1], 0.6 * x[2] + 0.4 * x[3], x[2]])
     targets = torch.tensor([[0.3, 0.7, 0], [0, 1, 0], [0.4, 0, 0.6], [0, 0, 1]])

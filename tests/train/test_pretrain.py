@@ -23,7 +23,7 @@ from asd_train.checkpoints import save_checkpoint
 from asd_train.config import Train
 from asd_train.data import DataSource
 from asd_train.data.dataset import Batch
-from asd_train.parts.masking import inverse_blocks
+from asd_train.layers.masking import inverse_blocks
 from asd_train.pretrain import EatLearner, Masking, Pretrain, Teacher
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"

@@ -24,8 +24,8 @@ from asd_train.config import Schedule, Train
 from asd_train.data.dataset import Batch
 from asd_train.feed import Feed
 from asd_train.origin import Origin, difference
-from asd_train.parts import schedule
-from asd_train.parts.ema import Ema
+from asd_train.layers import schedule
+from asd_train.layers.ema import Ema
 from asd_train.progress import Reporter
 
 

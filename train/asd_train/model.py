@@ -21,9 +21,9 @@ from asd_agent.errors import UsageError
 from asd_train import config as cfg
 from asd_train.backbones import Backbone, Tokens, build, load_backbone
 from asd_train.folders import written_whole
-from asd_train.parts import augment, lora
-from asd_train.parts.attentive import AttentiveStatistics
-from asd_train.parts.spectrum import SpectrumNet
+from asd_train.layers import augment, lora
+from asd_train.layers.attentive import AttentiveStatistics
+from asd_train.layers.spectrum import SpectrumNet
 from asd_train.pooling import pool, pooled_dim
 from asd_train.scoring import Scoring
 

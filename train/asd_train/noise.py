@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asd_train.data.audio import AudioCache
 from asd_train.data.clip import Clip
-from asd_train.parts import augment
+from asd_train.layers import augment
 
 
 class NoisePool:

@@ -16,9 +16,9 @@ from asd_train.frontend import BINS
 from asd_train.loop import Learner
 from asd_train.model import System
 from asd_train.noise import NoisePool
-from asd_train.parts import augment
-from asd_train.parts.decoder import ConvDecoder
-from asd_train.parts.perturb import FeaturePerturbation
+from asd_train.layers import augment
+from asd_train.layers.decoder import ConvDecoder
+from asd_train.layers.perturb import FeaturePerturbation
 
 
 class SystemLearner(Learner):

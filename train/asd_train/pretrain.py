@@ -35,8 +35,8 @@ from asd_train.feed import Places, feed_of, steps_of
 from asd_train.folders import written_whole
 from asd_train.loop import Job, Learner, make_accelerator, train
 from asd_train.origin import origin_of
-from asd_train.parts.decoder import ConvDecoder
-from asd_train.parts.masking import inverse_blocks
+from asd_train.layers.decoder import ConvDecoder
+from asd_train.layers.masking import inverse_blocks
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

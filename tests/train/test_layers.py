@@ -1,4 +1,4 @@
-"""The parts: augmentations, poolings, branches, LoRA, EMA, schedules."""
+"""Layers: augmentations, poolings, branches, LoRA, EMA, schedules."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from asd_agent.errors import ConfigError
-from asd_train.parts import augment, lora, schedule
-from asd_train.parts.attentive import AttentiveStatistics
-from asd_train.parts.decoder import ConvDecoder
-from asd_train.parts.ema import Ema
-from asd_train.parts.perturb import FeaturePerturbation
-from asd_train.parts.spectrum import MagnitudeSpectrum, SpectrumNet
+from asd_train.layers import augment, lora, schedule
+from asd_train.layers.attentive import AttentiveStatistics
+from asd_train.layers.decoder import ConvDecoder
+from asd_train.layers.ema import Ema
+from asd_train.layers.perturb import FeaturePerturbation
+from asd_train.layers.spectrum import MagnitudeSpectrum, SpectrumNet
 
 
 def one_hot(labels: list[int], classes: int) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Layers and training aids that systems are built from; none imports another."""

@@ -1,1 +1,0 @@
-"""Parts that systems are built from; each knows nothing of the others."""
