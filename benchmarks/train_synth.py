@@ -126,7 +126,7 @@ def system(args: argparse.Namespace, data: Path, objective: str = "", seed: int 
     )
     train = cfg.Train(
         steps=args.steps, batch_size=32, lr=args.lr, head_lr=3e-3, precision="fp32", seed=seed,
-        schedule=cfg.Schedule(kind="cosine", warmup=10), workers=0, checkpoint_every=10**9,
+        schedule=cfg.Schedule(kind="cosine", warmup=10), clip_norm=1.0, workers=0, checkpoint_every=10**9,
     )  # fmt: skip
     return cfg.System(
         name="synth",

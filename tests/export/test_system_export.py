@@ -22,7 +22,7 @@ from asd_train.model import build_system, describe, load_system, save_system
 
 BEATS = {"kind": "encoder", "encoder": "beats", "size": "tiny"}
 EAT = {"kind": "encoder", "encoder": "eat", "size": "tiny"}
-FFT = {"kind": "fft", "dim": 16, "width": 16, "normalise": "clip"}
+FFT = {"kind": "fft", "dim": 16, "width": 16, "normalise": "features"}
 
 
 def trained(folder: Path, model: dict[str, Any]) -> Path:

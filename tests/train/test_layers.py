@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -105,8 +106,8 @@ def test_attentive_statistics_do_not_see_padding() -> None:
 @pytest.mark.parametrize("samples", [16000, 160000, 1200, 96 * 125, 31 * 37])
 def test_magnitude_spectrum_is_the_fft(samples: int) -> None:
     x = torch.randn(2, samples, generator=torch.Generator().manual_seed(1))
-    expected = np.abs(np.fft.rfft(x.double().numpy()))[:, : samples // 2] / math.sqrt(samples)
-    assert np.abs(MagnitudeSpectrum(samples)(x).numpy() - expected).max() < 2e-5
+    expected = np.abs(np.fft.rfft(x.double().numpy()))[:, : samples // 2]
+    assert np.abs(MagnitudeSpectrum(samples)(x).numpy() - expected).max() < 2e-5 * math.sqrt(samples)
 
 
 def test_magnitude_spectrum_refuses_a_prime_length() -> None:
@@ -114,13 +115,24 @@ def test_magnitude_spectrum_refuses_a_prime_length() -> None:
         MagnitudeSpectrum(16001)
 
 
-def test_spectrum_net_normalised_does_not_hear_the_level() -> None:
+def test_spectrum_net_normalises_its_features() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 16000)
-    deaf, hearing = SpectrumNet(16000, 8, 8, "clip").eval(), SpectrumNet(16000, 8, 8).eval()
-    assert deaf(x).shape == (2, 8)
-    assert torch.allclose(deaf(x), deaf(3 * x), atol=1e-4)
-    assert not torch.allclose(hearing(x), hearing(3 * x), atol=1e-4)
+    unit, plain = SpectrumNet(16000, 8, 8, "features").eval(), SpectrumNet(16000, 8, 8).eval()
+    plain.load_state_dict(unit.state_dict())
+    assert torch.allclose(unit(x).norm(dim=-1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(unit(x), F.normalize(plain(x), dim=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-2, 0.3])
+@pytest.mark.parametrize("seconds", [2, 10])
+def test_the_first_batch_norm_of_the_spectrum_net_is_well_conditioned(level: float, seconds: int) -> None:
+    """Its variances are far above its epsilon, for quiet clips too."""
+    torch.manual_seed(0)
+    net = SpectrumNet(16000 * seconds, 32, 64).train()
+    gains = torch.linspace(0.5, 2, 8)[:, None]
+    dense = net.head[0](net.cnn(net.scale(net.spectrum(level * gains * torch.randn(8, 16000 * seconds))[:, None])))
+    assert dense.var(0).median() > 100 * net.head[1].eps
 
 
 def test_spectrum_net_has_the_published_shape() -> None:

@@ -1,12 +1,15 @@
-"""The challenge's baseline (DCASE 2023 Task 2 and later): an autoencoder of five joined log-mel frames, one a
-machine.
+"""The challenge's baseline (DCASE 2023 Task 2 and later): an autoencoder of five joined log-mel frames, one a machine.
 
-128 bands x 5 frames = 640 values -> four layers of 128 -> 8 -> four layers of 128 -> 640, batch norm and ReLU
-between. Scores of a clip, means over its frames of the reconstruction error e = x - y:
-    mse           mean e^2
-    mahalanobis   sqrt(e^T C^-1 e), with C of the source's or of the target's training errors, the smaller of
-    both means
-C gets a millionth of its mean variance on the diagonal: a target of few clips would leave it singular.
+128 bands x 5 frames = 640 values -> four layers of 128 -> 8 -> four layers of 128 -> 640, batch norm and ReLU between.
+As in the organisers' code (github.com/nttcslab/dcase2023_task2_baseline_ae), a tenth of the joined frames is held back
+from training. With the reconstruction error e = x - y of a clip's frames the score is
+
+    mse           the mean of e^2
+    mahalanobis   m^T C^-1 m: m [128] is the mean of e over all frames and the five places in them, C the covariance of
+                  the training errors [5 n, 128] of the source or of the target; the smaller of both counts
+
+That code sums x^T C^-1 y over all pairs x, y of a clip's frames, which is the squared distance of their mean; it
+centres errors batch by batch and divides by the number of joined frames, not by five times as many.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from asd_train.logmel import BANDS, log_mel
 RATE_HZ = 16_000
 FRAMES = 5
 DIM = BANDS * FRAMES
-RIDGE = 1e-6
+VALIDATION = 0.1  # share of the joined frames that is not trained on
 
 Progress = Callable[[str, int, int], None]  # (machine, epochs done, epochs in all)
 
@@ -87,8 +90,12 @@ def evaluate_autoencoder(
             if progress is not None:
                 progress(name, done, options.epochs)
 
-        model = train(torch.cat(frames), options, tell)
-        scorer = _scorer(model, frames, [clip.domain for clip in normal], options.score)
+        joined = torch.cat(frames)
+        trained = training_rows(len(joined), options.seed).to(device)
+        model = train(joined[trained], options, tell)
+        target = torch.tensor([clip.domain == "target" for clip in normal], device=device)
+        of_target = target.repeat_interleave(torch.tensor([len(x) for x in frames], device=device))
+        scorer = scorer_of(model, joined[trained], of_target[trained], options)
         scores = np.array([scorer(joined_frames(clip.path).to(device)) for clip in test])
         usual = np.array([scorer(x) for x in frames])
         found.append(Section(year, machine, section, tuple(test), scores, tuple(normal), usual))
@@ -113,34 +120,47 @@ def train(frames: Tensor, options: Autoencoder, tell: Callable[[int], None]) -> 
     return model.eval()
 
 
-def _scorer(model: nn.Module, frames: Sequence[Tensor], domains: Sequence[str], how: str) -> Callable[[Tensor], float]:
-    """The score of a clip's joined frames [n, 640]."""
+def training_rows(count: int, seed: int) -> Tensor:
+    """Rows of `count` joined frames that are trained on, in random order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[round(VALIDATION * count) :]
+
+
+def scorer_of(model: nn.Module, frames: Tensor, target: Tensor, options: Autoencoder) -> Callable[[Tensor], float]:
+    """The score of a clip's joined frames [n, 640], by the training frames [m, 640], of which `target` [m] says the
+    domain."""
 
     @torch.inference_mode()
     def error(x: Tensor) -> Tensor:
         out: Tensor = x - model(x)
         return out
 
-    if how == "mse":
+    if options.score == "mse":
         return lambda x: float(error(x).square().mean())
-    inverses = [
-        inverse_covariance(torch.cat([error(x) for x, d in zip(frames, domains, strict=True) if d == domain]))
-        for domain in sorted(set(domains))
-    ]
-    return lambda x: min(float(mahalanobis(error(x), inverse).mean()) for inverse in inverses)
+    inverses = inverse_covariances(error(frames), target, options.batch_size)
+    return lambda x: min(mahalanobis(error(x), inverse) for inverse in inverses)
 
 
-def inverse_covariance(errors: Tensor) -> Tensor:
-    """[n, dim] -> [dim, dim], float64, on the CPU (a GPU without float64 would lose it)."""
-    e = errors.double().cpu()
-    centred = e - e.mean(0)
-    covariance = centred.T @ centred / max(len(e) - 1, 1)
-    ridge = RIDGE * covariance.diagonal().mean() + 1e-12
-    inverse: Tensor = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
-    return inverse
+def inverse_covariances(errors: Tensor, target: Tensor, batch_size: int) -> list[Tensor]:
+    """Errors [n, 640] and their domain [n] -> inverse covariances [128, 128] of source and target.
+
+    float64 on the CPU: a GPU without float64 would lose them. The pseudo-inverse, as the target may have few frames.
+    """
+    found = []
+    for chosen in (~target, target):
+        total, count = torch.zeros(BANDS, BANDS, dtype=torch.float64), 0
+        for batch, rows in zip(torch.split(errors, batch_size), torch.split(chosen, batch_size), strict=True):
+            x = batch[rows].double().cpu().reshape(-1, BANDS)
+            if len(x):
+                centred = x - x.mean(0)
+                total += centred.T @ centred
+                count += int(rows.sum())
+        if count > 1:
+            found.append(torch.linalg.pinv(total / (count - 1), hermitian=True))
+    return found
 
 
-def mahalanobis(errors: Tensor, inverse: Tensor) -> Tensor:
-    """[n, dim] -> [n]"""
-    e = errors.double().cpu()
-    return ((e @ inverse) * e).sum(1).clamp_min(0).sqrt()
+def mahalanobis(errors: Tensor, inverse: Tensor) -> float:
+    """Errors of one clip [n, 640] -> squared distance of their mean from 0."""
+    mean = errors.double().cpu().reshape(-1, BANDS).mean(0)
+    return float(mean @ inverse @ mean)

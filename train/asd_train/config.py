@@ -65,7 +65,7 @@ class SpectrumBranch(_Section, frozen=True, tag_field="kind", tag="fft"):
 
     dim: Count = 128
     width: Count = 128
-    normalise: Literal["none", "clip"] = "none"  # clip: each spectrum to mean 0 and deviation 1, level is not heard
+    normalise: Literal["none", "features"] = "none"  # features: the branch's output has length 1
 
 
 Branch = EncoderBranch | SpectrumBranch
@@ -117,6 +117,7 @@ class Classify(_Section, frozen=True, tag_field="kind", tag="classify"):
     loss: ClassLoss
     mixup: Share = 0.0  # probability per clip
     exchange: Share = 0.0  # feature exchange between branches, probability per clip; adds a second head
+    partners: Literal["random", "flipped"] = "random"  # of mixup and exchange; flipped: the batch in reverse order
     noise: NoiseMix | None = None
 
 
@@ -161,7 +162,7 @@ class Train(_Section, frozen=True):
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
     betas: tuple[Share, Share] = (0.9, 0.999)
     schedule: Schedule = Schedule()
-    clip_norm: Positive | None = 1.0
+    clip_norm: Positive | None = None  # largest norm of the gradients of each branch, and of what is on top of them
     ema: Share | None = None  # decay; the average is what is scored
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_every: Count = 1000
@@ -182,8 +183,9 @@ class System(_Section, frozen=True):
     data: Annotated[list[DataSource], Meta(min_length=1)]
     model: Model
     classes: ClassOptions = ClassOptions()
-    clip_s: Positive | None = 10.0  # clips are cut or filled to this length; None = any length, padded and masked
-    fill: Literal["tile", "pad"] = "tile"
+    clip_s: Positive | None = 10.0  # cut or filled to this length; None = any length, padded and masked
+    fill: Literal["tile", "pad"] = "tile"  # of clips shorter than `clip_s`: repeated, or followed by zeros
+    crop: Literal["random", "start"] = "random"  # of longer clips in training; in evaluation always the start
     objective: Objective | None = None
     train: Train | None = None
     scoring: Scoring = Scoring()

@@ -36,7 +36,7 @@ def embed_clips(
     """[clips, dim] by a model [batch, samples] -> [batch, dim], in float32. Raises SourceError naming a
     broken file.
 
-    Clips longer than `clip_s` are cut to their start; shorter ones are repeated when `fill` is "tile".
+    Clips longer than `clip_s` are cut to their start; shorter ones are repeated ("tile") or followed by zeros ("pad").
     """
     audio = AudioCache([clip.path for clip in clips], rate_hz)
     dataset = ClipDataset(clips, audio, seconds=clip_s, crop="start", fill=fill)

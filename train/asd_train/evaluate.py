@@ -105,7 +105,7 @@ def _evaluate(clips: list[Clip], vectors: Floats, scoring: Scoring, log_mel: Log
     normals = Normals(vectors[source], vectors[target])
     weights = None
     if scoring.weight is not None:
-        weights = _weights(clips, vectors, [*source, *target], test, scoring, log_mel)
+        weights = _weights(clips, vectors, (source, target), test, scoring, log_mel)
     try:
         scores = score(normals, vectors[test], scoring, weights)
     except UsageError as exc:
@@ -137,23 +137,23 @@ def _normal_rows(clips: Sequence[Clip], scoring: Scoring) -> tuple[list[int], li
 def _weights(
     clips: Sequence[Clip],
     vectors: Floats,
-    normals: list[int],
+    normals: tuple[list[int], list[int]],
     test: list[int],
     scoring: Scoring,
     log_mel: LogMel | None,
 ) -> Weights:
+    """`normals`: rows of the source's and of the target's normal clips."""
     weight = scoring.weight
     assert weight is not None
-    statistics = normals
-    if weight.supplemental:
-        statistics = sorted({*normals, *(r for r, c in enumerate(clips) if c.split == "supplemental")})
-    total = np.ones(len(test)), np.ones(len(normals))
+    both = [*normals[0], *normals[1]]
+    more = [r for r, c in enumerate(clips) if c.split == "supplemental"] if weight.supplemental else []
+    total = np.ones(len(test)), np.ones(len(both))
     for kind in weight.of:
         x = vectors
         if kind == "energy":
             if log_mel is None:
                 raise UsageError("weight of energy: needs the recordings, embeddings alone do not do")
             x = np.array([twfr(log_mel(clip.path), weight.r) for clip in clips])
-        parts = excess_weights(x[statistics], x[normals], x[test], weight.strength)
+        parts = excess_weights([x[normals[0]], x[normals[1]], x[more]], x[both], x[test], weight.strength)
         total = total[0] * parts[0], total[1] * parts[1]
     return total

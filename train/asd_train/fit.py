@@ -73,7 +73,7 @@ def audio_of(material: Material, rate_hz: int, limit_gb: float = 0.0, progress: 
 def batches_of(material: Material, audio: AudioCache) -> tuple[ClipDataset, Batches]:
     config, settings = material.config, _settings(material.config)
     labels = material.classes.labels(material.clips) if material.classes else None
-    dataset = ClipDataset(material.clips, audio, labels, config.clip_s, fill=config.fill, seed=settings.seed)
+    dataset = ClipDataset(material.clips, audio, labels, config.clip_s, config.crop, config.fill, settings.seed)
     lengths = dataset.lengths[material.places]
     return dataset, Batches(lengths, settings.batch_size, seed=settings.seed, drop_last=True)
 
@@ -82,7 +82,7 @@ def learner_of(material: Material, system: System) -> objectives.SystemLearner:
     """The system under its objective, adapters in place."""
     config, objective = material.config, material.config.objective
     system.adapt()
-    padded = config.clip_s is None or config.fill == "pad"
+    padded = config.clip_s is None
     pool = NoisePool(material.clips, material.noise, system.rate_hz) if material.noise else None
     if isinstance(objective, cfg.Separate):
         supplemental = [clip.split == "supplemental" for clip in material.clips]

@@ -23,9 +23,9 @@ from asd_train import state
 from asd_train.config import Schedule, Train
 from asd_train.data.dataset import Batch
 from asd_train.feed import Feed
-from asd_train.origin import Origin, difference
 from asd_train.layers import schedule
 from asd_train.layers.ema import Ema
+from asd_train.origin import Origin, difference
 from asd_train.progress import Reporter
 
 
@@ -38,6 +38,10 @@ class Learner(nn.Module):
     def pretrained(self) -> set[int]:
         """ids of the parameters that are not new and learn at `lr`; the others at `head_lr`."""
         return set()
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together: `clip_norm` holds for each group."""
+        return [list(self.parameters())]
 
     def before_update(self, progress: float) -> None:
         """Gradients are complete; progress is the share of steps done. To freeze a part set them None."""
@@ -91,7 +95,8 @@ def train(
                 losses = _gradients(model, batches, settings, accelerator, report)
                 learner.before_update((step - 1) / job.steps)
                 if settings.clip_norm is not None:
-                    losses["norm"] = accelerator.clip_grad_norm_(learner.parameters(), settings.clip_norm)
+                    norms = [accelerator.clip_grad_norm_(p, settings.clip_norm) for p in learner.clip_groups()]
+                    losses["norm"] = torch.stack([norm.to(device) for norm in norms if norm is not None]).norm()
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
             learner.after_update(step)

@@ -31,10 +31,15 @@ class MechanismSystem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     name: Annotated[str, Meta(min_length=1)]
     data: list[DataSource]
     mechanism: dict[str, Mechanism]  # kinematics of machines by name; {} and missing ones: nothing is known
+    rms: bool = True  # the level counts as an indicator too; for an agent it does not, since gains change
 
 
 def evaluate_mechanism(
-    clips: Sequence[Clip], known: Mapping[str, Mechanism], workers: int = 0, progress: Progress | None = None
+    clips: Sequence[Clip],
+    known: Mapping[str, Mechanism],
+    workers: int = 0,
+    progress: Progress | None = None,
+    rms: bool = True,
 ) -> list[Section]:
     """Standard scores of test clips against the baseline of the normal ones; a clip that cannot be judged (silent,
     clipped, ...) gets 0, the score of a usual one. Raises UsageError, SourceError.
@@ -47,7 +52,7 @@ def evaluate_mechanism(
         normal = [clips[r] for r in rows if is_normal(clips[r])]
         test = sorted((clips[r] for r in rows if clips[r].split == "test"), key=lambda clip: clip.file)
         indicators = []
-        work = partial(_indicators, known.get(machine, Mechanism()))
+        work = partial(_indicators, known.get(machine, Mechanism()), rms)
         for values in _map(work, [clip.path for clip in (*normal, *test)], workers):
             indicators.append(values)
             if progress is not None:
@@ -65,9 +70,12 @@ def evaluate_mechanism(
     return found
 
 
-def _indicators(mechanism: Mechanism, path: str) -> dict[str, float]:
+def _indicators(mechanism: Mechanism, rms: bool, path: str) -> dict[str, float]:
     rate_hz = read_header(path).rate_hz  # the native one: the analysis wants the whole band
-    return dict(Analyser(mechanism, rate_hz).indicators(read_audio(path, rate_hz)).values)
+    values = dict(Analyser(mechanism, rate_hz).indicators(read_audio(path, rate_hz)).values)
+    if rms and "level.rms_db" in values:  # a family of its own: those called "level" are kept out of the score
+        values["energy.rms_db"] = values["level.rms_db"]
+    return values
 
 
 def _map(work: Callable[[str], dict[str, float]], paths: Sequence[str], workers: int) -> Iterator[dict[str, float]]:

@@ -13,12 +13,12 @@ from asd_train import config as cfg
 from asd_train import losses
 from asd_train.data.dataset import Batch
 from asd_train.frontend import BINS
-from asd_train.loop import Learner
-from asd_train.model import System
-from asd_train.noise import NoisePool
 from asd_train.layers import augment
 from asd_train.layers.decoder import ConvDecoder
 from asd_train.layers.perturb import FeaturePerturbation
+from asd_train.loop import Learner
+from asd_train.model import System
+from asd_train.noise import NoisePool
 
 
 class SystemLearner(Learner):
@@ -30,6 +30,11 @@ class SystemLearner(Learner):
 
     def pretrained(self) -> set[int]:
         return {id(p) for branch in self.system.encoders for p in branch.backbone.parameters()}
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        branches = [list(branch.parameters()) for branch in self.system]
+        inside = {id(p) for branch in branches for p in branch}
+        return [*branches, [p for p in self.parameters() if id(p) not in inside]]
 
     def padding(self, batch: Batch) -> Tensor | None:
         return batch.padding if self.padded else None
@@ -66,16 +71,17 @@ class Classify(SystemLearner):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         x, padding = self.with_noise(batch, self.config.noise), self.padding(batch)
         targets = F.one_hot(batch.label, self.classes).float()
+        flipped = self.config.partners == "flipped"
         if self.config.mixup:
             share = augment.mixup_shares(len(x), x, probability=self.config.mixup)
-            partner = augment.partners(len(x), x)
+            partner = augment.partners(len(x), x, flipped)
             x, targets = augment.mix(x, partner, share), augment.mix(targets, partner, share)
             padding = None if padding is None else padding & padding[partner]
         branches = self.system.embed_branches(x, padding)
         loss: Tensor = self.head(torch.cat(branches, -1), targets)
         if self.exchange_head is None:
             return {"loss": loss}
-        mixed, mixed_targets = augment.exchange_features(branches, targets, self.config.exchange)
+        mixed, mixed_targets = augment.exchange_features(branches, targets, self.config.exchange, flipped)
         exchanged: Tensor = self.exchange_head(torch.cat(mixed, -1), mixed_targets)
         return {"loss": loss + exchanged, "class": loss, "exchange": exchanged}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -33,10 +33,10 @@ from asd_train.data.audio import AudioCache, Progress
 from asd_train.data.dataset import Batch, Batches, ClipDataset
 from asd_train.feed import Places, feed_of, steps_of
 from asd_train.folders import written_whole
-from asd_train.loop import Job, Learner, make_accelerator, train
-from asd_train.origin import origin_of
 from asd_train.layers.decoder import ConvDecoder
 from asd_train.layers.masking import inverse_blocks
+from asd_train.loop import Job, Learner, make_accelerator, train
+from asd_train.origin import origin_of
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +76,9 @@ class Pretrain(_Section, frozen=True):
     decoder: Decoder = Decoder()
     teacher: Teacher = Teacher()
     utterance: Annotated[float, Meta(ge=0)] = 1.0  # weight of the utterance objective
+    # Over the clones of a batch. The released code multiplies this loss by the number of hidden patches before it
+    # divides the sum of all losses by it (models/EAT_pretraining.py): what remains is a sum over the clones.
+    utterance_over: Literal["sum", "mean"] = "sum"
 
 
 def tiny(config: Pretrain, steps: int = 6) -> Pretrain:
@@ -124,7 +127,8 @@ class EatLearner(Learner):
         estimate = self.decode(patches, kept, grid)
         hidden = torch.ones(targets.shape[:2], device=mel.device).scatter(1, kept, 0.0)
         frame = (squared_error(estimate, targets) * hidden).sum() / hidden.sum()
-        utterance = squared_error(token, targets.mean(1)).mean()
+        per_clone = squared_error(token, targets.mean(1))
+        utterance = per_clone.sum() if self.config.utterance_over == "sum" else per_clone.mean()
         loss = frame + self.config.utterance * utterance
         return {"loss": loss, "frame": frame, "utterance": utterance}
 

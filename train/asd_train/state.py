@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
 from asd_train.folders import PART, written_whole
-from asd_train.origin import Origin
 from asd_train.layers.ema import Ema
+from asd_train.origin import Origin
 
 KEPT = 2
 

@@ -1,18 +1,20 @@
-"""Weights from the statistics of a machine's normal clips, which multiply its distances (report C, system 1
-and 2).
+"""Weights from the statistics of a machine's normal clips, which multiply its distances (report C, systems 1 and 2).
 
-The report gives no formula; this is ours, after what it says (asd-facts, 5). A clip is described by v: its
-TWFR spectrum (time-weighted frequency representation: every mel band's frames sorted, weighted by powers of
-r) and, or, its embedding. z = (v - mean) / deviation over the normal clips, g = mean |z|, and the clip's
-weight is
+The report gives no formula; this is ours, after what it says. A clip is described by v: its TWFR spectrum
+(time-weighted frequency representation: every mel band's frames sorted, weighted by powers of r) and, or, its
+embedding. Against the clips of one domain z = (v - their mean) / deviation, g = mean |z|, and the excess of a clip is
 
-    1 + strength * max(0, (g - median g of the normals) / MAD of the normals)
+    max(0, (g - median g of these clips) / their median absolute deviation)
 
-so that a clip whose energy lies where that of normal clips lies keeps its score.
+Each of these clips is compared with the mean of the others. The deviation of v is that within domains, all pooled: ten
+target clips do not tell it. The weight is 1 + strength * the smallest excess over all domains, since a normal clip of
+the target is far from the source's statistics and would otherwise be punished for its domain. Supplemental clips are a
+domain of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -42,19 +44,36 @@ def twfr(log_mel: Floats, r: float) -> Floats:
     return np.asarray(weights / weights.sum() @ np.sort(log_mel, axis=0)[::-1])
 
 
-def excess_weights(statistics: Floats, normals: Floats, test: Floats, strength: float) -> Weights:
-    """Weights of test [m, dim] and normals [n, dim] by the statistics [s, dim] of clips taken as usual."""
-    mean, sd = statistics.mean(axis=0), statistics.std(axis=0)
+def excess_weights(domains: Sequence[Floats], normals: Floats, test: Floats, strength: float) -> Weights:
+    """Weights of test [m, dim] and normals [n, dim] by the clips of each domain [d, dim], the source first; a domain of
+    fewer than two clips has no statistics."""
+    domains = [x for x in domains if len(x) > 1]
+    within = np.concatenate([x - x.mean(axis=0) for x in domains])
+    sd = np.sqrt((within**2).sum(axis=0) / max(1, len(within) - len(domains)))
     sd = np.where(sd > 0, sd, 1.0)
-
-    def g(x: Floats) -> Floats:
-        return np.asarray(np.abs((x - mean) / sd).mean(axis=1))
-
-    usual = g(statistics)
-    median = np.median(usual)
-    mad = float(np.median(np.abs(usual - median))) or 1.0
+    usual = [_left_out(x, sd) for x in domains]
+    # The spread of g over ten target clips may come out as nearly nothing: it is at least that over the source's.
+    least = _mad(usual[0]) or 1.0
 
     def weight(x: Floats) -> Floats:
-        return np.asarray(1 + strength * np.maximum(0, (g(x) - median) / mad))
+        excesses = [
+            (_g(x, of.mean(axis=0), sd) - np.median(g)) / max(_mad(g), least)
+            for of, g in zip(domains, usual, strict=True)
+        ]
+        return np.asarray(1 + strength * np.maximum(0, np.min(excesses, axis=0)))
 
     return weight(test), weight(normals)
+
+
+def _g(x: Floats, mean: Floats, sd: Floats) -> Floats:
+    return np.asarray(np.abs((x - mean) / sd).mean(axis=1))
+
+
+def _left_out(x: Floats, sd: Floats) -> Floats:
+    """g of each row of x [n, dim] against the mean of the others, [n]."""
+    others = (x.sum(axis=0) - x) / (len(x) - 1)
+    return np.asarray(np.abs((x - others) / sd).mean(axis=1))
+
+
+def _mad(g: Floats) -> float:
+    return float(np.median(np.abs(g - np.median(g))))

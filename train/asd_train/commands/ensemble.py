@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--grid: a step above 0 and up to 0.5")
     rules = args.rules or _rules_of(Path(config.members[0].scores))
     tables = read_tables(config, read_truth(Path(args.ground_truth)) if args.ground_truth else None)
+    absent = sorted(set(config.replace) - {table.section.machine for table in tables})
+    if absent:  # report A replaces machines of the evaluation set, which a development set has not
+        print(f"asd-train: replace: no scores of {', '.join(absent)} here; they are left out", file=sys.stderr)
     weights: tuple[float, ...] = tuple(member.weight for member in config.members)
     if args.grid is not None:
         weights, _ = grid_search(tables, args.grid, rules)

@@ -136,7 +136,7 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
         elif "mechanism" in keys:
             system = read(path, MechanismSystem)
             clips = _clips(args, system.data)
-            sections = evaluate_mechanism(clips, system.mechanism, args.workers, tell)
+            sections = evaluate_mechanism(clips, system.mechanism, args.workers, tell, system.rms)
         else:
             raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
     return out, sections, rules_of(clips) if args.rules == "auto" else args.rules, False

@@ -43,8 +43,8 @@ class Batch(NamedTuple):
 class ClipDataset(Dataset[Item]):
     """Waveforms of clips, cropped or filled to `seconds` (None: every clip at its full length).
 
-    `crop`: "random" in training, "start" in evaluation. `fill` for shorter clips: "tile" repeats the clip,
-    "pad" adds silence that the mask marks. `labels` [clips] come from `ClassMap.labels`; None = all -1.
+    `crop`: where longer clips are cut; "start" in evaluation. `fill` for shorter clips: "tile" repeats the clip,
+    "pad" appends zeros, which count as sound. `labels` [clips] come from `ClassMap.labels`; None = all -1.
     """
 
     def __init__(
@@ -72,11 +72,7 @@ class ClipDataset(Dataset[Item]):
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Samples [clips] of every item before padding: what batches are bucketed by."""
-        if self.samples is None:
-            return self.audio.lengths
-        if self.fill == "tile":
-            return np.full(len(self), self.samples, np.int64)
-        return np.minimum(self.audio.lengths, self.samples)
+        return self.audio.lengths if self.samples is None else np.full(len(self), self.samples, np.int64)
 
     def __getitem__(self, key: int | Key) -> Item:
         index, epoch = key if isinstance(key, tuple) else (key, 0)
@@ -96,7 +92,7 @@ class ClipDataset(Dataset[Item]):
         clip = self.audio.read(index)
         if self.fill == "tile":
             return np.tile(clip, math.ceil(self.samples / length))[: self.samples], self.samples
-        return clip, length
+        return np.pad(clip, (0, self.samples - length)), self.samples
 
 
 def collate(items: Sequence[Item]) -> Batch:

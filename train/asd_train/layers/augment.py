@@ -13,9 +13,9 @@ def _chance(probability: float, n: int, like: Tensor) -> Tensor:
     return (torch.rand(n) < probability).to(like.device)
 
 
-def partners(n: int, like: Tensor) -> Tensor:
-    """A random permutation of the batch: [n] indices."""
-    return torch.randperm(n).to(like.device)
+def partners(n: int, like: Tensor, flipped: bool = False) -> Tensor:
+    """[n] indices: a random permutation of the batch, or the batch in reverse order (Wilkinghoff's code)."""
+    return torch.arange(n - 1, -1, -1, device=like.device) if flipped else torch.randperm(n).to(like.device)
 
 
 def mix(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -36,7 +36,9 @@ def mixup_shares(n: int, like: Tensor, *, probability: float = 1.0, beta: float 
     return torch.where(torch.rand(n) < probability, torch.rand(n), torch.ones(n)).to(like.device)
 
 
-def exchange_features(branches: list[Tensor], targets: Tensor, probability: float = 0.5) -> tuple[list[Tensor], Tensor]:
+def exchange_features(
+    branches: list[Tensor], targets: Tensor, probability: float = 0.5, flipped: bool = False
+) -> tuple[list[Tensor], Tensor]:
     """Feature exchange (Wilkinghoff 2023, in ASDKit's form for n branches of any size).
 
     branches n x [batch, dim], targets [batch, classes] -> branches, targets [batch, (n + 1) * classes].
@@ -48,7 +50,7 @@ def exchange_features(branches: list[Tensor], targets: Tensor, probability: floa
     blank = torch.zeros_like(targets)
     blocks, result = [targets.where(~touched, blank)], []
     for number, branch in enumerate(branches):
-        origin = partners(batch, targets) if number else torch.arange(batch, device=targets.device)
+        origin = partners(batch, targets, flipped) if number else torch.arange(batch, device=targets.device)
         result.append(torch.where(touched, branch[origin], branch))
         blocks.append((targets[origin] / n).where(touched, blank))
     return result, torch.cat(blocks, 1)
