@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from asd_agent.publish import Messages, ScoreInterval, payloads
 from asd_agent.publish.payloads import rfc3339
-from asd_agent.types import Level, Quality, State, WindowResult
+from asd_agent.types import AlarmState, Level, Quality, State, WindowResult
 from store_cases import UTC_S, alarm_event, alarm_state, normal_window
 
 MESSAGES = Messages("hall-1", "asd", lambda: True)
@@ -52,7 +52,7 @@ def test_an_event() -> None:
         "event_type": "raised",
         "level": "alert",
         "reason": "800 Hz louder (z 7)",
-        "windows": [3, 4, 5],
+        "deciding_windows": [3, 4, 5],
         "score": 4.25,
         "by": "",
         "comment": "",
@@ -75,6 +75,20 @@ def test_an_alarm_state_is_retained_and_its_event_goes_before_it() -> None:
     assert (found["since"], found["shelved_until"]) == ("2026-03-27T12:00:00.000Z", None)
 
 
+@pytest.mark.parametrize(
+    ("state", "level"),
+    [
+        (AlarmState(), "unknown"),  # no baseline yet
+        (AlarmState(mode=State.NORMAL), "normal"),
+        (AlarmState(mode=State.OFF), "normal"),
+        (AlarmState(mode=State.NOT_ASSESSABLE), "unknown"),  # a dead microphone is no healthy machine
+        (AlarmState(mode=State.NOT_ASSESSABLE, level=Level.DANGER), "danger"),  # an alarm stands
+    ],
+)
+def test_nobody_says_normal_of_a_machine_that_cannot_be_judged(state: AlarmState, level: str) -> None:
+    assert as_json(MESSAGES.alarm("m1", state).payload)["level"] == level
+
+
 def test_an_event_without_notification_only_changes_the_state() -> None:
     messages = MESSAGES.of_event(alarm_event("e1", notify=False), alarm_state())
     assert [message.topic for message in messages] == ["asd/hall-1/m1/alarm"]
@@ -86,7 +100,7 @@ def test_a_score_expires_and_is_neither_kept_nor_confirmed() -> None:
     assert message.expiry_s > 0
     found = as_json(message.payload)
     assert found["schema"] == "asd/score/1"
-    assert (found["window"], found["state"], found["threshold"], found["windows"]) == (7, "normal", 3.5, 1)
+    assert (found["window"], found["state"], found["threshold"], found["window_count"]) == (7, "normal", 3.5, 1)
     assert isinstance(found["detectors"], list)
     assert len(found["detectors"]) == 5
     assert len(message.payload) < 1000
@@ -171,7 +185,7 @@ def test_an_interval_is_spoken_for_by_its_most_anomalous_window() -> None:
     assert states == {State.NORMAL: 11}
     payload = payloads.decode(MESSAGES.score("m1", worst, states=states).payload)
     assert isinstance(payload, payloads.Score)
-    assert (payload.window, payload.windows, payload.states) == (2, 11, {State.NORMAL: 11})
+    assert (payload.window, payload.window_count, payload.states) == (2, 11, {State.NORMAL: 11})
 
 
 def test_an_interval_without_any_assessable_window_speaks_too() -> None:

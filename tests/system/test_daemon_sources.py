@@ -106,10 +106,10 @@ def test_health_scores_and_intervals(site, broker):
     site.until(state="normal")
     wait_for(lambda: len(collector.payloads("asd/a/m/score")) >= 2, "two intervals")
     score = json.loads(collector.payloads("asd/a/m/score")[-1])
-    assert score["windows"] >= 2
-    assert sum(score["states"].values()) == score["windows"]
+    assert score["window_count"] >= 2
+    assert sum(score["states"].values()) == score["window_count"]
     assert score["threshold"] > 0
-    wait_for(lambda: json.loads(collector.last("asd/a/m/health") or b"{}").get("windows", 0) > 0, "health")
+    wait_for(lambda: json.loads(collector.last("asd/a/m/health") or b"{}").get("windows_scored", 0) > 0, "health")
     health = json.loads(collector.last("asd/a/m/health"))
     assert health["status"] == "good"
     assert health["source_available"]

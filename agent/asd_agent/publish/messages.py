@@ -42,7 +42,7 @@ class Messages:
     ) -> Message:
         """`states` counts the windows of an interval that `result` stands for (see ScoreInterval)."""
         payload = payloads.Score(
-            **self._header(result.utc_s),
+            **self._header(result.utc_s + result.duration_s),
             machine=machine,
             window=result.index,
             duration_s=round(result.duration_s, 3),
@@ -72,7 +72,7 @@ class Messages:
             nuisance=result.nuisance,
             transient_p=_digits(result.transient_p),
             transient_at_s=_digits(result.transient_at_s),
-            windows=sum(states.values()) if states else 1,
+            window_count=sum(states.values()) if states else 1,
             unknown_state=unknown_state,
             states=dict(states or {}),
         )
@@ -89,7 +89,7 @@ class Messages:
             event_type=event.kind,
             level=event.level,
             reason=event.reason,
-            windows=event.windows,
+            deciding_windows=event.windows,
             score=_digits(event.score),
             by=event.by,
             comment=event.comment,
@@ -103,7 +103,7 @@ class Messages:
         payload = payloads.Alarm(
             **self._header(utc_s),
             machine=machine,
-            level=state.level,
+            level=payloads.alarm_level(state),
             condition=state.condition,
             alarm_id=state.event_id,
             since=_time(state.since_utc_s),

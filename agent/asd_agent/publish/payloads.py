@@ -1,6 +1,6 @@
 """What is published, as JSON. `schema` comes first and names the struct and its version.
 
-`id` is unique and stays the same over re-delivery; `time` is UTC, RFC 3339 with milliseconds.
+The structs are the contract: `asd-agent schema mqtt|asyncapi` is made from them, with the description of each field.
 Fields may be added within a schema version; a field that changes its meaning makes a new one.
 Availability is not JSON: the plain words `online` and `offline`, as Home Assistant and others expect them.
 """
@@ -8,124 +8,159 @@ Availability is not JSON: the plain words `online` and `offline`, as Home Assist
 from __future__ import annotations
 
 import time as clock
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from asd_agent.types import EventKind, Level, State
+from asd_agent.types import AlarmState, EventKind, Level, State
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
+_TIME = {"format": "date-time"}
+_SECONDS, _DBFS = {"x-unit": "s"}, {"x-unit": "dBFS"}
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+AlarmLevel = Annotated[
+    Literal["unknown", "normal", "alert", "danger"],
+    Meta(
+        description="of the alarm; unknown: no baseline yet, or the sound cannot be judged, so normal would be a guess"
+    ),
+]
+HealthStatus = Annotated[
+    Literal["good", "maintenance_required", "out_of_specification", "function_check", "failure"],
+    Meta(description="class of the signal chain by NAMUR NE 107"),
+]
+
 
 class _Payload(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema"):
-    id: str
-    agent: str
-    time: str
-    time_synced: bool  # False: the clock was not known to be right
+    id: Annotated[str, Meta(description="unique; the same when the message is delivered again")]
+    agent: Annotated[str, Meta(description="agent.id of the configuration")]
+    time: Annotated[
+        str, Meta(description="when what is said became so: UTC, RFC 3339 with milliseconds", extra_json_schema=_TIME)
+    ]
+    time_synced: Annotated[bool, Meta(description="false: the agent's clock was not known to be right")]
+
+
+class _OfMachine(_Payload, frozen=True, kw_only=True):
+    machine: Annotated[str, Meta(description="id of the machine in the configuration")]
 
 
 class Detector(msgspec.Struct, frozen=True, kw_only=True):
+    """One detector's part in the judgement of a window."""
+
     name: str
-    distance: float
-    z: float
-    p_value: float
-    evidence: str = ""
+    distance: Annotated[float, Meta(description="from the calibration windows, in the detector's own measure")]
+    z: Annotated[float, Meta(description="distance in robust standard deviations of normal windows")]
+    p_value: Probability
+    evidence: Annotated[str, Meta(description='what deviates, e.g. "2.0-4.1 kHz +9 dB"')] = ""
 
 
-class Score(_Payload, frozen=True, kw_only=True, tag="asd/score/1"):
-    """One window, or the most anomalous one of an interval."""
+class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
+    """The judgement on one window, or on the most anomalous one of an interval. `time` is the end of the window."""
 
-    machine: str
-    window: int  # its index
-    duration_s: float
+    window: Annotated[int, Meta(description="its index since the source was opened")]
+    duration_s: Annotated[float, Meta(description="length of the window", extra_json_schema=_SECONDS)]
     state: State
-    level: Level  # of this window alone
-    score: float | None  # -log10 of the p-value; high = anomalous; null = not assessed
-    threshold: float | None  # the score from which a window counts towards an alert
-    p_value: float | None
-    quality: tuple[str, ...]  # why it is not assessable; else empty
-    level_dbfs: float | None  # null = digital silence
+    level: Annotated[Level, Meta(description="of this window alone, before votes")]
+    score: Annotated[float | None, Meta(description="-log10 of p_value: high = anomalous; null = not assessed")]
+    threshold: Annotated[float | None, Meta(description="the score from which on a window votes for an alert")]
+    p_value: Probability | None
+    quality: Annotated[tuple[str, ...], Meta(description="why the window is not assessable; else empty")]
+    level_dbfs: Annotated[float | None, Meta(description="RMS level; null = digital silence", extra_json_schema=_DBFS)]
     embedding_distance: float | None
-    embedding_p: float | None
-    mechanism_p: float | None
+    embedding_p: Probability | None
+    mechanism_p: Probability | None
     detectors: tuple[Detector, ...]
-    reason: str
-    baseline: str
-    operating: str = ""  # the operating state that the sound is nearest to
-    unknown_state: str = ""  # "new operating state since ..., 37 windows": `baseline extend` confirms it
-    nuisance: str = ""  # a recognised sound of no machine
-    transient_p: float | None = None  # of the most transient of the window
-    transient_at_s: float | None = None  # after the start of the window
-    windows: int = 1  # how many this stands for
-    states: dict[State, int] = {}  # how many of each state, when it stands for several
+    reason: Annotated[str, Meta(description="what deviates, or why the window is not judged")]
+    baseline: Annotated[str, Meta(description="version of the baseline; empty = none yet")]
+    operating: Annotated[str, Meta(description="operating state that the sound is nearest to, or that is reported")] = (
+        ""
+    )
+    unknown_state: Annotated[str, Meta(description="set while an operating state is heard that calibration lacks")] = ""
+    nuisance: Annotated[str, Meta(description='recognised sound that is no machine\'s, e.g. "Dog (z 7)"')] = ""
+    transient_p: Annotated[Probability | None, Meta(description="of the most transient moment of the window")] = None
+    transient_at_s: Annotated[
+        float | None, Meta(description="after the start of the window", extra_json_schema=_SECONDS)
+    ] = None
+    window_count: Annotated[int, Meta(ge=1, description="how many windows this message stands for")] = 1
+    states: Annotated[dict[State, int], Meta(description="how many of them were in each state")] = {}
 
 
-class Alarm(_Payload, frozen=True, kw_only=True, tag="asd/alarm/1"):
+class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
     """The alarm of a machine as it stands; retained. `time` is that of the last change."""
 
-    machine: str
-    level: Level
-    condition: State  # what the windows say just now
-    alarm_id: str  # of the episode that is active or latched; else empty
-    since: str | None  # when it began
-    latched: bool
+    level: AlarmLevel
+    condition: Annotated[State, Meta(description="of the last window")]
+    alarm_id: Annotated[str, Meta(description="of the episode that is active or latched; else empty")]
+    since: Annotated[str | None, Meta(description="when the episode began", extra_json_schema=_TIME)]
+    latched: Annotated[bool, Meta(description="the condition has gone, nobody has acknowledged it yet")]
     acknowledged: bool
     acknowledged_by: str
     comment: str
-    shelved_until: str | None
+    shelved_until: Annotated[str | None, Meta(extra_json_schema=_TIME)]
     shelve_reason: str
     out_of_service: bool
-    reason: str
+    reason: Annotated[str, Meta(description="why the alarm was raised or escalated")]
 
 
-class Event(_Payload, frozen=True, kw_only=True, tag="asd/event/1"):
-    """One transition; never lost, possibly delivered more than once: `id` tells."""
+class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
+    """One transition of an alarm; never lost, possibly delivered more than once: `id` tells."""
 
-    machine: str
-    alarm_id: str  # the episode that it belongs to
+    alarm_id: Annotated[str, Meta(description="the episode that it belongs to; empty where there is none")]
     event_type: EventKind
-    level: Level
+    level: Annotated[Level, Meta(description="of the alarm after the transition")]
     reason: str
-    windows: tuple[int, ...]
-    score: float | None
-    by: str
+    deciding_windows: Annotated[tuple[int, ...], Meta(description="indices of the windows that decided")]
+    score: Annotated[float | None, Meta(description="of the window at which it happened")]
+    by: Annotated[str, Meta(description="who acknowledged, shelved, ...; empty = the agent")]
     comment: str
-    until: str | None  # of a shelving
-    evidence: str  # path of the clip, relative to the agent's state directory; else empty
-    baseline: str
+    until: Annotated[str | None, Meta(description="end of a shelving", extra_json_schema=_TIME)]
+    evidence: Annotated[str, Meta(description="path of the clip below the agent's state directory; else empty")]
+    baseline: Annotated[str, Meta(description="version of the baseline that judged")]
 
 
-class Health(_Payload, frozen=True, kw_only=True, tag="asd/health/1"):
-    """The signal chain of a machine (NAMUR NE 107), never mixed with the machine's own state."""
+class Health(_OfMachine, frozen=True, kw_only=True, tag="asd/health/1"):
+    """The signal chain of a machine, never mixed with the machine's own state; retained, about every 10 s."""
 
-    machine: str
-    status: str  # good, maintenance_required, out_of_specification, function_check, failure
-    reasons: tuple[str, ...]
+    status: HealthStatus
+    reasons: Annotated[tuple[str, ...], Meta(description="one line each, the cause and what to do")]
     source_available: bool
     source_detail: str = ""
-    restarts: int = 0  # of the source, since the agent started
-    gaps: int = 0
-    last_window: str | None = None  # when the newest window began
-    windows: int = 0
-    dropped: int = 0  # windows lost because the agent was too slow
-    lag_s: float | None = None
-    level_dbfs: float | None = None
-    baseline: str = ""
-    outbox: int = 0  # messages that the broker has not acknowledged
-    scores_dropped: int = 0  # not published, or not stored
+    restarts: Annotated[int, Meta(ge=0, description="of the source, since the agent started")] = 0
+    gaps: Annotated[int, Meta(ge=0, description="holes in the sound, since the agent started")] = 0
+    last_window: Annotated[str | None, Meta(description="end of the newest window", extra_json_schema=_TIME)] = None
+    windows_scored: Annotated[int, Meta(ge=0, description="since the agent started")] = 0
+    windows_dropped: Annotated[int, Meta(ge=0, description="because the host was too slow")] = 0
+    lag_s: Annotated[
+        float | None, Meta(description="from the end of a window to its score", extra_json_schema=_SECONDS)
+    ] = None
+    level_dbfs: Annotated[float | None, Meta(description="RMS level of the newest window", extra_json_schema=_DBFS)] = (
+        None
+    )
+    baseline: Annotated[str, Meta(description="version of the active baseline; empty = not calibrated")] = ""
+    outbox: Annotated[int, Meta(ge=0, description="messages that the broker has not acknowledged")] = 0
+    scores_dropped: Annotated[int, Meta(ge=0, description="scores not published, or not stored")] = 0
 
 
 class Response(_Payload, frozen=True, kw_only=True, tag="asd/response/1"):
-    """The answer to a request, with Zigbee2MQTT's fields; `transaction` is the request's own."""
+    """The answer to a request, with Zigbee2MQTT's fields."""
 
-    status: str  # ok, error
-    data: Any = None
-    error: str | None = None
-    transaction: Any = None
+    status: Literal["ok", "error"]
+    data: Annotated[Any, Meta(description="what was asked for; null with an error")] = None
+    error: Annotated[str | None, Meta(description="one line: what is wrong and what to do")] = None
+    transaction: Annotated[Any, Meta(description="the request's own, as it came")] = None
 
 
 Payload = Score | Alarm | Event | Health | Response
+
+
+def alarm_level(state: AlarmState) -> Literal["unknown", "normal", "alert", "danger"]:
+    """Of a machine that cannot be judged (no baseline, no usable sound) nobody may say that it is normal."""
+    if state.level is Level.NORMAL and state.mode in (State.LEARNING, State.NOT_ASSESSABLE):
+        return "unknown"
+    return state.level.value
 
 
 def encode(payload: Payload) -> bytes:
