@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import shutil
 import socket
 import subprocess
@@ -12,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 BINARY = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 PATIENCE_S = 20.0
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "mqtt.json"
 
 
 def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -129,6 +132,14 @@ class Collector:
     def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         self.messages.append(message)
 
+    def check_contract(self) -> int:
+        """Validates every JSON payload that came against the published schema; how many there were."""
+        validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+        payloads = [json.loads(m.payload) for m in list(self.messages) if m.payload.startswith(b'{"schema":"asd/')]
+        for payload in payloads:
+            validator.validate(payload)
+        return len(payloads)
+
     def payloads(self, topic: str) -> list[bytes]:
         return [bytes(m.payload) for m in list(self.messages) if m.topic == topic]
 
@@ -137,5 +148,7 @@ class Collector:
         return found[-1] if found else None
 
     def close(self) -> None:
+        """What came must be as the contract says."""
         self.client.disconnect()
         self.client.loop_stop()
+        self.check_contract()

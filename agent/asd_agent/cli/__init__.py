@@ -29,6 +29,7 @@ COMMANDS = {  # name, which is also the module's -> what it does
     "embed": "compute the embeddings of recordings with a bundle",
     "mechanism": "examine recordings as a vibration analyst would: findings, indicators, a picture",
     "trend": "show whether the score grows, how fast, and since when",
+    "schema": "print the JSON Schema of configuration or payloads, or the AsyncAPI document",
     "whatif": "show which alarms other settings would have raised on the stored scores",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -208,6 +208,7 @@ RequestVerb = Literal[
     "promote",
     "rollback",
 ]
+REQUEST_VERBS: tuple[RequestVerb, ...] = get_args(RequestVerb)
 
 
 class Mqtt(_Section, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ AlarmLevel = Annotated[
         description="of the alarm; unknown: no baseline yet, or the sound cannot be judged, so normal would be a guess"
     ),
 ]
+AlarmId = Annotated[str, Meta(description="the alarm from raised to cleared; empty where there is none")]
 HealthStatus = Annotated[
     Literal["good", "maintenance_required", "out_of_specification", "function_check", "failure"],
     Meta(description="class of the signal chain by NAMUR NE 107"),
@@ -93,7 +94,7 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
 
     level: AlarmLevel
     condition: Annotated[State, Meta(description="of the last window")]
-    alarm_id: Annotated[str, Meta(description="of the episode that is active or latched; else empty")]
+    alarm_id: AlarmId
     since: Annotated[str | None, Meta(description="when the episode began", extra_json_schema=_TIME)]
     latched: Annotated[bool, Meta(description="the condition has gone, nobody has acknowledged it yet")]
     acknowledged: bool
@@ -108,7 +109,7 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
 class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     """One transition of an alarm; never lost, possibly delivered more than once: `id` tells."""
 
-    alarm_id: Annotated[str, Meta(description="the episode that it belongs to; empty where there is none")]
+    alarm_id: AlarmId
     event_type: EventKind
     level: Annotated[Level, Meta(description="of the alarm after the transition")]
     reason: str

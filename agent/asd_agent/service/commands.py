@@ -107,6 +107,23 @@ class CancelCalibration(_ForMachine, frozen=True, kw_only=True):
     pass
 
 
+VERBS: dict[str, type[msgspec.Struct]] = {
+    "status": Status,
+    "ack": Acknowledge,
+    "shelve": Shelve,
+    "unshelve": Unshelve,
+    "out_of_service": OutOfService,
+    "promote": Promote,
+    "rollback": Rollback,
+    "calibrate": Calibrate,
+    "calibrate_without": CalibrateWithout,
+    "calibration": Calibration,
+    "cancel_calibration": CancelCalibration,
+    "extend": Extend,
+    "rename_state": RenameState,
+}
+
+
 class Commands:
     """Checks a request and passes it to the machine or the daemon."""
 
