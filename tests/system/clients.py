@@ -56,5 +56,3 @@ def _install(command: list[str]) -> None:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         pytest.skip(f"cannot be installed here: {' '.join(command[-3:])}: {last}")
-
-
