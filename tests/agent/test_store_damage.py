@@ -46,6 +46,7 @@ def overwrite(path: Path, page: int, size: int = 4096) -> None:
 
 def test_events_around_the_damage_are_saved_and_the_rest_moved_aside(tmp_path: Path) -> None:
     fill(tmp_path)
+    (tmp_path / "unsent.journal").unlink()
     leaves = pages_of(tmp_path / "agent.db", "alarm_events")
     overwrite(tmp_path / "agent.db", leaves[len(leaves) // 2])
     with Store(tmp_path) as store:
@@ -65,6 +66,15 @@ def test_events_around_the_damage_are_saved_and_the_rest_moved_aside(tmp_path: P
     aside.unlink()
     with Store(tmp_path) as store:
         assert store.health().findings == ()
+
+
+def test_no_unsent_event_is_lost_with_the_database(tmp_path: Path) -> None:
+    fill(tmp_path)
+    leaves = pages_of(tmp_path / "agent.db", "alarm_events")
+    overwrite(tmp_path / "agent.db", leaves[len(leaves) // 2])
+    with Store(tmp_path) as store:
+        assert [event.id for event in store.events(limit=EVENTS)] == [f"e{i}" for i in range(EVENTS)]
+        assert [int(item.message.payload) for item in store.outbox.pending(limit=EVENTS)] == list(range(EVENTS))
 
 
 def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:

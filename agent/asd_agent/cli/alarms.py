@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from typing import Any
 
@@ -75,6 +76,8 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
 
     with Store.reader(settings.state_dir) as store:
         events = store.events(machine=args.machine, limit=args.limit)
+        if store.left_out:
+            print(f"{store.left_out} damaged events are left out: see `asd-agent doctor`", file=sys.stderr)
     if args.json:
         for event in events:
             print(msgspec.json.encode(event).decode())

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     findings = [Finding("ok", "configuration", f"{args.config}: {len(settings.machines)} machine(s)")]
     out.print(_line(findings[0]))
-    for check in (_state_directory, _disk, _clock, _bundles, _baselines, _sources, _broker):
+    for check in (_state_directory, _disk, _damage, _clock, _bundles, _baselines, _sources, _broker):
         for finding in _guarded(check, settings):
             findings.append(finding)
             out.print(_line(finding))
@@ -90,6 +90,21 @@ def _disk(settings: config.Config) -> Iterator[Finding]:
         yield Finding("fail", "disk", f"{words}: free some, or lower agent.score_days and evidence.max_total_mb")
     else:
         yield Finding("ok", "disk", words)
+
+
+def _damage(settings: config.Config) -> Iterator[Finding]:
+    from asd_agent.store import Reader
+
+    reader = Reader(settings.state_dir)
+    if not reader.path.exists():
+        return
+    reader.events(limit=1_000_000)
+    reader.states()
+    words = reader.damage()
+    for line in words:
+        yield Finding("warn", "database", line)
+    if not words:
+        yield Finding("ok", "database", "all alarm events and states can be read")
 
 
 def _clock(settings: config.Config) -> Iterator[Finding]:

@@ -59,6 +59,8 @@ class Alarm:
         self._clear_votes = config.votes(machine.alarm.clear_votes, "clear_votes")
         if thresholds is not None and thresholds.alert_p != state.alert_p:  # votes under another limit are void
             self._set(rising=(), falling=(), alert_p=thresholds.alert_p)
+        if state.latched and not self._latch:  # latching was switched off, or the state was made from the events
+            self._end_episode()
 
     def update(self, result: WindowResult, time_synced: bool) -> Events:
         """One window's result -> the transitions that it causes, at the end of the window."""

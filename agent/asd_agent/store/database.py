@@ -12,6 +12,7 @@ import structlog
 
 from asd_agent.errors import StoreError
 from asd_agent.store import salvage, schema
+from asd_agent.store.recovery import Recovery
 from asd_agent.store.space import Space
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.recovery = Recovery(path.parent)
+        self.rebuilt = 0  # how often it was begun anew
         self.space = Space(path)
         self.trouble = ""  # why scores cannot be written just now, after all that could be done
         self._lock = threading.RLock()
@@ -61,6 +64,11 @@ class Database:
                 self.trouble = "the disk is nearly full"
                 raise StoreError(f"{self.path}: {self.trouble}: free some space")
             return self.write(step, durable=False)
+
+    def mend(self) -> None:
+        """Set damaged rows aside, and bring back what the journal knows of them. Raises StoreError."""
+        with self._lock:
+            self._twice(lambda: self.recovery.run(self._db, rebuilt=False), spend=True)
 
     def tidy(self) -> None:
         """Hold the reserve again, and give back free pages when there are many. Raises StoreError."""
@@ -119,15 +127,24 @@ class Database:
         """Open, or rebuild a damaged file. Raises StoreError."""
         try:
             try:
-                return self._connect()
+                return self._recovered()
             except sqlite3.Error as exc:
                 if salvage.is_damage(exc):
                     log.error("database damaged", path=str(self.path), error=str(exc))
                     return self._rebuild()
                 self.space.release_ballast()  # even opening needs some room
-                return self._connect()
+                return self._recovered()
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(f"{self.path}: the database cannot be opened ({exc}): check the disk") from exc
+
+    def _recovered(self) -> sqlite3.Connection:
+        db = self._connect()
+        try:
+            self.recovery.run(db, rebuilt=False)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def _connect(self) -> sqlite3.Connection:
         db = schema.connect(self.path)
@@ -147,6 +164,8 @@ class Database:
             raise StoreError(f"{self.path}: damaged, and cannot be moved aside ({exc.strerror})") from exc
         db = self._connect()
         events = salvage.salvage(aside, db)
+        self.recovery.run(db, rebuilt=True)
+        self.rebuilt += 1
         log.error("database moved aside", damaged=str(aside), alarm_events_saved=events)
         return db
 

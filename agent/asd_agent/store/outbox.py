@@ -9,34 +9,25 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from asd_agent.errors import StoreError
+from asd_agent.store import commits, rows
 from asd_agent.store.database import Database
 from asd_agent.store.records import Message, OutboxItem
 
 log = structlog.get_logger(__name__)
 
 
-def insert(db: sqlite3.Connection, messages: Iterable[Message]) -> None:
-    """A retained message replaces the older one of its topic, and is remembered for the next connect."""
-    for message in messages:
-        if message.retain:
-            db.execute("DELETE FROM outbox WHERE retain AND topic = ?", (message.topic,))
-            if message.payload:
-                db.execute("INSERT OR REPLACE INTO retained VALUES (?, ?)", (message.topic, message.payload))
-            else:  # an empty retained message makes the broker forget the topic
-                db.execute("DELETE FROM retained WHERE topic = ?", (message.topic,))
-        db.execute(
-            "INSERT INTO outbox (topic, payload, retain) VALUES (?, ?, ?)",
-            (message.topic, message.payload, message.retain),
-        )
-
-
 class Outbox:
-    """The publisher's view of the outbox. Thread-safe."""
+    """The publisher's view of the outbox. Thread-safe.
+
+    A database that is begun anew numbers its rows from 1 again. Therefore `seq` is the row's number plus a base that
+    lies above all numbers given before: a late acknowledgement cannot delete a newer message.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._listener: Callable[[], None] | None = None
         self._sent: set[int] = set()  # acknowledged, but the disk was too full to say so
+        self._base, self._highest, self._rebuilt = 0, 0, database.rebuilt
         self._lock = threading.Lock()
 
     def listen(self, listener: Callable[[], None] | None) -> None:
@@ -45,7 +36,7 @@ class Outbox:
 
     def put(self, messages: Sequence[Message]) -> None:
         """Messages that belong to no alarm event, durably. Raises StoreError."""
-        self._database.write(lambda db: insert(db, messages), durable=True)
+        self._database.write(lambda db: commits.insert_messages(db, messages), durable=True)
         self.notify()
 
     def notify(self) -> None:
@@ -54,26 +45,27 @@ class Outbox:
 
     def pending(self, after_seq: int = 0, limit: int = 20) -> list[OutboxItem]:
         """The oldest messages not yet deleted, by `seq`. Raises StoreError."""
-        rows = self._database.read(
-            "SELECT seq, topic, payload, retain FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after_seq, limit + len(self._sent)),
-        )
-        items = [
-            OutboxItem(seq, Message(topic=topic, payload=payload, retain=bool(retain)))
-            for seq, topic, payload, retain in rows
-            if seq not in self._sent
-        ]
-        return items[:limit]
+        items, damaged = self._read(after_seq, limit)
+        if damaged:
+            self._database.mend()
+            items, damaged = self._read(after_seq, limit)
+        if damaged:  # still there: no room to set it aside
+            log.error("damaged messages in the outbox are passed over", messages=len(damaged))
+        return items
 
     def delete(self, seqs: Iterable[int]) -> None:
         """The broker has acknowledged these. Never raises: what cannot be deleted now is deleted later."""
         with self._lock:
-            self._sent.update(seqs)
-            doomed = [(seq,) for seq in self._sent]
+            self._follow_rebuilding()
+            self._sent.update(seq for seq in seqs if seq > self._base)
+            doomed = [(seq - self._base,) for seq in self._sent]
+
+            def step(db: sqlite3.Connection) -> None:
+                if self._rebuilt == self._database.rebuilt:  # else the numbers belong to other messages by now
+                    db.executemany("DELETE FROM outbox WHERE seq = ?", doomed)
+
             try:
-                self._database.write(
-                    lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", doomed), durable=False
-                )
+                self._database.write(step, durable=False)
             except StoreError as exc:
                 log.warning("outbox not cleared, will retry", messages=len(doomed), error=str(exc))
                 return
@@ -81,10 +73,31 @@ class Outbox:
 
     def retained(self) -> list[Message]:
         """The newest retained message of each topic, sent or not. Raises StoreError."""
-        rows = self._database.read("SELECT topic, payload FROM retained ORDER BY topic")
-        return [Message(topic=topic, payload=payload, retain=True) for topic, payload in rows]
+        found = self._database.read("SELECT rowid, topic, payload, 1, crc FROM retained ORDER BY topic")
+        messages, damaged = rows.sound(found, rows.message)
+        if damaged:
+            self._database.mend()
+        return messages
 
     def depth(self) -> int:
         """Messages that no broker has acknowledged. Raises StoreError."""
         (count,) = self._database.read("SELECT count(*) FROM outbox")[0]
         return int(count) - len(self._sent)
+
+    def _read(self, after_seq: int, limit: int) -> tuple[list[OutboxItem], list[int]]:
+        """Up to `limit` messages, and the numbers of damaged rows between them."""
+        with self._lock:
+            self._follow_rebuilding()
+            found = self._database.read(
+                "SELECT seq, seq, topic, payload, retain, crc FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
+                (max(after_seq - self._base, 0), limit + len(self._sent)),
+            )
+            items, damaged = rows.sound(found, lambda row: OutboxItem(self._base + row[0], rows.message(row[1:])))
+            items = [item for item in items if item.seq not in self._sent][:limit]
+            self._highest = max([self._highest, *(item.seq for item in items)])
+            return items, damaged
+
+    def _follow_rebuilding(self) -> None:
+        if self._rebuilt != self._database.rebuilt:
+            self._rebuilt, self._base = self._database.rebuilt, self._highest
+            self._sent.clear()

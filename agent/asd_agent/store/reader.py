@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-
-import msgspec
+from typing import TypeVar
 
 from asd_agent.errors import StoreError
-from asd_agent.store import history, scoreblock
+from asd_agent.store import commits, history, recovery, rows, salvage, scoreblock
 from asd_agent.store.history import History
 from asd_agent.store.records import ScoreRow
+from asd_agent.store.rows import Aside
 from asd_agent.types import AlarmEvent, AlarmState
 
+T = TypeVar("T")
 NO_END_UTC_S = 1e12
 HISTORY_BLOCKS = 336  # two weeks at a hop of 5 s
 
 
 class Reader:
-    """Opens a read-only connection of its own for each question. Every question raises StoreError."""
+    """Opens a read-only connection of its own for each question. Every question raises StoreError.
+
+    Records that are damaged are left out of the answers and counted in `left_out`.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "agent.db"
+        self.left_out = 0
 
     def __enter__(self) -> Reader:
         return self
@@ -36,19 +41,22 @@ class Reader:
         """The newest `limit` alarm events since a time, in the order in which they happened. Those of candidates in
         shadow only by name."""
         with self._connection() as db:
-            rows = db.execute(
-                "SELECT event FROM alarm_events WHERE utc_s >= ?"
+            found = db.execute(
+                "SELECT seq, event, crc FROM alarm_events WHERE utc_s >= ?"
                 " AND (machine = ? OR ? IS NULL AND instr(machine, '#') = 0)"
                 " ORDER BY seq DESC LIMIT ?",
                 (since_utc_s, machine, machine, limit),
             ).fetchall()
-            return [msgspec.json.decode(event, type=AlarmEvent) for (event,) in reversed(rows)]
+            return self._sound(reversed(found), rows.event)
 
     def states(self) -> dict[str, AlarmState]:
-        """The alarm of each machine as it was last committed."""
+        """The alarm of each machine as it was last committed; where that is damaged, as its events tell it."""
         with self._connection() as db:
-            rows = db.execute("SELECT machine, state FROM alarm_states").fetchall()
-            return {machine: msgspec.json.decode(state, type=AlarmState) for machine, state in rows}
+            states = dict(self._sound(db.execute("SELECT rowid, machine, state, crc FROM alarm_states"), rows.state))
+            machines = [machine for (machine,) in db.execute("SELECT DISTINCT machine FROM alarm_events")]
+            names = (machine for machine in machines if isinstance(machine, str) and machine.isprintable())
+            lost = {machine for machine in names if machine not in states}
+            return states | {machine: commits.state_after(recovery.events_of(db, machine)) for machine in lost}
 
     def scores(
         self,
@@ -61,8 +69,8 @@ class Reader:
         with self._connection() as db:
             found: list[ScoreRow] = []
             # From the newest back, so that a limit need not unpack a year.
-            for rows in _newest_first(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
-                found += (row for row in rows if since_utc_s <= row.utc_s <= until_utc_s)
+            for windows in self._newest_first(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
+                found += (row for row in windows if since_utc_s <= row.utc_s <= until_utc_s)
                 if limit is not None and len(found) >= limit:
                     break
         found.sort(key=lambda row: row.utc_s)
@@ -73,13 +81,65 @@ class Reader:
         a time."""
         with self._connection() as db:
             parts: list[History] = []
-            for part in _histories(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
+            for part in self._histories(db, machine, round(since_utc_s * 1000), round(until_utc_s * 1000)):
                 parts.append(part.between(since_utc_s, until_utc_s))
                 if len(parts) == HISTORY_BLOCKS:
                     yield History.joined(parts)
                     parts = []
             if parts:
                 yield History.joined(parts)
+
+    def damage(self) -> list[str]:
+        """For a person: what was damaged and nobody has looked at yet."""
+        found = Aside(self.path.parent).finding()
+        words = [found] if found else []
+        if self.left_out:
+            words.append(f"{self.left_out} damaged records of the history are left out")
+        return words + [
+            f"the database was damaged: begun anew with the alarm events that could be saved; look at {aside}"
+            for aside in salvage.moved_aside(self.path)
+        ]
+
+    def _sound(self, found: Iterable[rows.Row], read: Callable[[rows.Row], T]) -> list[T]:
+        good, bad = rows.sound(found, read)
+        self.left_out += len(bad)
+        return good
+
+    def _histories(self, db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[History]:
+        found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
+        if found is None:
+            return
+        blocks = db.execute(
+            "SELECT id, id FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ? ORDER BY id",
+            (*found, since_ms, until_ms),
+        ).fetchall()
+        for block in blocks:
+            yield from self._sound((block,), lambda row: _history(db, row[0]))
+        tail = db.execute(
+            "SELECT id, row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ? ORDER BY id",
+            (*found, since_ms, until_ms),
+        )
+        if windows := self._sound(tail, lambda row: rows.score(row[0])):
+            yield History.of(windows)
+
+    def _newest_first(
+        self, db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int
+    ) -> Iterator[list[ScoreRow]]:
+        found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
+        if found is None:
+            return
+        tail = db.execute(
+            "SELECT id, row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ?",
+            (*found, since_ms, until_ms),
+        )
+        yield self._sound(tail, lambda row: rows.score(row[0]))
+        blocks = db.execute(
+            "SELECT id, id FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ?"
+            " ORDER BY until_ms DESC",
+            (*found, since_ms, until_ms),
+        ).fetchall()
+        for block in blocks:
+            yield from self._sound((block,), lambda row: scoreblock.decode(_data(db, row[0])))
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -88,9 +148,10 @@ class Reader:
         db = None
         try:
             db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+            db.text_factory = rows.lenient
             db.execute("BEGIN")  # one state of the database for all parts of the answer
             yield db
-        except (sqlite3.Error, msgspec.DecodeError, ValueError) as exc:
+        except (sqlite3.Error, ValueError) as exc:
             raise StoreError(
                 f"{self.path}: cannot be read ({exc}): read it as the agent's user; "
                 "if it is damaged, restart the daemon, which saves what can be read"
@@ -100,46 +161,25 @@ class Reader:
                 db.close()
 
 
-def _histories(db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[History]:
-    found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
-    if found is None:
-        return
-    blocks = db.execute(
-        "SELECT id FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ? ORDER BY id",
-        (*found, since_ms, until_ms),
-    ).fetchall()
-    for (block,) in blocks:
-        yield _history(db, block)
-    tail = db.execute(
-        "SELECT row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ? ORDER BY id",
-        (*found, since_ms, until_ms),
-    ).fetchall()
-    if tail:
-        yield History.of([msgspec.json.decode(row, type=ScoreRow) for (row,) in tail])
+def _data(db: sqlite3.Connection, block: int) -> bytes:
+    """Raises ValueError where its page is damaged, or what is in it is no blob."""
+    try:
+        (data,) = db.execute("SELECT data FROM score_blocks WHERE id = ?", (block,)).fetchone()
+    except sqlite3.DatabaseError as exc:
+        raise ValueError(str(exc)) from exc
+    if not isinstance(data, bytes):
+        raise ValueError("damaged block of scores: it is no blob")
+    return data
 
 
 def _history(db: sqlite3.Connection, block: int) -> History:
-    """Of one block, without reading the rest of it."""
-    with db.blobopen("score_blocks", "data", block, readonly=True) as blob:
-        size = scoreblock.history_bytes(blob.read(scoreblock.HEAD_BYTES))
-        if size is not None:
-            return history.unpack(blob.read(size))
-        blob.seek(0)
-        return scoreblock.decode_history(blob.read())
-
-
-def _newest_first(db: sqlite3.Connection, machine: str, since_ms: int, until_ms: int) -> Iterator[list[ScoreRow]]:
-    found = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
-    if found is None:
-        return
-    tail = db.execute(
-        "SELECT row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ?",
-        (*found, since_ms, until_ms),
-    )
-    yield [msgspec.json.decode(row, type=ScoreRow) for (row,) in tail]
-    blocks = db.execute(
-        "SELECT data FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ? ORDER BY until_ms DESC",
-        (*found, since_ms, until_ms),
-    )
-    for (data,) in blocks:
-        yield scoreblock.decode(data)
+    """Of one block, without reading the rest of it. Raises ValueError for a damaged one."""
+    try:
+        with db.blobopen("score_blocks", "data", block, readonly=True) as blob:
+            size = scoreblock.history_bytes(blob.read(scoreblock.HEAD_BYTES))
+            if size is not None:
+                return history.unpack(blob.read(size))
+            blob.seek(0)
+            return scoreblock.decode_history(blob.read())
+    except sqlite3.DatabaseError as exc:
+        raise ValueError(f"damaged block of scores: {exc}") from exc

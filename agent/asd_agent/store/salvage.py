@@ -9,14 +9,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from asd_agent.store import schema
+from asd_agent.store import rows, schema
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+ONE_BY_ONE = 200_000  # rows of a damaged part that are asked for singly
+UNKNOWN_END = 1000  # so many where the last row cannot be found
 _COLUMNS = {
-    "alarm_events": "id, machine, utc_s, event",
-    "alarm_states": "machine, state",
-    "outbox": "topic, payload, retain",
-    "retained": "topic, payload",
+    "alarm_events": "id, machine, utc_s, event, crc",
+    "alarm_states": "machine, state, crc",
+    "outbox": "topic, payload, retain, crc, commit_id",
+    "retained": "topic, payload, crc",
 }
 
 
@@ -49,9 +51,9 @@ def salvage(aside: Path, db: sqlite3.Connection) -> int:
     for table in schema.KEPT_TABLES:
         columns = _COLUMNS[table]
         marks = ", ".join("?" * (columns.count(",") + 1))
-        rows = {row[0]: row[1:] for row in _readable(aside, table, columns)}
+        found = {row[0]: [_bindable(value) for value in row[1:]] for row in _readable(aside, table, columns)}
         db.executemany(
-            f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", [rows[key] for key in sorted(rows)]
+            f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", [found[key] for key in sorted(found)]
         )
     events: int = db.execute("SELECT count(*) FROM alarm_events").fetchone()[0]
     db.execute("COMMIT")
@@ -63,12 +65,42 @@ def salvage(aside: Path, db: sqlite3.Connection) -> int:
 
 
 def _readable(aside: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """Rows as (rowid, *columns), from the front up to the first damage and from the back down to the last."""
-    for order in ("ASC", "DESC"):
+    """Rows as (rowid, *columns): from the front up to the first damage, from the back down to the last, and one by one
+    between them."""
+    last = {"ASC": 0, "DESC": 0}
+    for order in last:
         try:
-            with closing(sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True)) as old:
-                # NOT INDEXED: an index may be the damaged part.
-                yield from old.execute(f"SELECT rowid, {columns} FROM {table} NOT INDEXED ORDER BY rowid {order}")
+            # NOT INDEXED: an index may be the damaged part.
+            for row in _asked(aside, f"SELECT rowid, {columns} FROM {table} NOT INDEXED ORDER BY rowid {order}"):
+                last[order] = row[0]
+                yield row
         except sqlite3.DatabaseError:
             continue
         return
+    end = last["DESC"] or last["ASC"] + UNKNOWN_END
+    between = range(last["ASC"] + 1, min(end, last["ASC"] + 1 + ONE_BY_ONE))
+    with closing(_connected(aside)) as old:
+        for rowid in between:
+            try:
+                yield from old.execute(f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid = ?", (rowid,))
+            except sqlite3.DatabaseError:
+                continue
+
+
+def _bindable(value: object) -> object:
+    """Text that is not UTF-8 goes in as bytes, and is set aside as such."""
+    if not isinstance(value, str):
+        return value
+    data = value.encode(errors="surrogateescape")
+    return value if value.isascii() or data.decode(errors="replace") == value else data
+
+
+def _asked(aside: Path, sql: str) -> Iterator[tuple[Any, ...]]:
+    with closing(_connected(aside)) as old:
+        yield from old.execute(sql)
+
+
+def _connected(aside: Path) -> sqlite3.Connection:
+    old = sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True)
+    old.text_factory = rows.lenient
+    return old

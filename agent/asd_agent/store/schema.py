@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from asd_agent.errors import StoreError
+from asd_agent.store import rows
 
 # Entry i turns version i into i + 1. Entries are never edited once released: a change is a new entry.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -33,6 +34,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE retained (topic TEXT PRIMARY KEY, payload BLOB NOT NULL)",
     ),
     (),  # blocks of scores in their second version: an older agent must not read them
+    (
+        *(f"ALTER TABLE {table} ADD COLUMN crc INTEGER" for table in ("alarm_events", "alarm_states", "outbox")),
+        "ALTER TABLE retained ADD COLUMN crc INTEGER",
+        # Which commit of the journal a message belongs to; empty where it belongs to no alarm event.
+        "ALTER TABLE outbox ADD COLUMN commit_id TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 KEPT_TABLES = (
@@ -46,6 +53,7 @@ KEPT_TABLES = (
 def connect(path: Path) -> sqlite3.Connection:
     """The writing connection: WAL, no implicit transactions. Raises sqlite3.Error."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    db.text_factory = rows.lenient
     try:
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only has an effect before the first table
         db.execute("PRAGMA journal_mode=WAL")

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.store import scoreblock
+from asd_agent.store import rows, scoreblock
 from asd_agent.store.records import ScoreRow
+from asd_agent.store.rows import Aside
 
 BLOCK_WINDOWS = 720  # an hour of windows at a hop of 5 s
 EXPIRE_BLOCKS = 64  # at most, per machine and step: no long pauses, and a wrong clock cannot empty the table at once
 
 
-def append(db: sqlite3.Connection, rows: Iterable[tuple[str, ScoreRow]]) -> None:
-    """Insert (machine, row) and pack the machines that have a block's worth."""
+def append(db: sqlite3.Connection, windows: Iterable[tuple[str, ScoreRow]], aside: Aside) -> None:
+    """Insert (machine, row) and pack the machines that have a block's worth; damaged rows go to `aside`."""
     numbers: dict[str, int] = {}
-    for machine, row in rows:
+    for machine, row in windows:
         if machine not in numbers:
             numbers[machine] = _number(db, machine)
         db.execute(
@@ -25,7 +26,7 @@ def append(db: sqlite3.Connection, rows: Iterable[tuple[str, ScoreRow]]) -> None
             (numbers[machine], round(row.utc_s * 1000), msgspec.json.encode(row).decode()),
         )
     for number in numbers.values():
-        _pack(db, number)
+        _pack(db, number, aside)
 
 
 def expire(db: sqlite3.Connection, before_utc_s: float) -> int:
@@ -60,17 +61,21 @@ def _number(db: sqlite3.Connection, machine: str) -> int:
     return int(db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()[0])
 
 
-def _pack(db: sqlite3.Connection, machine: int) -> None:
+def _pack(db: sqlite3.Connection, machine: int, aside: Aside) -> None:
     found = db.execute(
         "SELECT id, utc_ms, row FROM score_tail WHERE machine = ? ORDER BY id LIMIT ?",
         (machine, BLOCK_WINDOWS),
     ).fetchall()
     if len(found) < BLOCK_WINDOWS:
         return
-    times = [utc_ms for _, utc_ms, _ in found]
-    data = scoreblock.encode([msgspec.json.decode(row, type=ScoreRow) for _, _, row in found])
+    packed, bad = rows.sound(found, lambda row: rows.score(row[1]))
+    aside.put(db, "score_tail", bad)
+    if not packed:
+        return
+    times = [round(row.utc_s * 1000) for row in packed]
+    data = scoreblock.encode(packed)
     db.execute(
         "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, data) VALUES (?, ?, ?, ?, ?)",
-        (machine, min(times), max(times), len(found), data),
+        (machine, min(times), max(times), len(packed), data),
     )
     db.execute("DELETE FROM score_tail WHERE machine = ? AND id <= ?", (machine, found[-1][0]))

@@ -12,8 +12,9 @@ from types import TracebackType
 import structlog
 
 from asd_agent.errors import StoreError
-from asd_agent.store import alarms, outbox, salvage, scores
+from asd_agent.store import scores
 from asd_agent.store.alarms import AlarmLog
+from asd_agent.store.commits import Commit
 from asd_agent.store.database import Database
 from asd_agent.store.history import History
 from asd_agent.store.lock import StateLock
@@ -77,7 +78,7 @@ class Store(Reader):
         if not rows:
             return
         try:
-            self._database.write_scores(lambda db: scores.append(db, rows))
+            self._database.write_scores(lambda db: scores.append(db, rows, self._database.recovery.aside))
         except StoreError as exc:
             with self._lock:
                 self._scores_dropped += len(rows)
@@ -108,28 +109,21 @@ class Store(Reader):
         True when all is on disk. False when there is no room at all: it waits in memory, in order, unsent;
         `health` says so and `maintain` retries. Never raises.
         """
-        committed = self._alarms.commit(events, state, messages)
+        committed = self._alarms.commit(Commit(events[0].machine, state, tuple(events), tuple(messages)))
         self.outbox.notify()
         return committed
 
     def set_state(self, machine: str, state: AlarmState, messages: Sequence[Message] = ()) -> None:
         """A change of the alarm state that is no event (the condition of the windows, say). Never raises."""
-
-        def step(db: sqlite3.Connection) -> None:
-            alarms.set_state(db, machine, state)
-            outbox.insert(db, messages)
-
-        try:
-            self._database.write(step, durable=False)
-        except StoreError as exc:
-            log.warning("alarm state not kept", machine=machine, error=str(exc))
+        self._alarms.set_state(Commit(machine, state, (), tuple(messages)))
         self.outbox.notify()
 
     def maintain(self, now_utc_s: float | None = None) -> None:
         """Housekeeping, in short steps. Never raises."""
-        if self._alarms.waiting and self._alarms.retry():
+        if self._alarms.retry():
             self.outbox.notify()
         self.flush()
+        self._try("journal of unsent events not tidied", self._alarms.tidy)
         if time.monotonic() < self._next_tidy_s:
             return
         self._next_tidy_s = time.monotonic() + TIDY_S
@@ -149,10 +143,9 @@ class Store(Reader):
             findings.append(f"{waiting} alarm events wait for room on disk")
         if self._alarms.lost:
             findings.append(f"{self._alarms.lost} alarm events lost: no room on disk or in memory")
-        findings += [
-            f"the database was damaged: begun anew with the alarm events that could be saved; look at {aside}"
-            for aside in salvage.moved_aside(self.path)
-        ]
+        if self._alarms.journal_trouble:
+            findings.append(f"unsent alarm events are in the database only ({self._alarms.journal_trouble})")
+        findings += self.damage()
         return StoreHealth(
             outbox=self._outbox_depth(),
             disk_full=bool(self._database.trouble) or waiting > 0,
@@ -166,6 +159,7 @@ class Store(Reader):
         """Write what is gathered and let the state directory go. Never raises."""
         self._alarms.retry()
         self.flush()
+        self._alarms.close()
         self._database.close()
         self._state_lock.release()
 
