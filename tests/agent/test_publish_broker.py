@@ -16,7 +16,10 @@ from asd_agent.errors import ConfigError, PublishError
 from asd_agent.publish import Messages, Publisher, broker
 from asd_agent.publish.connection import Connection
 from asd_agent.publish.mqtt import V5, V311
+from asd_agent.publish.retry import Retry
 from asd_agent.store import Message, Store
+
+QUICK = ((0.01, 0.01), (0.02, 0.02))
 
 
 def mqtt(url: str = "mqtt://127.0.0.1", **fields: object) -> config.Mqtt:
@@ -177,7 +180,7 @@ def test_without_a_broker_scores_are_dropped_and_counted_and_the_rest_waits(tmp_
         url = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
     messages = Messages("hall-1", "asd", lambda: True)
     with Store(tmp_path) as store:
-        publisher = Publisher(mqtt(url), messages, store.outbox, backoff_s=(0.01, 0.02))
+        publisher = Publisher(mqtt(url), messages, store.outbox, retry=Retry(QUICK))
         assert publisher.state.detail == "not started"
         publisher.start()
         try:
@@ -200,7 +203,7 @@ def test_a_missing_password_file_is_shown_and_tried_again(tmp_path: Path) -> Non
     file = tmp_path / "password"
     settings = mqtt("mqtt://127.0.0.1:1", username="hall-1", password_file=str(file))
     with Store(tmp_path / "state") as store:
-        publisher = Publisher(settings, Messages("hall-1", "asd", lambda: True), store.outbox, backoff_s=(0.01, 0.02))
+        publisher = Publisher(settings, Messages("hall-1", "asd", lambda: True), store.outbox, retry=Retry(QUICK))
         publisher.start()
         try:
             wait_for(lambda: "cannot be read" in publisher.state.detail, "the state names the file")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asd_agent import config
 from asd_agent.publish import Messages, Publisher
+from asd_agent.publish.retry import Retry
 from asd_agent.store import Store
 from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level
 
@@ -26,7 +27,7 @@ def main() -> None:
     messages = Messages("hall-1", "asd", lambda: True)
     with Store(Path(state_dir)) as store:
         settings = config.Mqtt(url=f"mqtt://127.0.0.1:{port}")
-        publisher = Publisher(settings, messages, store.outbox, backoff_s=(0.02, 0.1))
+        publisher = Publisher(settings, messages, store.outbox, retry=Retry(((0.02, 0.02), (0.1, 0.1))))
         publisher.start()
         print("ready", flush=True)
         for number in range(len(store.events(limit=wanted)), wanted):

@@ -21,8 +21,11 @@ from paho.mqtt.properties import Properties
 from asd_agent import config
 from asd_agent.publish import Messages, Publisher
 from asd_agent.publish import mqtt as mqtt_module
+from asd_agent.publish.retry import Retry
 from asd_agent.store import Store
 from store_cases import alarm_event, alarm_state
+
+QUICK = ((0.05, 0.05), (0.2, 0.2))  # limits of the waits between attempts
 
 pytestmark = [
     pytest.mark.system,
@@ -46,7 +49,7 @@ def publish(store: Store) -> Iterator[Publish]:
     started = []
 
     def start(url: str, handler: Any = None, **settings: Any) -> Publisher:
-        publisher = Publisher(config.Mqtt(url=url, **settings), MESSAGES, store.outbox, handler, backoff_s=(0.05, 0.2))
+        publisher = Publisher(config.Mqtt(url=url, **settings), MESSAGES, store.outbox, handler, retry=Retry(QUICK))
         started.append(publisher)
         publisher.start()
         return publisher

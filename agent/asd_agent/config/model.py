@@ -220,7 +220,7 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     key_file: str | None = None
     base_topic: Annotated[str, Meta(pattern=r"^[^#+\s]+$")] = "asd"
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 15
     score_interval_s: Annotated[float, Meta(ge=0)] = 0.0  # 0 = every window; else one aggregate per interval
     requests: tuple[RequestVerb, ...] = ("status", "ack", "shelve", "unshelve")  # verbs that are served over MQTT
     response_topics: tuple[TopicFilter, ...] = ()  # beside our own, where MQTT 5's response topic may lead

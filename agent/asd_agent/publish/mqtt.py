@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ from asd_agent.publish.connection import CONNECT_TIMEOUT_S, Connection, VersionR
 from asd_agent.publish.delivery import Delivery
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.requests import Handler, Request, RequestDesk
+from asd_agent.publish.retry import NetworkNews, Retry
 from asd_agent.store import Message, Outbox
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,8 @@ VERSIONS = {"auto": (V5, V311), "5": (V5,), "3.1.1": (V311,)}
 Told = Callable[[str, bytes], None]  # topic, payload of what was subscribed to besides requests; must not block
 
 QUEUE_MESSAGES = 200  # scores and answers that wait for the network
-STALLED_S = 60.0  # messages under way without any answer: the connection is dead, whatever TCP says
+STALLED_S = 20.0  # messages under way without any answer: the connection is dead, whatever TCP says
+STEADY_S = 10.0  # a connection that lasted so long was a good one
 TURN_S = 1.0
 FALLBACK_S = 3.0  # without an answer to version 5 (amqtt misreads it and waits for more) the older one is tried
 
@@ -59,7 +60,7 @@ class Publisher:
         *,
         topics: Collection[str] = (),
         told: Told = lambda topic, payload: None,
-        backoff_s: tuple[float, float] = (1.0, 60.0),
+        retry: Retry | None = None,
     ) -> None:
         self._settings = settings
         self._messages = messages
@@ -67,7 +68,8 @@ class Publisher:
         self._delivery = Delivery(outbox)
         self._topics, self._told = frozenset(topics), told
         self._desk = RequestDesk(settings, handler, messages, self.publish) if handler is not None else None
-        self._backoff_s = backoff_s
+        self._retry = retry or Retry()
+        self._network = NetworkNews()
         self._retained: dict[str, Message] = {}
         self._queue: deque[Message] = deque()
         self._lock = threading.Lock()  # of the two above
@@ -77,6 +79,7 @@ class Publisher:
         self._stopping = threading.Event()
         self._stop_by_s = 0.0  # monotonic
         self._dropped = 0
+        self._was_connected = False  # during the present attempt
         self._outbox_trouble = ""
         self._state = ConnectionState(connected=False, detail="not started", since_utc_s=time.time())
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -140,7 +143,6 @@ class Publisher:
         self._outbox.put(messages)
 
     def _run(self) -> None:
-        delay_s = self._backoff_s[0]
         while not self._stopping.is_set():
             began_s = time.monotonic()
             try:
@@ -150,11 +152,21 @@ class Publisher:
             except Exception as exc:
                 log.error("publisher failed, will retry", exc_info=True)
                 self._lost(f"internal error ({type(exc).__name__}): see the log")
-            if time.monotonic() - began_s > delay_s:
-                delay_s = self._backoff_s[0]  # it was up for a while
-            self._stopping.wait(delay_s * random.uniform(0.8, 1.2))
-            delay_s = min(2 * delay_s, self._backoff_s[1])
+            if time.monotonic() - began_s > STEADY_S and self._was_connected:
+                self._retry.reset()
+            self._was_connected = False
+            self._pause(self._retry.next_s())
+        self._network.close()
         self._state = ConnectionState(connected=False, detail="stopped", since_utc_s=time.time())
+
+    def _pause(self, seconds: float) -> None:
+        """Before the next attempt; shorter when the network comes up meanwhile."""
+        deadline = time.monotonic() + seconds
+        self._network.drain()
+        while not self._stopping.is_set() and (left_s := deadline - time.monotonic()) > 0:
+            if self._network.wait(left_s, self._wake_read.fileno()):
+                deadline = min(deadline, time.monotonic() + self._retry.network_up_s())
+            self._drain_wake()
 
     def _session(self) -> None:
         """Connect and serve until the connection ends (PublishError) or `stop` has been called."""
@@ -254,6 +266,7 @@ class Publisher:
 
     def _found(self, protocol: str) -> None:
         detail = f"connected to {self._settings.url} (MQTT {protocol})"
+        self._was_connected = True
         with self._lock:
             self._state = ConnectionState(connected=True, detail=detail, since_utc_s=time.time(), protocol=protocol)
         log.info("broker connected", url=self._settings.url, protocol=protocol)
