@@ -191,7 +191,7 @@ def test_a_bundle_that_is_not_there_or_damaged(site, tmp_path, capsys):
 def test_every_width_of_wav_can_calibrate(tmp_path, capsys, subtype):
     soundfile.write(tmp_path / "a.wav", noise(12, 3), RATE, subtype=subtype)
     path = configure(tmp_path, tmp_path / "state")
-    assert main(["calibrate", "-c", path, "m", "--from", str(tmp_path / "a.wav")]) == 0
+    assert main(["calibrate", "-v", "-c", path, "m", "--from", str(tmp_path / "a.wav")]) == 0
     assert "23 of 23 windows are usable" in capsys.readouterr().out
 
 
@@ -212,7 +212,7 @@ def test_nan_in_a_calibration_is_left_out_and_listed(site, tmp_path, capsys):
     sound[RATE * 4 + 5] = np.nan
     soundfile.write(tmp_path / "nan.wav", sound, RATE, subtype="FLOAT")
     path = configure(tmp_path, tmp_path / "state")
-    assert main(["calibrate", "-c", path, "m", "--from", str(tmp_path / "nan.wav")]) == 0
+    assert main(["calibrate", "-v", "-c", path, "m", "--from", str(tmp_path / "nan.wav")]) == 0
     out = capsys.readouterr().out
     assert "nan 2" in out
     assert "nan.wav 3.5-4.5 s: nan" in out

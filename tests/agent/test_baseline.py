@@ -20,6 +20,7 @@ def made(version: str) -> Baseline:
     fusion = Fusion(median=0, scale=1, spread=spread)
     report = Report(
         windows=3, seconds=30, excluded={}, excluded_parts=[], support=support, budget_per_month=1.0,
+        verdict="Good.",
         facts=["fine"], concerns=[],
     )  # fmt: skip
     chain = SignalChain(source="s", level_dbfs=-20, level_low_dbfs=-21, level_high_dbfs=-19)

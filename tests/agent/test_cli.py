@@ -109,4 +109,4 @@ def test_without_any_configuration_one_line_names_what_was_tried(places, capsys)
 def test_every_command_that_takes_a_configuration_runs_without_the_option(places, capsys):
     (places / "agent.yaml").write_text(CONFIG % "here")
     assert main(["baseline", "list"]) == 0
-    assert "m: no baseline yet" in capsys.readouterr().out
+    assert "no baseline yet" in capsys.readouterr().out

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import UsageError
 from asd_agent.mechanism import Analyser, MechanismBaseline, report
 from asd_agent.mechanism.plot import plot
-from asd_agent.mechanism.trend import fit, trend_plot, trend_table
+from asd_agent.mechanism.trend import fit, trend_plot
+from asd_agent.mechanism.units import real, shown
 from mechanism_machine import CONFIG, RATE_HZ, Faults, machine
 
 DAY_S = 86_400.0
@@ -28,12 +28,6 @@ def faulty() -> np.ndarray:
     return machine(100, Faults(outer=2.5), seconds=25)
 
 
-def text(table) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table)
-    return console.export_text()
-
-
 def test_a_recording_is_cut_and_its_finding_counted(baseline, faulty):
     result = report.examine(faulty, RATE_HZ, CONFIG, baseline, window_s=8, origin="a.flac")
     assert [w.start_s for w in result.windows] == [0.0, 8.0, 16.0]
@@ -45,14 +39,29 @@ def test_a_recording_is_cut_and_its_finding_counted(baseline, faulty):
     assert "in 3 of 3 windows" in report.finding_lines(result)[0]
 
 
-def test_the_tables_show_speed_and_what_stands_out(baseline, faulty):
+def test_what_stands_out_comes_first_and_everything_is_more(baseline, faulty):
     result = report.examine(faulty, RATE_HZ, CONFIG, baseline, window_s=8, origin="a.flac")
-    windows, indicators = text(report.window_table(result)), text(report.indicator_table(result))
-    assert "24.87" in windows
-    assert "configured" in windows
-    assert "DE.bpfo.full" in indicators
-    assert "level (not judged)" in indicators
-    assert len(text(report.indicator_table(result, everything=True)).splitlines()) > len(indicators.splitlines())
+    verdict = result.windows[result.worst].verdict
+    few, every = report.standing_out(verdict), report.standing_out(verdict, everything=True)
+    assert few[0][0] == "envelope"
+    assert "envelope.DE.bpfo.full" in [d.name for d in few[0][1]]
+    assert sum(len(members) for _, members in every) > sum(len(members) for _, members in few)
+
+
+def test_indicators_are_shown_in_the_units_of_people():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 0.1, 4 * RATE_HZ).astype(np.float32)
+    values = Analyser(Mechanism(), RATE_HZ).indicators(samples).values
+    assert real("shape.kurtosis", values["shape.kurtosis"])[0] == pytest.approx(3.0, rel=0.03)
+    assert real("shape.shape_factor", values["shape.shape_factor"])[0] == pytest.approx(np.sqrt(np.pi / 2), rel=0.01)
+    assert real("shape.skewness", values["shape.skewness"])[0] == pytest.approx(0.0, abs=0.05)
+    assert real("level.rms_db", values["level.rms_db"]) == (pytest.approx(-20.0, abs=0.2), "dBFS")
+    number, unit = real("bands.centroid", values["bands.centroid"])
+    assert unit == "Hz"
+    assert 1000 < number < RATE_HZ / 2
+    assert 0 <= real("bands.tonal", values["bands.tonal"])[0] < 1
+    assert shown("shape.crest", np.log(4.1)) == "4.1"
+    assert shown("bands.tonal", np.log((0.5 + 0.01) / (1.01 - 0.5))) == "50.0 %"
 
 
 def test_the_data_is_strict_json(baseline, faulty):
@@ -65,14 +74,11 @@ def test_the_data_is_strict_json(baseline, faulty):
 
 def test_normal_gated_and_uncalibrated_recordings_say_so(baseline):
     calm = report.examine(machine(300), RATE_HZ, CONFIG, baseline)
-    assert report.finding_lines(calm)[0].startswith("nothing unusual (lowest p 0.")
+    assert report.finding_lines(calm)[0].startswith("Nothing unusual (lowest p 0.")
     silent = report.examine(np.zeros(RATE_HZ, np.float32), RATE_HZ, CONFIG, baseline)
-    assert report.finding_lines(silent) == ["not assessable: flat"]
-    assert "flat" in text(report.window_table(silent))
+    assert report.finding_lines(silent) == ["Not assessable: flat"]
     unknown = report.examine(machine(301), RATE_HZ, Mechanism())
     assert "without a baseline" in report.finding_lines(unknown)[0]
-    assert "kurtosis" in text(report.indicator_table(unknown))
-    assert "level.rms_db" not in text(report.indicator_table(silent))
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -148,9 +154,17 @@ def test_a_fall_and_too_few_values_are_said():
     assert fit("score", t, np.where(np.arange(300) % 2, np.nan, x)).points == 150
 
 
-def test_growing_values_lead_the_table_and_the_picture_is_drawn(tmp_path):
+def test_over_less_than_a_day_no_change_per_day_is_claimed():
+    t = np.arange(400) * 60.0 + 1.7e9
+    trend = fit("score", t, 1 + np.arange(400) * 0.01)
+    assert trend.words.endswith("within 6.6 h")
+    assert "per day" not in trend.words
+
+
+def test_the_picture_of_a_trend_has_limit_and_alarms_on_the_axis_of_the_score(tmp_path):
     t, x = days(300)
-    table = text(trend_table([fit("calm", t, x), fit("worse", t, x + np.arange(300) * 0.01)], "compressor-1"))
-    assert table.index("worse") < table.index("calm")
-    trend_plot(tmp_path / "t.png", [("calm", t, x), ("worse", t, x + np.arange(300) * 0.01)], "compressor-1")
-    assert (tmp_path / "t.png").stat().st_size > 10_000
+    series = [("score", t, x + np.arange(300) * 0.01), ("level", t, x)]
+    trend_plot(tmp_path / "t.svg", series, "compressor-1", (t, np.full(300, 2.4)), [(t[200], t[250])])
+    drawn = (tmp_path / "t.svg").read_text()
+    assert "<!-- limit -->" in drawn
+    assert "<!-- alarm -->" in drawn

@@ -181,7 +181,8 @@ def test_spoilt_parts_of_a_calibration_are_left_out_and_listed(site, tmp_path, c
     text = (site / "agent.yaml").read_text().replace(str(site / "state"), str(tmp_path / "state"))
     (tmp_path / "agent.yaml").write_text(text)
     assert (
-        main(["calibrate", "-c", str(tmp_path / "agent.yaml"), "m", "--from", str(tmp_path / "with-silence.wav")]) == 0
+        main(["calibrate", "-v", "-c", str(tmp_path / "agent.yaml"), "m", "--from", str(tmp_path / "with-silence.wav")])
+        == 0
     )
     out = capsys.readouterr().out
     assert "left out" in out

@@ -20,7 +20,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on the calibration, in numbers and in plain words."""
+    """What a calibration is worth, in numbers and in plain words."""
 
     windows: int
     seconds: float
@@ -31,12 +31,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     outlier_clips: dict[str, str] = {}  # place -> file to listen to, below the state directory, of live sound
     support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
-    facts: list[str]  # sentences
+    verdict: str  # the calibration in one sentence
+    facts: list[str]  # the numbers behind it, a sentence each
     concerns: list[str]  # what is not good about it, and what to do
 
     @property
     def good(self) -> bool:
-        return not self.concerns
+        return self.support.supported and not self.concerns
+
+    @property
+    def advice(self) -> list[str]:
+        """What a person should read: the verdict, and what is not good."""
+        return [self.verdict, *(f"{line[0].upper()}{line[1:]}." for line in self.concerns)]
 
 
 class DetectorCalibration(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,7 +84,6 @@ def select(machine: config.Machine, descriptions: Sequence[Description], exclude
 def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFit]) -> Report:
     """The verdict over all states; the support is that of the state that promises least."""
     used = sum(len(f.windows) for f in fits)
-    total = len(selection.usable) + sum(selection.excluded.values())
     thresholds = Thresholds.strictest(
         machine.alarm, [f.calibration.fusion.spread for f in fits], machine.window_s, machine.hop_s
     )
@@ -94,43 +93,6 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
     ]
     support = max(supports, key=lambda s: s.high)
     outliers = {place: line for f in fits for place, line in _outliers(f, thresholds).items()}
-    facts = [f"{used} of {total} windows are usable, {seconds(machine, used) / 60:.1f} min of sound"]
-    concerns = []
-    if seconds(machine, used) < ENOUGH_S:
-        concerns.append(f"little sound: {ENOUGH_S / 60:.0f} min or more, over different days, are better")
-    idle = selection.excluded.get(NOT_RUNNING, 0)
-    if idle:
-        facts.append(f"the machine was not running in {idle} windows; they were left out")
-    spoilt = {reason: n for reason, n in selection.excluded.items() if reason not in APART}
-    if spoilt:
-        words = f"{sum(spoilt.values())} windows were spoilt and left out: "
-        words += ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
-        (concerns if sum(spoilt.values()) > total * SPOILT_SHARE else facts).append(words)
-    if len(fits) > 1:
-        found = ", ".join(f"{f.calibration.name} ({len(f.windows)}, {f.calibration.level_dbfs:.0f} dBFS)" for f in fits)
-        facts.append(f"{len(fits)} operating states, each judged by itself (windows, level): {found}")
-    wandering = [
-        f.calibration.name for f in fits
-        if f.calibration.fusion.spread.between > STATIONARY * f.calibration.fusion.spread.within
-    ]  # fmt: skip
-    if wandering:
-        where = f" while {', '.join(wandering)}" if len(fits) > 1 else ""
-        concerns.append(
-            f"the sound changed during the calibration{where} (load, speed, a second machine?): "
-            "record each state for longer"
-        )
-    else:
-        facts.append("the sound is stationary over the calibration")
-    if not support.supported:
-        concerns.append(_support_words(support))
-    if outliers:
-        words = f"{len(outliers)} calibration windows exceed the limit themselves: listen to them, and leave out what "
-        facts.append(words + "does not belong there (calibrate --exclude)")
-    facts.append(
-        f"expected: {support.per_month:.2g} days with a false alarm per month (90 % interval {support.low:.2g} to "
-        f"{support.high:.2g}); the budget is {machine.alarm.false_alarms_per_month:g}"
-    )
-    facts.append(f"a window counts as anomalous from a score of {-math.log10(thresholds.alert_p):.2f}")
     return Report(
         windows=used,
         seconds=seconds(machine, used),
@@ -140,9 +102,84 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         outlier_places=list(outliers),
         support=support,
         budget_per_month=machine.alarm.false_alarms_per_month,
-        facts=facts,
-        concerns=concerns,
+        verdict=verdict(support, seconds(machine, used), machine.alarm.false_alarms_per_month),
+        facts=_facts(machine, selection, fits, support, thresholds),
+        concerns=_concerns(selection, fits),
     )
+
+
+def verdict(support: Support, seconds: float, budget: float) -> str:
+    """The calibration in one sentence: what it is good for, and what to do."""
+    alarms = f"{budget:g} false alarm{'s' * (budget != 1)} a month"
+    if support.supported:
+        return f"Good: this calibration supports the budget of {alarms}."
+    if support.more_hours is None or support.more_days is None:
+        return (
+            f"More sound alone will not support the budget of {alarms}: remove what disturbs single windows, or raise "
+            "alarm.false_alarms_per_month."
+        )
+    enough = "to promise anything yet" if seconds < ENOUGH_S else f"to promise the budget of {alarms} yet"
+    return f"Too little sound {enough}: record {_advice(support.more_hours, support.more_days)}."
+
+
+def _advice(hours: float, days: int) -> str:
+    """ "15 minutes more", "1 hour on another day", "4 hours, spread over 3 other days"."""
+    length = f"{hours * 60:g} minutes" if hours < 1 else f"{hours:g} hour{'s' * (hours != 1)}"
+    if days == 0:
+        return f"{length} more"
+    return f"{length} on another day" if days == 1 else f"{length}, spread over {days} other days"
+
+
+def _facts(
+    machine: config.Machine, selection: Selection, fits: Sequence[StateFit], support: Support, thresholds: Thresholds
+) -> list[str]:
+    """The numbers behind the verdict, a sentence each."""
+    used = sum(len(f.windows) for f in fits)
+    total = len(selection.usable) + sum(selection.excluded.values())
+    facts = [f"{used} of {total} windows are usable, {seconds(machine, used) / 60:.1f} min of sound"]
+    if idle := selection.excluded.get(NOT_RUNNING, 0):
+        facts.append(f"the machine was not running in {idle} windows; they were left out")
+    if spoilt := _spoilt(selection):
+        facts.append("left out: " + ", ".join(f"{reason} {n}" for reason, n in spoilt.items()))
+    if len(fits) > 1:
+        found = ", ".join(f"{f.calibration.name} ({len(f.windows)}, {f.calibration.level_dbfs:.0f} dBFS)" for f in fits)
+        facts.append(f"{len(fits)} operating states, each judged by itself (windows, level): {found}")
+    if not _wandering(fits):
+        facts.append("the sound is stationary over the calibration")
+    return [
+        *facts,
+        f"days with a false alarm per month: {support.per_month:.2g} expected, 90 % interval {support.low:.2g} to "
+        f"{support.high:.2g}; the budget is {machine.alarm.false_alarms_per_month:g}",
+        f"a window deviates from a score of {-math.log10(thresholds.alert_p):.2f}",
+    ]
+
+
+def _concerns(selection: Selection, fits: Sequence[StateFit]) -> list[str]:
+    """What is not good about it, and what to do."""
+    concerns = []
+    total = len(selection.usable) + sum(selection.excluded.values())
+    spoilt = _spoilt(selection)
+    if sum(spoilt.values()) > total * SPOILT_SHARE:
+        words = ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
+        concerns.append(f"{sum(spoilt.values())} of {total} windows could not be used: {words}")
+    if wandering := _wandering(fits):
+        where = f" while {', '.join(wandering)}" if len(fits) > 1 else ""
+        concerns.append(
+            f"the sound changed during the calibration{where} (load, speed, a second machine?): record each state for "
+            "longer"
+        )
+    return concerns
+
+
+def _spoilt(selection: Selection) -> dict[str, int]:
+    """Reason -> windows, of sound that could not be used."""
+    return {reason: n for reason, n in selection.excluded.items() if reason not in APART}
+
+
+def _wandering(fits: Sequence[StateFit]) -> list[str]:
+    """States whose sound changed more between blocks than within them."""
+    spreads = {f.calibration.name: f.calibration.fusion.spread for f in fits}
+    return [name for name, spread in spreads.items() if spread.between > STATIONARY * spread.within]
 
 
 def seconds(machine: config.Machine, windows: int) -> float:
@@ -159,14 +196,6 @@ def _outliers(fit: StateFit, thresholds: Thresholds) -> dict[str, str]:
         for d, score in zip(fit.windows, fit.held_out, strict=True)
         if fusion.p_of(score) <= thresholds.alert_p
     }
-
-
-def _support_words(support: Support) -> str:
-    """What would support the budget."""
-    if support.more_hours is None or support.more_days is None:
-        return "more sound alone will not support the budget: mend what spoils single windows, or raise the budget"
-    other = f" on {support.more_days} other day(s)" if support.more_days else ""
-    return f"the budget is not supported yet: {support.more_hours:g} h more of normal sound{other} would"
 
 
 def _listed(lines: list[str]) -> list[str]:

@@ -12,10 +12,11 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
-from asd_agent.cli.words import console, utc
+from asd_agent.cli.words import Row, local, print_json, show
 from asd_agent.errors import UsageError
 from asd_agent.service.control import ask
 from asd_agent.store import Store
+from asd_agent.types import AlarmEvent
 
 VERBS = {
     "ack": "acknowledge",
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_json(act, "print one JSON object a line")
             continue
         add_machine(act)
+        add_json(act)
         act.add_argument("--by", default=os.environ.get("USER", ""), help="who (default: $USER)")
         act.add_argument("--reason", default="", help="a comment that is stored with it")
         if name == "shelve":
@@ -66,14 +68,15 @@ def run(args: argparse.Namespace) -> int:
         request["until_utc_s"] = time.time() + args.duration
     if args.action == "out-of-service":
         request["on"] = not args.off
-    print(ask(settings, VERBS[args.action], **request))
+    answer = ask(settings, VERBS[args.action], **request)
+    if args.json:
+        print_json({"machine": args.machine, "action": args.action, "answer": answer})
+    else:
+        print(answer)
     return 0
 
 
 def _list(settings: config.Config, args: argparse.Namespace) -> int:
-    from rich.markup import escape
-    from rich.table import Table
-
     with Store.reader(settings.state_dir) as store:
         events = store.events(machine=args.machine, limit=args.limit)
         if store.left_out:
@@ -85,13 +88,15 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
     if not events:
         print("no alarm events yet")
         return 0
-    heads = ("time (UTC)", "machine", "event", "level", "score", "replay", "reason", "by")
-    table = Table(*heads, box=None, header_style="bold")
-    for event in events:
-        score = "" if event.score is None else f"{event.score:.1f}"
-        words = "; ".join(part for part in (event.reason, event.comment) if part)
-        clip = event.id[:ID] if event.evidence else ""
-        row = (utc(event.utc_s), event.machine, event.kind, event.level, score, clip, escape(words), escape(event.by))
-        table.add_row(*row)
-    console().print(table)
+    show(("time", "machine", "event", "level", "score", "replay"), [_row(event) for event in events])
     return 0
+
+
+def _row(event: AlarmEvent) -> Row:
+    score = "" if event.score is None else f"{event.score:.1f}"
+    clip = event.id[:ID] if event.evidence else ""
+    by = f"by {event.by}" if event.by else ""
+    return Row(
+        (local(event.utc_s), event.machine, event.kind.value, event.level.value, score, clip),
+        [words for words in (event.reason, event.comment, by) if words],
+    )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from asd_agent import config
-from asd_agent.baseline import BaselineStore
-from asd_agent.cli.options import add_config, add_json, duration
-from asd_agent.cli.words import console, utc
+from asd_agent.baseline import BaselineStore, Report
+from asd_agent.cli.options import add_config, add_json, add_verbose, duration
+from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import BaselineError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
 
+FEW_OUTLIERS = 5
 ACTIONS = {
     "list": "list versions, and which is active, previous and candidate",
     "show": "show the report of one version (default: the active one)",
@@ -34,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             act.add_argument("version", metavar="VERSION", nargs="?", help="of a baseline")
         if name == "extend":
             act.add_argument("--name", default="", metavar="STATE", help='its name (default: "condition 2", ...)')
-            act.add_argument(
-                "--since", metavar="TIME", help="take the deviating windows since then, such as 10:42 (UTC)"
-            )
+            act.add_argument("--since", metavar="TIME", help="take the deviating windows since then, such as 10:42")
             act.add_argument("--last", type=duration, metavar="10m", help="take the deviating windows of the last 10m")
             act.add_argument("--candidate", action="store_true", help="do not make the new baseline the active one")
         if name == "rename":
@@ -44,45 +43,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             act.add_argument("new", metavar="NEW", help="new name of the state")
         if name == "compare":
             act.add_argument("--since", type=duration, default=30 * 86400.0, metavar="30d", help="default 30d")
-            add_json(act)
+        if name == "show":
+            add_verbose(act)
+        add_json(act)
 
 
 def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
-    if args.machine is not None:
-        machine(settings, args.config, args.machine)
     if args.action == "list":
-        for item in settings.machines if args.machine is None else [machine(settings, args.config, args.machine)]:
-            _list(settings, item.id)
-        return 0
+        named = [machine(settings, args.config, args.machine)] if args.machine is not None else settings.machines
+        return _list(settings, [item.id for item in named], args)
+    target = machine(settings, args.config, args.machine)
     if args.action == "compare":
         from asd_agent.cli import compare
 
-        return compare.run(settings, machine(settings, args.config, args.machine), args)
+        return compare.run(settings, target, args)
     if args.action in ("extend", "rename"):
         from asd_agent.cli import states
 
-        return states.run(settings, machine(settings, args.config, args.machine), args)
-    store = BaselineStore(settings.state_dir, args.machine)
-    if args.action == "show":
-        pointers = store.pointers()
-        version = args.version or pointers.active or pointers.candidate
-        if version is None:
-            raise BaselineError(f"{args.machine}: no baseline yet; run `asd-agent calibrate`")
-        _show(settings, store, version)
-        return 0
-    words = _compared(settings, store, args) if args.action == "promote" else ""
-    request: dict[str, Any] = {"machine": args.machine}
+        return states.run(settings, target, args)
+    return _show(settings, args) if args.action == "show" else _point(settings, target, args)
+
+
+def _point(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
+    """promote and rollback."""
+    store = BaselineStore(settings.state_dir, target.id)
+    compared = _compared(settings, store, args) if args.action == "promote" else ""
+    request: dict[str, Any] = {"machine": target.id}
     if args.action == "promote" and args.version:
         request["version"] = args.version
     try:
-        print(ask(settings, args.action, **request))
+        answer = str(ask(settings, args.action, **request))
     except DaemonAbsent:
-        _check_fit(machine(settings, args.config, args.machine), store, args)
+        _check_fit(target, store, args)
         pointers = store.promote(args.version) if args.action == "promote" else store.rollback()
-        print(f"{args.machine}: active baseline is now {pointers.active}")
-    if words:
-        print(words)
+        answer = f"{target.id}: active baseline is now {pointers.active}"
+    if args.json:
+        print_json({"machine": target.id, "answer": answer, "compared": compared, "pointers": store.pointers()})
+        return 0
+    say(answer, *([compared] if compared else []))
     return 0
 
 
@@ -113,60 +112,80 @@ def machine(settings: config.Config, path: str, machine_id: str) -> config.Machi
     return found
 
 
-def _list(settings: config.Config, machine_id: str) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _list(settings: config.Config, machines: list[str], args: argparse.Namespace) -> int:
+    rows, data = [], []
+    for name in machines:
+        store = BaselineStore(settings.state_dir, name)
+        pointers, versions = store.pointers(), store.versions()
+        roles = {pointers.active: "active", pointers.previous: "previous", pointers.candidate: "candidate"}
+        if not versions:
+            rows.append(Row((name, "", "", "", ""), ["no baseline yet; run `asd-agent calibrate`"]))
+        for version in versions:
+            row, item = _listed(store, version, roles.get(version, ""))
+            rows.append(row)
+            data.append(item)
+    if args.json:
+        print_json(data)
+    else:
+        show(("machine", "version", "role", "windows", "sound"), rows)
+    return 0
 
-    store = BaselineStore(settings.state_dir, machine_id)
+
+def _listed(store: BaselineStore, version: str, role: str) -> tuple[Row, dict[str, object]]:
+    item: dict[str, object] = {"machine": store.machine, "version": version, "role": role}
+    try:
+        report = store.load(version).manifest.report
+    except BaselineError as exc:
+        return Row((store.machine, version, role, "", ""), [str(exc)]), item | {"error": str(exc)}
+    cells = (store.machine, version, role, str(report.windows), lasted(report.seconds))
+    return Row(cells, report.advice), item | {"windows": report.windows, "good": report.good, "advice": report.advice}
+
+
+def _show(settings: config.Config, args: argparse.Namespace) -> int:
+    store = BaselineStore(settings.state_dir, args.machine)
     pointers = store.pointers()
-    roles = {pointers.active: "active", pointers.previous: "previous", pointers.candidate: "candidate"}
-    versions = store.versions()
-    if not versions:
-        print(f"{machine_id}: no baseline yet; run `asd-agent calibrate`")
-        return
-    table = Table("machine", "version", "role", "windows", "minutes", "verdict", box=None, header_style="bold")
-    for version in versions:
-        try:
-            report = store.load(version).manifest.report
-        except BaselineError as exc:
-            table.add_row(machine_id, version, roles.get(version, ""), "", "", f"[red]{escape(str(exc))}[/red]")
-            continue
-        verdict = "good" if report.good else "; ".join(report.concerns)
-        table.add_row(
-            machine_id,
-            version,
-            roles.get(version, ""),
-            str(report.windows),
-            f"{report.seconds / 60:.1f}",
-            verdict,
-        )
-    console().print(table)
-
-
-def _show(settings: config.Config, store: BaselineStore, version: str) -> None:
+    version = args.version or pointers.active or pointers.candidate
+    if version is None:
+        raise BaselineError(f"{args.machine}: no baseline yet; run `asd-agent calibrate`")
     manifest = store.load(version).manifest
-    print(f"baseline {version} of {manifest.machine}, made {utc(manifest.created_utc_s)} UTC")
-    print(f"bundles: {', '.join(f'{k} ({v[:12]})' for k, v in manifest.bundles.items())}")
-    chain = manifest.chain
-    heard = f", {chain.rate_hz} Hz, sound up to {chain.edge_hz / 1000:.1f} kHz" if chain.rate_hz else ""
-    print(f"input: {chain.level_dbfs:.1f} dBFS ({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f}){heard}")
+    if args.json:
+        print_json(manifest)
+        return 0
+    say(f"baseline {version} of {manifest.machine}, made {local(manifest.created_utc_s)} {zone()}")
     found = [
         f"{s.name} ({s.windows} windows)" + (f", measured as {s.extends}" if s.extends else "") for s in manifest.states
     ]
-    print(f"operating states: {'; '.join(found)}")
-    print_report(manifest.report, settings.state_dir)
+    say(f"operating states: {'; '.join(found)}")
+    if args.verbose:
+        chain = manifest.chain
+        heard = f", {chain.rate_hz} Hz, sound up to {chain.edge_hz / 1000:.1f} kHz" if chain.rate_hz else ""
+        say(
+            f"bundles: {', '.join(f'{k} ({v[:12]})' for k, v in manifest.bundles.items())}",
+            f"input: {chain.level_dbfs:.1f} dBFS ({chain.level_low_dbfs:.1f} to {chain.level_high_dbfs:.1f}){heard}",
+        )
+    print_report(manifest.report, settings.state_dir, verbose=args.verbose)
+    return 0
 
 
-def print_report(report: Any, state_dir: Path | None = None) -> None:
-    """The verdict of a calibration, sentence by sentence; its outliers with their numbers for `calibrate --exclude`."""
-    for line in report.facts:
-        print(f"  {line}")
-    for line in report.concerns:
-        print(f"  note: {line}")
-    for line in report.excluded_parts:
-        print(f"  left out: {line}")
-    for number, (place, line) in enumerate(zip(report.outlier_places, report.outliers, strict=False), 1):
+def print_report(report: Report, state_dir: Path, *, verbose: bool) -> None:
+    """What a calibration is worth; its outliers have numbers for `calibrate --exclude`."""
+    say(*report.advice)
+    if verbose:
+        say(*report.facts, indent="  ")
+        say(*(f"left out: {line}" for line in report.excluded_parts), indent="  ")
+    elif report.excluded:
+        reasons = ", ".join(f"{reason} {windows}" for reason, windows in report.excluded.items())
+        say(f"{sum(report.excluded.values())} windows were left out: {reasons} (--verbose says where).")
+    count = len(report.outlier_places)
+    if not count:
+        return
+    say(
+        f"{count} calibration window{'s exceed' if count > 1 else ' exceeds'} the limit. Listen, and leave out what is "
+        "not normal with `calibrate --exclude N`:"
+    )
+    listed = report.outliers if verbose else report.outliers[:FEW_OUTLIERS]
+    for number, (place, line) in enumerate(zip(report.outlier_places, listed, strict=False), 1):
         clip = report.outlier_clips.get(place, "")
-        print(f"  outlier {number}: {line}" + (f"; listen to {state_dir / clip}" if clip and state_dir else ""))
-    if len(report.outlier_places) > len(report.outliers):
-        print(f"  and {len(report.outlier_places) - len(report.outliers)} more outliers")
+        say(f"{number}: {line}" + (f"; listen to {state_dir / clip}" if clip else ""), indent="  ")
+    if count > len(listed):
+        say(f"and {count - len(listed)} more" + ("" if verbose else " (--verbose lists them)"), indent="  ")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
-from asd_agent.cli.words import console
+from asd_agent.cli.words import Row, print_json, say, show
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, choose_variant, lean_malloc
 from asd_agent.scoring.pipeline import Pipeline
@@ -50,23 +48,21 @@ def run(args: argparse.Namespace) -> int:
     lean_malloc()
     costs = [cost for machine in settings.machines for cost in measure(machine, settings)]
     if args.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(costs), indent=1).decode() + "\n")
+        print_json(costs)
         return 0
-    from rich.table import Table
-
-    table = Table(
-        "machine", "bundle", "variant", "ms per window", "encoder ms", "real-time factor", "machines", "memory",
-        box=None, header_style="bold",
+    show(
+        ("machine", "bundle", "variant", "ms/window", "encoder", "real time", "machines", "memory"),
+        [
+            Row((
+                c.machine, c.bundle, c.variant + (" *" if c.chosen else ""), f"{c.window_ms:.1f}",
+                f"{c.encoder_ms:.1f}", f"{c.real_time_factor:.0f} x", str(c.machines), f"{c.memory_mb:.0f} MB",
+            ))
+            for c in costs
+        ],
     )  # fmt: skip
-    for c in costs:
-        table.add_row(
-            c.machine, c.bundle, c.variant + (" *" if c.chosen else ""), f"{c.window_ms:.1f}", f"{c.encoder_ms:.1f}",
-            f"{c.real_time_factor:.0f} x", str(c.machines), f"{c.memory_mb:.0f} MB",
-        )  # fmt: skip
-    console().print(table)
-    print(
-        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of one core; "
-        f"windows of noise at the calibrated sampling rate (else {NATIVE_HZ // 1000} kHz), median of {RUNS}"
+    say(
+        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of one core; windows of noise at the "
+        f"calibrated sampling rate (else {NATIVE_HZ // 1000} kHz), median of {RUNS}."
     )
     return 0
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,15 +15,12 @@ from asd_agent.calibration import workflow as learning
 from asd_agent.calibration.gather import describe_live, describe_recordings
 from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions
 from asd_agent.cli.baseline import machine, print_report
-from asd_agent.cli.options import add_config, add_json, add_machine, duration, numbers
-from asd_agent.cli.words import console
+from asd_agent.cli.options import add_config, add_json, add_machine, add_verbose, duration, numbers
+from asd_agent.cli.words import print_json, progress, say
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import DaemonAbsent, ask
 from asd_agent.service.mixer_watch import MixerWatch
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 DURATION_S = 600.0
 
@@ -54,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shadow", action="store_true", help="write a candidate for the bundle in `shadow.bundle`, to run in shadow"
     )
+    add_verbose(parser)
     add_json(parser, "print the report as JSON")
 
 
@@ -76,16 +73,19 @@ def run(args: argparse.Namespace) -> int:
     except DaemonAbsent:
         version, report = _here(settings, target, args, duration_s, outliers)
     if args.json:
-        sys.stdout.write(msgspec.json.encode({"version": version, "report": report}).decode() + "\n")
+        print_json({"version": version, "report": report}, indent=0)
         return 0
-    print(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
-    print_report(report, settings.state_dir)
+    say(f"{target.id}: baseline {version} written" + (" and promoted: it is active now" if args.promote else ""))
+    print_report(report, settings.state_dir, verbose=args.verbose)
     if not args.promote and target.shadow is not None:
-        print(f"a running daemon judges with it in shadow: asd-agent baseline compare{args.option} {target.id}")
+        say("A running daemon judges with it in shadow; compare with:")
+        print(f"  asd-agent baseline compare{args.option} {target.id}")
     if args.shadow:
-        print(f"make it active: name its bundle as the bundle of {target.id}, then asd-agent baseline promote")
+        say(f"To make it active, name its bundle as the bundle of {target.id}, then:")
     elif not args.promote:
-        print(f"make it active with: asd-agent baseline promote{args.option} {target.id}")
+        say("Make it active with:")
+    if not args.promote:
+        print(f"  asd-agent baseline promote{args.option} {target.id}")
     return 0
 
 
@@ -114,16 +114,6 @@ def _outliers(args: argparse.Namespace) -> list[int] | None:
     return args.exclude or []
 
 
-def _bar(what: str) -> tuple[Progress, Any]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn(),
-        console=console(stderr=True), disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    return bar, bar.add_task(what, total=1.0, words="")
-
-
 def _by_daemon(
     settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float
 ) -> tuple[str, Report]:
@@ -136,14 +126,12 @@ def _by_daemon(
         request["paths"] = [str(Path(p).resolve()) for p in args.paths]
     else:
         request["duration_s"] = duration_s
-    bar, task = _bar("listening")
     try:
         ask(settings, "calibrate", **request)
-        with bar:
+        with progress("calibrating") as update:
             while True:
                 state = ask(settings, "calibration", machine=target.id)
-                words = f"{state['windows']} windows, {state['excluded']} not usable"
-                bar.update(task, completed=state["done"], description=state["phase"], words=words)
+                update(state["done"], f"{state['phase']}: {state['windows']} windows, {state['excluded']} not usable")
                 if state["phase"] not in ("listening", "fitting"):
                     break
                 time.sleep(0.5)
@@ -177,17 +165,12 @@ def _heard(
     options: CalibrationOptions,
 ) -> Baseline:  # fmt: skip
     clips = CalibrationClips(store.folder)
-    bar, task = _bar("listening" if not args.paths else "reading")
-
-    def progress(share: float, words: str) -> None:
-        bar.update(task, completed=share, words=words)
-
     try:
-        with bar:
+        with progress("reading" if args.paths else "listening") as update:
             if args.paths:
-                descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], progress)
+                descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], update)
             else:
-                descriptions = describe_live(pipeline, target, duration_s, progress, clips.hear)
+                descriptions = describe_live(pipeline, target, duration_s, update, clips.hear)
         watch = MixerWatch(target.source)
         if not args.paths:
             watch.look()

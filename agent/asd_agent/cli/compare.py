@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
-
-import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.cli.words import console, lasted, utc
+from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import AsdError, BaselineError
 from asd_agent.store import Store
 from asd_agent.whatif import Episode
@@ -25,8 +22,7 @@ def run(settings: config.Config, target: config.Machine, args: argparse.Namespac
     with Store.reader(settings.state_dir) as store:
         found = compare(store, target.id, version, time.time() - args.since)
     if args.json:
-        sys.stdout.write(msgspec.json.encode({"line": found.line, "advice": found.advice, **_data(found)}).decode())
-        sys.stdout.write("\n")
+        print_json({"line": found.line, "advice": found.advice, **_data(found)}, indent=0)
         return 0
     _show(target.id, found)
     return 0
@@ -42,24 +38,23 @@ def line(settings: config.Config, machine: str, version: str) -> str:
 
 
 def _show(machine: str, found: Comparison) -> None:
-    from rich.table import Table
-
-    out = console()
-    out.print(f"{machine}: {utc(found.first_utc_s)} to {utc(found.last_utc_s)} UTC", markup=False)
-    table = Table("", "active", f"in shadow: {found.version}", box=None, header_style="bold")
     a, s = found.active, found.shadow
-    table.add_row("windows that both judged", str(found.windows), str(found.windows))
-    table.add_row("of them deviate", _anomalous(a, found.windows), _anomalous(s, found.windows))
+    say(
+        f"{machine}: {local(found.first_utc_s)} to {local(found.last_utc_s)} {zone()}, in shadow: {found.version}",
+        found.line,
+        found.advice,
+    )
+    rows = [
+        Row(("windows that both judged", str(found.windows), str(found.windows))),
+        Row(("of them deviate", _anomalous(a, found.windows), _anomalous(s, found.windows))),
+    ]
     for i, quantile in enumerate(QUANTILES):
-        what = f"score, {100 * quantile:g} % of windows below"
-        table.add_row(what, f"{a.scores[i]:.2f}", f"{s.scores[i]:.2f}")
-    table.add_row("alarms", str(len(a.alarms)), str(len(s.alarms)))
-    out.print(table)
+        rows.append(Row((f"score, {100 * quantile:g} % of windows below", f"{a.scores[i]:.2f}", f"{s.scores[i]:.2f}")))
+    rows.append(Row(("alarms", str(len(a.alarms)), str(len(s.alarms)))))
+    show(("", "active", "in shadow"), rows)
     for name, alarms in (("active", a.alarms), ("in shadow", s.alarms)):
         for alarm in alarms[-20:]:
-            out.print(f"  {name}: {alarm.level} {utc(alarm.raised_utc_s)}, {_length(alarm)}", markup=False)
-    out.print(found.line, markup=False, soft_wrap=True)
-    out.print(found.advice, markup=False, soft_wrap=True)
+            say(f"{name}: {alarm.level} {local(alarm.raised_utc_s)}, {_length(alarm)}", indent="  ")
 
 
 def _length(alarm: Episode) -> str:

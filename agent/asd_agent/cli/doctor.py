@@ -12,8 +12,8 @@ from pathlib import Path
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.cli.options import add_config
-from asd_agent.cli.words import console
+from asd_agent.cli.options import add_config, add_json
+from asd_agent.cli.words import console, print_json, wrapped
 from asd_agent.errors import AsdError
 from asd_agent.service import clock
 from asd_agent.service.control import DaemonAbsent, ask
@@ -21,7 +21,7 @@ from asd_agent.service.control import DaemonAbsent, ask
 OLDEST_CLOCK_UTC_S = 1_767_225_600.0  # 2026-01-01: this version did not exist before
 LITTLE_DISK = 500 << 20
 LISTEN_S = 3.0
-MARK = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[bold red]FAIL[/bold red]"}
+STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,38 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    out = console()
     settings = config.load(args.config)
-    findings = [Finding("ok", "configuration", f"{args.config}: {len(settings.machines)} machine(s)")]
-    out.print(_line(findings[0]))
-    for check in (_state_directory, _disk, _damage, _clock, _bundles, _baselines, _sources, _broker):
-        for finding in _guarded(check, settings):
-            findings.append(finding)
-            out.print(_line(finding))
+    findings = []
+    for finding in _findings(args, settings):
+        findings.append(finding)
+        if not args.json:
+            _print(finding)
     failures = sum(f.grade == "fail" for f in findings)
     warnings = sum(f.grade == "warn" for f in findings)
+    if args.json:
+        print_json(findings)
+        return 1 if failures else 0
     print(f"{failures} failure(s), {warnings} warning(s)" if failures or warnings else "all is well")
     return 1 if failures else 0
 
 
-def _line(finding: Finding) -> str:
-    from rich.markup import escape
+def _findings(args: argparse.Namespace, settings: config.Config) -> Iterator[Finding]:
+    yield Finding("ok", "configuration", f"{args.config}: {len(settings.machines)} machine(s)")
+    for check in (_state_directory, _disk, _damage, _clock, _bundles, _baselines, _sources, _broker):
+        yield from _guarded(check, settings)
 
-    return f"{MARK[finding.grade]} {finding.what}: {escape(finding.words)}"
+
+def _print(finding: Finding) -> None:
+    from rich.text import Text
+
+    out = console()
+    words = wrapped(f"{finding.what}: {finding.words}", out.width - 5).replace("\n", "\n     ")
+    grade = "FAIL" if finding.grade == "fail" else finding.grade
+    out.print(Text.assemble((f"{grade:4} ", STYLE[finding.grade]), words), soft_wrap=True)
 
 
 def _guarded(check: Callable[[config.Config], Iterator[Finding]], settings: config.Config) -> Iterator[Finding]:
@@ -152,7 +163,7 @@ def _baselines(settings: config.Config) -> Iterator[Finding]:
         age_days = (time.time() - baseline.manifest.created_utc_s) / 86400
         words = f"{baseline.manifest.version}, {report.windows} windows, {age_days:.0f} days old"
         yield Finding(
-            "ok" if report.good else "warn", what, words if report.good else f"{words}; {'; '.join(report.concerns)}"
+            "ok" if report.good else "warn", what, words if report.good else f"{words}. {' '.join(report.advice)}"
         )
 
 

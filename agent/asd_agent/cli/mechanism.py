@@ -6,19 +6,28 @@ import argparse
 import sys
 from pathlib import Path
 
-import msgspec
-
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.options import add_config, add_json, add_machine
-from asd_agent.cli.words import console
+from asd_agent.cli.words import Row, print_json, progress, say, show
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import UsageError
 from asd_agent.mechanism import MechanismBaseline, Speed
 from asd_agent.mechanism.plot import plot
-from asd_agent.mechanism.report import Report, as_data, examine, finding_lines, indicator_table, window_table
+from asd_agent.mechanism.report import (
+    FAMILY_TITLES,
+    STANDS_OUT,
+    Report,
+    WindowReport,
+    as_data,
+    examine,
+    finding_lines,
+    standing_out,
+)
+from asd_agent.mechanism.statistics import family
+from asd_agent.mechanism.units import shown
 from asd_agent.scoring.detectors import MechanismDetector
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.types import Samples
@@ -46,9 +55,12 @@ def run(args: argparse.Namespace) -> int:
     baseline = _baseline(settings, target)
     for path in files:
         samples, rate_hz = native_recording(path, target.source.channel)
-        report = examine(samples, rate_hz, kinematics, baseline, speed, target.window_s, str(path))
+        with progress(f"examining {Path(path).name}") as update:
+            report = examine(
+                samples, rate_hz, kinematics, baseline, speed, target.window_s, str(path), lambda done: update(done, "")
+            )
         if args.json:
-            sys.stdout.write(msgspec.json.encode(as_data(report)).decode() + "\n")
+            print_json(as_data(report), indent=0)
         else:
             _print(report, everything=args.all)
         if args.plot:
@@ -75,11 +87,53 @@ def _baseline(settings: config.Config, target: config.Machine) -> MechanismBasel
 
 
 def _print(report: Report, *, everything: bool) -> None:
-    out = console()
-    out.print(window_table(report))
-    out.print(indicator_table(report, everything))
-    for line in finding_lines(report):
-        print(line)
+    """Findings first, then the indicators of the most unusual window, then all windows."""
+    if report.origin:
+        say(report.origin)
+    say(*finding_lines(report), indent="  ")
+    print()
+    worst = report.windows[report.worst]
+    verdict = worst.verdict
+    if verdict is None or verdict.p_value is None:
+        rows = [Row((title(name), label(name), shown(name, value))) for name, value in worst.indicators.values.items()]
+        heads: tuple[str, ...] = ("family", "indicator", "value")
+    else:
+        found = [d for _, members in standing_out(verdict, everything) for d in members]
+        rows = [
+            Row(
+                (title(d.name), label(d.name), shown(d.name, d.value), shown(d.name, d.normal), f"{d.z:+.1f}"),
+                styles=dict.fromkeys(range(5), "bold") if abs(d.z) >= STANDS_OUT else {},
+            )
+            for d in found
+        ]
+        heads = ("family", "indicator", "value", "normal", "z")
+    say(f"The most unusual window, from {worst.start_s:.1f} s:")
+    show(heads, rows)
+    if len(report.windows) > 1:
+        print()
+        show(("start", "speed", "p", "most unusual", "note"), [_window(window) for window in report.windows])
+
+
+def title(name: str) -> str:
+    return FAMILY_TITLES.get(family(name), family(name))
+
+
+def label(name: str) -> str:
+    """The indicator without its family: "2205-2824Hz.level" -> "2205-2824 Hz level"."""
+    return name.partition(".")[2].replace("Hz.", " Hz ").replace("ms.", " ms ").replace("_", " ")
+
+
+def _window(window: WindowReport) -> Row:
+    speed, verdict = window.indicators.speed, window.verdict
+    most = min(verdict.families.items(), key=lambda f: f[1], default=None) if verdict is not None else None
+    notes = window.indicators.gates or (verdict.notes if verdict is not None else ())
+    return Row((
+        f"{window.start_s:.1f} s",
+        f"{speed.hz:.2f} Hz ({speed.source})" if speed is not None else "unknown",
+        f"{verdict.p_value:.2g}" if verdict is not None and verdict.p_value is not None else "-",
+        FAMILY_TITLES[most[0]] if most is not None else "",
+        ", ".join(notes),
+    ))  # fmt: skip
 
 
 def _plot(

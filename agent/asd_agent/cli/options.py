@@ -21,6 +21,10 @@ def add_json(parser: argparse.ArgumentParser, words: str = "print JSON") -> None
     parser.add_argument("--json", action="store_true", help=words)
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the numbers behind it too")
+
+
 def duration(text: str) -> float:
     """ "90", "90s", "10m", "1.5h", "2d" -> seconds."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

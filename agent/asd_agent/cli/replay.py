@@ -14,9 +14,9 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.cli.options import add_config
+from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.rows import header, row
-from asd_agent.cli.words import console, utc
+from asd_agent.cli.words import Row, local, print_json, say, show, zone
 from asd_agent.errors import AsdError, StoreError
 from asd_agent.evidence.clip import Clip, read_clip, sidecars
 from asd_agent.evidence.nearest import audible
@@ -37,6 +37,7 @@ Sounds = Sequence["tuple[Normal, Samples, int]"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("event", metavar="EVENT", help="id of an alarm event (its beginning is enough), or its clip")
+    add_json(parser, "print the stored and the computed scores as JSON")
     parser.add_argument("--csv", action="store_true", help="print the stored and the computed scores as CSV")
     parser.add_argument(
         "--picture", metavar="out.png", help="draw a spectrogram with the deciding band and time, and normal sound"
@@ -56,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     sound = sound_path(sidecar)
     if not done.windows:
         raise StoreError(f"{sidecar}: no window lies whole in the clip, with what it was made from: nothing to replay")
-    if args.csv:
+    if args.json:
+        print_json(_data(done, sound))
+    elif args.csv:
         _csv(done, sound)
     else:
         _show(done, sound)
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         _listen(Path(args.listen), done, found)
     differs = [w for w in done.windows if _differences(w, sound, done)]
     verdict = _verdict(done, differs, sound)
-    print(verdict, file=sys.stderr if args.csv else sys.stdout)
+    print(verdict, file=sys.stderr if args.csv or args.json else sys.stdout)
     return 1 if differs else 0
 
 
@@ -107,7 +110,7 @@ def _recent(state_dir: Path) -> str:
     newest = sorted(found, key=lambda event: event.utc_s)[-RECENT:]
     if not newest:
         return f"there is none yet under {state_dir / 'evidence'}"
-    return "the newest are " + ", ".join(f"{e.id[:12]} ({e.machine} {e.kind} {utc(e.utc_s)})" for e in newest[::-1])
+    return "the newest are " + ", ".join(f"{e.id[:12]} ({e.machine} {e.kind} {local(e.utc_s)})" for e in newest[::-1])
 
 
 def _detectors(done: Replay) -> list[str]:
@@ -145,35 +148,59 @@ def _csv(done: Replay, sound: Path) -> None:
         writer.writerow(["now", *row(sound, window.result, names)])
 
 
-def _show(done: Replay, sound: Path) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _data(done: Replay, sound: Path) -> dict[str, object]:
+    names = _detectors(done)
+    head = header(names)
+    return {
+        "event": done.clip.event,
+        "sound": str(sound),
+        "left_out": done.left_out,
+        "software": done.software,
+        "windows": [
+            {
+                "then": dict(zip(head, row(sound, window.stored.result, names), strict=True)),
+                "now": dict(zip(head, row(sound, window.result, names), strict=True)),
+                "same": window.same,
+            }
+            for window in done.windows
+        ],
+    }
 
+
+def _show(done: Replay, sound: Path) -> None:
     clip, event = done.clip, done.clip.event
     then = clip.made_with
     assert then is not None
-    print(f"{event.machine}: {event.kind}, {event.level}, {utc(event.utc_s)} UTC: {event.reason}")
     seconds = len(done.samples) / clip.rate_hz
-    print(f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s")
     bundles = ", ".join(f"{name} {sha256[:12]} ({then.variants[name]})" for name, sha256 in then.bundles.items())
-    print(f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}")
+    say(
+        f"{event.machine}: {event.kind}, {event.level}, {local(event.utc_s)} {zone()}: {event.reason}",
+        f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s",
+        f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}",
+    )
     names = _detectors(done)
-    table = Table("at", "voted", "state", "score then", "now", *names, box=None, header_style="bold")
-    for column in table.columns[3:]:
-        column.justify = "right"
+    show(
+        ("at", "voted", "state", "score then", "now", *names),
+        [_row(done, w, sound, names) for w in done.windows],
+    )
+
+
+def _row(done: Replay, window: Replayed, sound: Path, names: list[str]) -> Row:
+    """Then and now; what differs is red."""
     head = header(names)
-    for window in done.windows:
-        was, now = row(sound, window.stored.result, names), row(sound, window.result, names)
-        distances = [head.index(f"distance_{name}") for name in names]
-        score = head.index("score")
-        voted = "*" if window.result.index in event.windows else ""
-        state = window.stored.result.state.value.replace("_", " ")
-        table.add_row(
-            f"{window.stored.frame / clip.rate_hz:.1f} s", voted, escape(state), was[score],
-            now[score] if now[score] == was[score] else f"[bold red]{now[score]}[/bold red]",
-            *(was[i] if now[i] == was[i] else f"[bold red]{was[i]} -> {now[i]}[/bold red]" for i in distances),
-        )  # fmt: skip
-    console().print(table)
+    was, now = row(sound, window.stored.result, names), row(sound, window.result, names)
+    columns = [head.index("score"), *(head.index(f"distance_{name}") for name in names)]
+    differs = [i for i, column in enumerate(columns) if was[column] != now[column]]
+    score, *distances = columns
+    cells = (
+        f"{window.stored.frame / done.clip.rate_hz:.1f} s",
+        "*" if window.result.index in done.clip.event.windows else "",
+        window.stored.result.state.value.replace("_", " "),
+        was[score],
+        now[score],
+        *(was[i] if now[i] == was[i] else f"{was[i]} -> {now[i]}" for i in distances),
+    )
+    return Row(cells, styles={4 + i: "bold red" for i in differs})
 
 
 def _show_normals(done: Replay, found: Sounds) -> None:
@@ -190,7 +217,7 @@ def _limit(threshold: float | None) -> str:
 
 def _where(normal: Normal) -> str:
     if not normal.origin:
-        return f"live, {utc(normal.utc_s)} UTC"
+        return f"live, {local(normal.utc_s)} {zone()}"
     return f"{normal.origin} {normal.start_s:.1f}-{normal.start_s + normal.duration_s:.1f} s"
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import recordings
 from asd_agent.cli.baseline import machine
-from asd_agent.cli.options import add_config, add_machine
+from asd_agent.cli.options import add_config, add_json, add_machine
 from asd_agent.cli.rows import header, row
-from asd_agent.cli.words import console
+from asd_agent.cli.words import progress
 from asd_agent.errors import AsdError, BaselineError
 from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.types import WindowResult
 from asd_agent.windowing.recordings import recorded_windows
 
 
@@ -26,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_machine(parser)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders (WAV, FLAC, OGG, MP3)")
     parser.add_argument("-o", "--output", metavar="scores.csv", help="write CSV here (default: standard output)")
+    add_json(parser, "write JSON, one object a window, instead of CSV")
     parser.add_argument("--baseline", metavar="VERSION", help="another baseline than the active one")
 
 
@@ -42,17 +48,37 @@ def run(args: argparse.Namespace) -> int:
     files = recordings(args.paths)
     failed = 0
     with _output(args.output) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        detectors = list(baseline.manifest.detectors)
-        writer.writerow(header(detectors))
-        for path in _progress(files, args.output):
-            try:
-                for window in recorded_windows(path, target, pipeline.rates):
-                    writer.writerow(row(path, pipeline.step(window), detectors))
-            except AsdError as exc:
-                failed += 1
-                print(f"asd-agent: {exc}", file=sys.stderr)
+        write = _writer(file, list(baseline.manifest.detectors), as_json=args.json)
+        with progress("scoring") if args.output else contextlib.nullcontext(_silent) as update:
+            for number, path in enumerate(files):
+                update(number / len(files), path.name)
+                try:
+                    for window in recorded_windows(path, target, pipeline.rates):
+                        write(path, pipeline.step(window))
+                except AsdError as exc:
+                    failed += 1
+                    print(f"asd-agent: {exc}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _silent(share: float, words: str) -> None:
+    """No bar among the rows on the terminal."""
+
+
+def _writer(file: TextIO, detectors: list[str], *, as_json: bool) -> Callable[[Path, WindowResult], None]:
+    """What writes a window: a row of CSV, or an object on a line."""
+    if as_json:
+        return lambda path, result: print(
+            msgspec.json.encode({"file": str(path), "score": result.score, **dataclasses.asdict(result)}).decode(),
+            file=file,
+        )
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header(detectors))
+
+    def write(path: Path, result: WindowResult) -> None:
+        writer.writerow(row(path, result, detectors))
+
+    return write
 
 
 def _output(path: str | None) -> contextlib.AbstractContextManager[TextIO]:
@@ -62,12 +88,3 @@ def _output(path: str | None) -> contextlib.AbstractContextManager[TextIO]:
         return open(path, "w", encoding="utf-8", newline="")
     except OSError as exc:
         raise AsdError(f"{path}: cannot be written ({exc.strerror})") from exc
-
-
-def _progress(files: list[Path], output: str | None) -> Any:
-    """A bar on the terminal when the rows go to a file."""
-    if output is None or len(files) < 2 or not sys.stderr.isatty():
-        return files
-    from rich.progress import track
-
-    return track(files, description="scoring", console=console(stderr=True))

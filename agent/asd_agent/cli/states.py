@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
+import contextlib
+import datetime as dt
 import time
-from calendar import timegm
 from typing import Any
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.calibration import workflow as learning
+from asd_agent.cli.words import print_json, say
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
-
-FORMS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-CLOCK = ("%H:%M:%S", "%H:%M")
 
 
 def run(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
@@ -31,48 +29,53 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
     if args.last:
         request["last_s"] = args.last
     try:
-        print(ask(settings, "extend", 600.0, **request))
+        answer = ask(settings, "extend", 600.0, **request)
     except DaemonAbsent as exc:
         raise AsdError(
             f"{exc}; only the daemon has heard the unknown state. With recordings of it: asd-agent calibrate --extend "
             "--from PATH"
         ) from exc
+    if args.json:
+        print_json({"machine": target.id, "answer": answer})
+        return 0
+    say(answer)
     if args.candidate:
-        print(f"make it active with: asd-agent baseline promote{args.option} {target.id}")
+        say("Make it active with:")
+        print(f"  asd-agent baseline promote{args.option} {target.id}")
     return 0
 
 
 def rename(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
     try:
-        print(ask(settings, "rename_state", machine=target.id, old=args.old, new=args.new))
+        answer = ask(settings, "rename_state", machine=target.id, old=args.old, new=args.new)
     except DaemonAbsent:
         store = BaselineStore(settings.state_dir, target.id)
         was_active = store.pointers().active is not None
         baseline = learning.rename(target, store, args.old, args.new)
         if was_active:
             store.promote(baseline.manifest.version)
-        words = f"{target.id}: the state {args.old!r} is called {args.new!r} now, in baseline "
-        print(f"{words}{baseline.manifest.version}" + ("" if was_active else " (a candidate)"))
+        answer = f"{target.id}: the state {args.old!r} is called {args.new!r} now, in baseline "
+        answer += baseline.manifest.version + ("" if was_active else " (a candidate)")
+    if args.json:
+        print_json({"machine": target.id, "answer": answer})
+    else:
+        say(answer)
     return 0
 
 
 def moment(text: str, now_s: float | None = None) -> float:
-    """ "10:42" (the last time that it was so late), "2026-03-02 10:42", RFC 3339 -> seconds since 1970; all UTC.
+    """ "10:42" (the last time that it was so late), "2026-03-02 10:42", RFC 3339 -> seconds since 1970.
 
-    Raises UsageError.
+    Local time, unless it says Z, UTC or an offset. Raises UsageError.
     """
     now_s = time.time() if now_s is None else now_s
-    text = re.sub(r"\.\d+(?=Z?$)", "", text.strip().removesuffix(" UTC"))
-    for form in CLOCK:
-        try:
-            parsed = time.strptime(text, form)
-        except ValueError:
-            continue
-        at_s = timegm(time.gmtime(now_s)[:3] + parsed[3:6])
-        return float(at_s if at_s <= now_s else at_s - 86_400)
-    for form in FORMS:
-        try:
-            return float(timegm(time.strptime(text, form)))
-        except ValueError:
-            continue
-    raise UsageError(f"--since: {text!r} is not a time such as 10:42 or 2026-03-02T10:42:00Z (UTC)")
+    text = text.strip().removesuffix(" UTC") + "Z" * text.strip().endswith(" UTC")
+    zone = dt.UTC if text.endswith("Z") else None
+    now = dt.datetime.fromtimestamp(now_s, zone).astimezone(zone)
+    with contextlib.suppress(ValueError):
+        at = dt.datetime.combine(now.date(), dt.time.fromisoformat(text.removesuffix("Z")), now.tzinfo)
+        at_s = at.timestamp()
+        return at_s if at_s <= now_s else at_s - 86_400
+    with contextlib.suppress(ValueError):
+        return dt.datetime.fromisoformat(text).timestamp()  # without a zone: local time
+    raise UsageError(f"--since: {text!r} is not a time such as 10:42, 2026-03-02 10:42 or 2026-03-02T10:42:00Z")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
+import math
 import time
 
-import msgspec
 import numpy as np
 
 from asd_agent import config
+from asd_agent.baseline import BaselineStore
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
-from asd_agent.cli.words import console
-from asd_agent.errors import StoreError
-from asd_agent.mechanism.trend import fit, trend_plot, trend_table
+from asd_agent.cli.words import Row, local, print_json, say, show, zone
+from asd_agent.errors import BaselineError, StoreError
+from asd_agent.mechanism.trend import Trend, fit, trend_plot
 from asd_agent.store import Store
 from asd_agent.store.records import ScoreRow
 from asd_agent.types import Floats
+from asd_agent.whatif import episodes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +41,36 @@ def run(args: argparse.Namespace) -> int:
     series = [(name, when, values) for name, values in _series(rows).items()]
     trends = [fit(*one) for one in series]
     if args.json:
-        data = [dataclasses.asdict(trend) | {"words": trend.words} for trend in trends]
-        sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+        print_json([dataclasses.asdict(trend) | {"words": trend.words} for trend in trends], indent=0)
     else:
-        console().print(trend_table(trends, f"{target.id}, {len(rows)} windows"))
+        say(f"{target.id}, {len(rows)} windows, {local(rows[0].utc_s)} to {local(rows[-1].utc_s)} {zone()}")
+        show(("what", "now", "change", "p", "trend"), [_row(trend) for trend in sorted(trends, key=_growing_first)])
     if args.plot:
-        trend_plot(args.plot, series, target.id)
+        with Store.reader(settings.state_dir) as store:
+            raised = episodes(store.events(rows[0].utc_s, target.id, limit=10_000))
+        alarms = [(e.raised_utc_s, e.cleared_utc_s or rows[-1].utc_s) for e in raised]
+        trend_plot(args.plot, series, target.id, _limit(settings, target, rows), alarms)
     return 0
+
+
+def _growing_first(trend: Trend) -> tuple[bool, float]:
+    return not trend.growing, trend.p_value
+
+
+def _row(trend: Trend) -> Row:
+    cells = (trend.name, f"{trend.last:.2f}", f"{trend.change:+.2f}", f"{trend.p_value:.1g}", trend.words)
+    return Row(cells, styles=dict.fromkeys(range(5), "bold") if trend.growing else {})
+
+
+def _limit(settings: config.Config, target: config.Machine, rows: list[ScoreRow]) -> tuple[Floats, Floats]:
+    """(utc_s, score) from which a window deviates, by the present settings; NaN where its baseline is gone."""
+    store, known = BaselineStore(settings.state_dir, target.id), {"": math.nan}
+    for version in {row.baseline for row in rows if row.baseline}:
+        try:
+            known[version] = -math.log10(store.load(version).manifest.thresholds(target).alert_p)
+        except BaselineError:
+            known[version] = math.nan
+    return np.array([row.utc_s for row in rows]), np.array([known[row.baseline] for row in rows])
 
 
 def _series(rows: list[ScoreRow]) -> dict[str, Floats]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -14,13 +13,10 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
-from asd_agent.cli.words import console, lasted, utc
+from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import UsageError
 from asd_agent.store import Store
 from asd_agent.whatif import Answer, Episode, what_if
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 OPTIONS = {  # of the command line -> key of the configuration, its name in words
     "votes": ("window_votes", "votes"),
@@ -56,13 +52,21 @@ def run(args: argparse.Namespace) -> int:
         baselines = BaselineStore(settings.state_dir, target.id)
         answer = what_if(store, baselines, target, time.time() - args.since)
     if args.json:
-        sys.stdout.write(msgspec.json.encode(_data(target, answer)).decode() + "\n")
+        print_json(_data(target, answer), indent=0)
         return 0
-    out = console()
+    say(*_summary(before, target, answer))
     if answer.then or answer.now:
-        out.print(_table(answer, args.limit))
-    for line in _summary(before, target, answer):
-        out.print(line, markup=False, soft_wrap=True)
+        pairs = _pairs(answer)
+        print()
+        show(
+            ("then", "lasted", "level", "now", "lasted", "level"),
+            [
+                Row((*_cells(then), *(("the same", "", "") if _same(then, now) else _cells(now))))
+                for then, now in pairs[-max(args.limit, 1) :]
+            ],
+        )
+        if len(pairs) > args.limit:
+            say(f"the last {args.limit} of {len(pairs)}; more with -n")
     return 0
 
 
@@ -79,24 +83,12 @@ def _alarm(alarm: config.Alarm, args: argparse.Namespace) -> config.Alarm:
     return msgspec.structs.replace(alarm, **given)
 
 
-def _table(answer: Answer, limit: int) -> Table:
-    from rich.table import Table
-
-    table = Table("then (UTC)", "lasted", "level", "now (UTC)", "lasted", "level", box=None, header_style="bold")
-    pairs = _pairs(answer)
-    for then, now in pairs[-max(limit, 1) :]:
-        table.add_row(*_cells(then), *(("the same", "", "") if _same(then, now) else _cells(now)))
-    if len(pairs) > limit:
-        table.caption = f"the last {limit} of {len(pairs)}; more with -n"
-    return table
-
-
 def _cells(episode: Episode | None) -> tuple[str, str, str]:
     if episode is None:
         return "-", "", ""
     end = episode.cleared_utc_s
     length = "present" if end is None else lasted(end - episode.raised_utc_s)
-    return utc(episode.raised_utc_s), length, episode.level + ("" if episode.told else " *")
+    return local(episode.raised_utc_s), length, episode.level + ("" if episode.told else " *")
 
 
 def _pairs(answer: Answer) -> list[tuple[Episode | None, Episode | None]]:
@@ -123,7 +115,7 @@ def _same(then: Episode | None, now: Episode | None) -> bool:
 
 def _summary(before: config.Machine, target: config.Machine, answer: Answer) -> list[str]:
     lines = [
-        f"{target.id}: {utc(answer.first_utc_s)} to {utc(answer.last_utc_s)} UTC, {answer.windows} windows, "
+        f"{target.id}: {local(answer.first_utc_s)} to {local(answer.last_utc_s)} {zone()}, {answer.windows} windows, "
         f"{answer.judged} of them judged",
         f"then: {_count(answer.then, answer)}",
         f"now:  {_count(answer.now, answer)}",

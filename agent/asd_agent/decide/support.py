@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import msgspec
@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import config
+from asd_agent.decide.blocks import BLOCKS, MOST_BLOCKS
 from asd_agent.decide.budget import Thresholds, Votes, false_alarms_per_month, limit_of
 from asd_agent.decide.fusion import DRIFT, Fusion, Spread
 from asd_agent.decide.tail import tail, z_of
@@ -39,9 +40,9 @@ TOLERANCE = 10.0
 DRAWS = 300
 _DRIFT_SIGMA = math.log(10 / DRIFT) / 1.645
 DAILY = 0.2  # share of the drift (its mean square) that is another one every day
-_LEAST_PER_DAY_H = 1 / 12
-_MORE_DAYS = (0, 1, 2, 4, 9, 19)
-_MORE_HOURS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_LEAST_PER_DAY_H = 0.25
+_ALL_DAYS = (1, 2, 3, 5, 7, 10, 20)  # of a calibration that may be advised
+_ALL_HOURS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,23 +65,17 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         hop_s: float,
     ) -> Self:
         """held_out [n]: fused scores of the held-out normals (`Fusion.score`)."""
-        case = _Case(
-            scores=_possible_limits(thresholds, fusion),
-            spread=fusion.spread,
-            strays=sum(fusion.p_of(float(score)) <= thresholds.alert_p for score in np.asarray(held_out)),
-            votes=Votes.of(alarm, window_s, hop_s),
-            separate=min(hop_s / window_s, 1.0),
-            usual=tail(limit_of(thresholds, fusion.spread)),
-        )
+        strays = sum(fusion.p_of(float(score)) <= thresholds.alert_p for score in np.asarray(held_out))
+        case = _Case.of(thresholds, fusion, strays, alarm, window_s, hop_s)
         low, middle, high = case.interval()
-        highest = TOLERANCE * alarm.false_alarms_per_month
-        hours, days = _more(case, highest, hop_s)
+        supported = high <= TOLERANCE * alarm.false_alarms_per_month
+        hours, days = (0.0, 0) if supported else _more(fusion, strays / fusion.spread.windows, alarm, window_s, hop_s)
         return cls(
             per_month=middle,
             low=low,
             high=high,
-            strays=round(case.strays),
-            supported=high <= highest,
+            strays=strays,
+            supported=supported,
             more_hours=hours,
             more_days=days,
         )
@@ -118,6 +113,19 @@ class _Case:
     separate: float  # share of the windows that count as separate ones
     usual: float  # share of the held-out windows that exceed the limit by their spread: no strays
 
+    @classmethod
+    def of(
+        cls, thresholds: Thresholds, fusion: Fusion, strays: float, alarm: config.Alarm, window_s: float, hop_s: float
+    ) -> Self:
+        return cls(
+            scores=_possible_limits(thresholds, fusion),
+            spread=fusion.spread,
+            strays=strays,
+            votes=Votes.of(alarm, window_s, hop_s),
+            separate=min(hop_s / window_s, 1.0),
+            usual=tail(limit_of(thresholds, fusion.spread)),
+        )
+
     def interval(self) -> tuple[float, float, float]:
         """5 %, median and 95 % of the days with a false alarm per month."""
         windows = max(round(self.spread.windows * self.separate), 1)
@@ -128,17 +136,6 @@ class _Case:
         rates = false_alarms_per_month(self.scores - may_be.centre, may_be.fast, may_be.slow, self.votes, stray)
         low, middle, high = (float(np.quantile(rate, q)) for rate, q in zip(rates, (0.05, 0.5, 0.95), strict=True))
         return low, middle, high
-
-    def longer(self, windows: float, days: int) -> _Case:
-        """The same with more sound of the same kind."""
-        spread = self.spread
-        grown = msgspec.structs.replace(
-            spread,
-            windows=round(spread.windows + windows),
-            sessions=spread.sessions + days,
-            blocks=max(spread.blocks, spread.sessions + days),
-        )
-        return replace(self, spread=grown, strays=self.strays * grown.windows / spread.windows)
 
 
 def _possible_limits(thresholds: Thresholds, fusion: Fusion) -> Floats:
@@ -157,21 +154,44 @@ def _possible_limits(thresholds: Thresholds, fusion: Fusion) -> Floats:
 
 
 def _chi_square_factor(rng: np.random.Generator, dof: float) -> Floats:
-    """What a variance estimated with `dof` degrees of freedom may really be, relative to the estimate. [draws]"""
-    return np.asarray(dof / rng.chisquare(dof, DRAWS), dtype=np.float64)
+    """What a variance estimated with `dof` degrees of freedom may really be, relative to the estimate. [draws]
+
+    Drawn by the quantile of a uniform number: the draws for other degrees of freedom are then the same ones, moved.
+    """
+    from scipy.special import chdtri
+
+    return np.asarray(dof / chdtri(dof, rng.random(DRAWS)), dtype=np.float64)
 
 
-def _more(case: _Case, highest: float, hop_s: float) -> tuple[float | None, int | None]:
-    """The fewest further days, and hours on them, after which the upper end would be at most `highest`."""
+def _more(
+    fusion: Fusion, stray_share: float, alarm: config.Alarm, window_s: float, hop_s: float
+) -> tuple[float | None, int | None]:
+    """Further hours of sound like this, and on how many further days, until it supports the budget.
+
+    What a whole calibration needs depends on the variances and on the share of strays alone, and its limits follow from
+    it; what is there already is subtracted. So more sound of the same kind never asks for more. (None, None) when no
+    amount would do.
+    """
+    spread = fusion.spread
+    highest = TOLERANCE * alarm.false_alarms_per_month
 
     def enough(hours: float, days: int) -> bool:
-        return case.longer(hours * 3600 / hop_s, days).interval()[2] <= highest
+        windows = max(round(hours * 3600 / hop_s), 2 * days)
+        whole = msgspec.structs.replace(
+            spread, windows=windows, sessions=days, blocks=min(max(BLOCKS, days), MOST_BLOCKS, windows - 1)
+        )
+        grown = msgspec.structs.replace(fusion, spread=whole)
+        limits = Thresholds.of(alarm, whole, window_s, hop_s)
+        case = _Case.of(limits, grown, stray_share * windows, alarm, window_s, hop_s)
+        return case.interval()[2] <= highest
 
-    if not enough(_MORE_HOURS[-1], _MORE_DAYS[-1]):
+    days = next((days for days in _ALL_DAYS if enough(_ALL_HOURS[-1], days)), None)
+    if days is None:
         return None, None
-    days = next(days for days in _MORE_DAYS if enough(_MORE_HOURS[-1], days))
-    hours = [hours for hours in _MORE_HOURS if hours >= days * _LEAST_PER_DAY_H]
-    return hours[bisect.bisect_left(hours, True, key=lambda h: enough(h, days))], days
+    hours = _ALL_HOURS[bisect.bisect_left(_ALL_HOURS, True, key=lambda h: enough(h, days))]
+    more_days = max(days - spread.sessions, 0)
+    more_hours = max(hours - spread.windows * hop_s / 3600, more_days * _LEAST_PER_DAY_H, _LEAST_PER_DAY_H)
+    return _ALL_HOURS[min(bisect.bisect_left(_ALL_HOURS, more_hours), len(_ALL_HOURS) - 1)], more_days
 
 
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:

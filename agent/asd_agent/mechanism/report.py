@@ -1,11 +1,11 @@
-"""A recording examined: windows, verdicts, findings; as tables for a terminal and as plain data for JSON."""
+"""A recording examined: windows, verdicts, findings; as data and as sentences."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from asd_agent.mechanism.baseline import Deviation, MechanismBaseline, Verdict
 from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.finding import Finding
 from asd_agent.mechanism.speed import Speed
-from asd_agent.mechanism.statistics import family
+from asd_agent.mechanism.units import real
 from asd_agent.types import Samples
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST_FINDINGS_FROM = 6  # of the most unusual windows
 STANDS_OUT = 4.0
@@ -75,13 +72,15 @@ def examine(
     speed: Speed | None = None,
     window_s: float = 10.0,
     origin: str = "",
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Report:
     """samples [n] of one channel, cut into windows side by side; a recording shorter than one is one window. Findings
-    come from the most unusual windows, and those that more of them show come first."""
+    come from the most unusual windows, and those that more of them show come first. `progress` gets the share done."""
     analyser = Analyser(config, rate_hz)
     cuts = _cuts(len(samples), round(window_s * rate_hz))
-    windows = []
+    windows: list[WindowReport] = []
     for first, last in cuts:
+        progress(len(windows) / (len(cuts) + MOST_FINDINGS_FROM))
         indicators = analyser.indicators(samples[first:last], speed)
         verdict = baseline.judge(indicators.values) if baseline is not None else None
         windows.append(WindowReport(first / rate_hz, indicators, verdict))
@@ -138,71 +137,34 @@ def _window_data(window: WindowReport) -> dict[str, Any]:
         "p_value": verdict.p_value if verdict is not None else None,
         "families": dict(verdict.families) if verdict is not None else {},
         "notes": list(verdict.notes) if verdict is not None else [],
-        "indicators": {
-            name: {"value": value, **_against(verdict, name)} for name, value in window.indicators.values.items()
-        },
+        "indicators": {name: _indicator_data(name, value, verdict) for name, value in window.indicators.values.items()},
     }
 
 
-def _against(verdict: Verdict | None, name: str) -> dict[str, float]:
+def _indicator_data(name: str, value: float, verdict: Verdict | None) -> dict[str, float | str]:
+    """Value and normal value in real units; z and p of the logarithm that is judged."""
+    number, unit = real(name, value)
+    data: dict[str, float | str] = {"value": number, "unit": unit}
     deviation = verdict.deviation(name) if verdict is not None else None
-    return {"normal": deviation.normal, "z": deviation.z, "p": deviation.p_value} if deviation is not None else {}
+    if deviation is None:
+        return data
+    return data | {"normal": real(name, deviation.normal)[0], "z": deviation.z, "p": deviation.p_value}
 
 
-def window_table(report: Report) -> Table:
-    """One line per window: start, speed, p-value, the family that deviates most."""
-    from rich.table import Table
-
-    table = Table(title=report.origin or None, title_justify="left")
-    for heading in ("start s", "speed Hz", "from", "p", "most unusual family", "note"):
-        table.add_column(heading, justify="right" if heading in ("start s", "speed Hz", "p") else "left")
-    for window in report.windows:
-        speed, verdict = window.indicators.speed, window.verdict
-        most = min(verdict.families.items(), key=lambda f: f[1], default=None) if verdict is not None else None
-        notes = window.indicators.gates or (verdict.notes if verdict is not None else ())
-        table.add_row(
-            f"{window.start_s:.1f}",
-            f"{speed.hz:.2f}" if speed is not None else "unknown",
-            f"{speed.source} {speed.confidence:.2f}" if speed is not None else "",
-            f"{verdict.p_value:.2g}" if verdict is not None and verdict.p_value is not None else "-",
-            f"{FAMILY_TITLES[most[0]]} ({most[1]:.1g})" if most is not None else "",
-            ", ".join(notes),
-        )
-    return table
-
-
-def indicator_table(report: Report, everything: bool = False) -> Table:
-    """The most unusual window's indicators against the baseline: those that stand out and two of each family, or all.
-    Without a baseline the values alone."""
-    from rich.table import Table
-
-    window = report.windows[report.worst]
-    table = Table(title=f"window from {window.start_s:.1f} s", title_justify="left")
-    for heading in ("family", "indicator", "value", "normal", "z", "p"):
-        table.add_column(heading, justify="left" if heading in ("family", "indicator") else "right")
-    verdict = window.verdict
-    if verdict is None or verdict.p_value is None:
-        for name, value in window.indicators.values.items():
-            table.add_row(FAMILY_TITLES.get(family(name), family(name)), name.partition(".")[2], f"{value:.2f}")
-        return table
-    shown: dict[str, list[Deviation]] = {}
+def standing_out(verdict: Verdict, everything: bool = False) -> list[tuple[str, list[Deviation]]]:
+    """(family, its indicators), the most unusual family first: those that stand out and two of each family, or all."""
+    found: dict[str, list[Deviation]] = {}
     for deviation in (*verdict.deviations, *verdict.level):
-        rows = shown.setdefault(deviation.family, [])
-        if everything or len(rows) < 2 or abs(deviation.z) >= STANDS_OUT:
-            rows.append(deviation)
-    for name in sorted(shown, key=lambda f: verdict.families.get(f, 1.0)):
-        for i, d in enumerate(shown[name]):
-            style = "bold" if abs(d.z) >= STANDS_OUT else None
-            title = FAMILY_TITLES.get(name, name) if i == 0 else ""
-            row = (d.name.partition(".")[2], f"{d.value:.2f}", f"{d.normal:.2f}", f"{d.z:+.1f}", f"{d.p_value:.1g}")
-            table.add_row(title, *row, style=style)
-    return table
+        members = found.setdefault(deviation.family, [])
+        if everything or len(members) < 2 or abs(deviation.z) >= STANDS_OUT:
+            members.append(deviation)
+    return sorted(found.items(), key=lambda item: verdict.families.get(item[0], 1.0))
 
 
 def finding_lines(report: Report) -> list[str]:
     """One line per finding, the most telling first; never empty."""
     lines = [
-        f"{r.finding.rank.name.lower()}: {r.finding.words}"
+        f"{r.finding.rank.name.capitalize()}: {r.finding.words}"
         + (f"; in {r.windows} of {r.of} windows" if r.of > 1 else "")
         + (f"; next: {r.finding.runner_up}" if r.finding.runner_up else "")
         for r in report.findings
@@ -211,10 +173,10 @@ def finding_lines(report: Report) -> list[str]:
         return lines
     gates = {g for w in report.windows for g in w.indicators.gates}
     if all(w.indicators.gates for w in report.windows):
-        return [f"not assessable: {', '.join(sorted(gates))}"]
+        return [f"Not assessable: {', '.join(sorted(gates))}"]
     if all(w.verdict is None for w in report.windows):
-        return ["no periodic impacts found (without a baseline nothing else can be judged)"]
+        return ["No periodic impacts found (without a baseline nothing else can be judged)"]
     lowest = min(
         (w.verdict.p_value for w in report.windows if w.verdict and w.verdict.p_value is not None), default=1.0
     )
-    return [f"nothing unusual (lowest p {np.format_float_positional(lowest, 2)})"]
+    return [f"Nothing unusual (lowest p {np.format_float_positional(lowest, 2)})"]

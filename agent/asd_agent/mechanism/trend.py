@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
 from asd_agent.errors import UsageError
 from asd_agent.types import Floats
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from matplotlib.axes import Axes
 
 DAY_S = 86_400.0
 FEWEST = 8
@@ -33,6 +34,7 @@ class Trend:
     p_value: float  # Mann-Kendall, two-sided; 1 when there is too little to say
     since_utc_s: float | None  # where the growth began, None = all along or no growth
     points: int
+    span_s: float = 0.0  # that the windows cover
 
     @property
     def growing(self) -> bool:
@@ -40,11 +42,18 @@ class Trend:
 
     @property
     def words(self) -> str:
-        """ "growing since Tuesday 14:00 UTC, +0.8 per day" """
+        """ "growing since Tuesday 14:00, +0.8 per day" """
         if self.p_value >= SIGNIFICANT:
             return "steady" if self.points >= FEWEST else "too few windows"
         verb = "growing" if self.slope_per_day > 0 else "falling"
-        return f"{verb}{_since(self.since_utc_s)}, {self.slope_per_day:+.2g} per day"
+        return f"{verb}{_since(self.since_utc_s)}, {self.speed_words}"
+
+    @property
+    def speed_words(self) -> str:
+        """How much it changes a day; over less than a day, what it changed in all."""
+        if self.span_s < DAY_S:
+            return f"{self.change:+.2g} within {self.span_s / 3600:.1f} h"
+        return f"{self.slope_per_day:+.2g} per day"
 
 
 def fit(name: str, utc_s: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Trend:
@@ -52,14 +61,14 @@ def fit(name: str, utc_s: Sequence[float] | Floats, values: Sequence[float] | Fl
     times, levels = _medians(np.asarray(utc_s, float), np.asarray(values, float))
     last = float(np.median(levels[-max(1, len(levels) // 10) :])) if len(levels) else float("nan")
     if len(levels) < FEWEST or times[-1] <= times[0]:
-        return Trend(name, last, 0.0, 0.0, 1.0, None, len(levels))
+        return Trend(name, last, 0.0, 0.0, 1.0, None, len(levels), float(np.ptp(times)) if len(times) else 0.0)
     onset, residual = _bend(times, levels)
     p = _mann_kendall(levels, residual)
     from_bend = times >= onset if onset is not None and p < SIGNIFICANT else np.ones(len(times), bool)
     slope = _theil_sen(times[from_bend], levels[from_bend]) * DAY_S
     change = slope * float(np.ptp(times[from_bend])) / DAY_S
     since = onset if slope > 0 and p < SIGNIFICANT else None
-    return Trend(name, last, change, slope, p, since, len(levels))
+    return Trend(name, last, change, slope, p, since, len(levels), float(np.ptp(times)))
 
 
 def _theil_sen(times: Floats, levels: Floats) -> float:
@@ -111,42 +120,57 @@ def _bend(times: Floats, levels: Floats) -> tuple[float | None, Floats]:
 def _since(utc_s: float | None) -> str:
     if utc_s is None:
         return ""
-    when = dt.datetime.fromtimestamp(utc_s, dt.UTC)
+    when = dt.datetime.fromtimestamp(utc_s).astimezone()
     recent = (dt.datetime.now(dt.UTC) - when).days < 7
-    return " since " + when.strftime("%A %H:%M UTC" if recent else "%Y-%m-%d")
+    return " since " + when.strftime("%A %H:%M" if recent else "%Y-%m-%d")
 
 
-def trend_table(trends: Sequence[Trend], title: str = "") -> Table:
-    """Growing ones first."""
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left")
-    for heading in ("what", "now", "change", "per day", "p", "trend"):
-        table.add_column(heading, justify="left" if heading in ("what", "trend") else "right")
-    for trend in sorted(trends, key=lambda t: (not t.growing, t.p_value)):
-        row = (f"{trend.last:.2f}", f"{trend.change:+.2f}", f"{trend.slope_per_day:+.3f}", f"{trend.p_value:.1g}")
-        table.add_row(trend.name, *row, trend.words, style="bold" if trend.growing else None)
-    return table
+def _local(utc_s: npt.ArrayLike) -> npt.NDArray[np.datetime64]:
+    """[n] local times, as matplotlib shows times without a zone as they are."""
+    local = [dt.datetime.fromtimestamp(float(t)).replace(microsecond=0) for t in np.asarray(utc_s, float)]
+    return np.array(local, dtype="datetime64[s]")
 
 
-def trend_plot(path: str | Path, series: Sequence[tuple[str, Floats, Floats]], title: str = "") -> None:
-    """series: (name, utc_s [n], values [n]). Raises UsageError without matplotlib."""
+def _limit_and_alarms(axes: Axes, limit: tuple[Floats, Floats] | None, alarms: Sequence[tuple[float, float]]) -> None:
+    if limit is not None:
+        axes.step(_local(limit[0]), limit[1], where="post", color="tab:orange", linewidth=1.2, label="limit")
+    for i, (raised, cleared) in enumerate(alarms):
+        label = "alarm" if i == 0 else None
+        axes.axvspan(*_local([raised, cleared]), color="tab:red", alpha=0.2, linewidth=0, label=label)
+    if limit is not None or alarms:
+        axes.legend(loc="upper left", fontsize=8)
+
+
+def trend_plot(
+    path: str | Path,
+    series: Sequence[tuple[str, Floats, Floats]],
+    title: str = "",
+    limit: tuple[Floats, Floats] | None = None,
+    alarms: Sequence[tuple[float, float]] = (),
+) -> None:
+    """One axis a series (name, utc_s [n], values [n]), of which the first is the score.
+
+    Its axis also shows `limit` (utc_s [m], score [m]), from which a window deviates, and `alarms` (raised and cleared,
+    utc_s). Times are local ones. Raises UsageError without matplotlib.
+    """
     try:
+        from matplotlib.dates import ConciseDateFormatter
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise UsageError("the picture needs matplotlib: pip install 'asd-agent[plot]'") from exc
     figure = Figure(figsize=(11, 2.4 * len(series) + 0.6), layout="constrained")
     for axes, (name, utc_s, values) in zip(figure.subplots(len(series), 1, squeeze=False)[:, 0], series, strict=True):
-        when = np.asarray(utc_s, float).astype("datetime64[s]")
+        when = _local(utc_s)
         trend = fit(name, utc_s, values)
         axes.plot(when, values, ".", markersize=2, color="0.6")
         times, medians = _medians(np.asarray(utc_s, float), np.asarray(values, float))
-        axes.plot(
-            times.astype("datetime64[s]"), medians, color="tab:red" if trend.growing else "tab:blue", linewidth=1.2
-        )
+        axes.plot(_local(times), medians, color="tab:red" if trend.growing else "tab:blue", linewidth=1.2)
         if trend.since_utc_s is not None and trend.growing:
-            axes.axvline(np.datetime64(int(trend.since_utc_s), "s"), color="tab:red", linestyle="--", linewidth=1)
+            axes.axvline(_local([trend.since_utc_s])[0], color="tab:red", linestyle="--", linewidth=1)
+        if name == series[0][0]:
+            _limit_and_alarms(axes, limit, alarms)
         axes.set_title(f"{name}: {trend.words}", loc="left", fontsize=10)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
         axes.grid(alpha=0.3)
     figure.suptitle(title, x=0.01, ha="left")
     figure.savefig(path, dpi=110)
