@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from asd_agent import __version__
 from asd_agent.errors import AsdError
 
-COMMANDS = ("bundle", "verify")  # modules asd_export.commands.<name>
+COMMANDS = ("bundle", "own", "verify")  # modules asd_export.commands.<name>
 
 
 def main(argv: Sequence[str] | None = None) -> int:

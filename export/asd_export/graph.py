@@ -66,6 +66,20 @@ class Graph:
         parts = [self.cut(blocks, axis, i, i - count + 1 if i < count - 1 else end) for i in range(count)]
         return self.op("Concat", *parts, axis=axis + 1)
 
+    def splice(self, model: onnx.ModelProto, *inputs: str) -> list[str]:
+        """Another graph with its inputs in order taken from tensors of this one; the names of its outputs."""
+        other, prefix = model.graph, f"spliced_{len(self.nodes)}_"
+        names = {value.name: tensor for value, tensor in zip(other.input, inputs, strict=True)} | {"": ""}
+        for constant in other.initializer:
+            self.constants.append(copied := onnx.TensorProto.FromString(constant.SerializeToString()))
+            copied.name = prefix + constant.name
+        for node in other.node:
+            self.nodes.append(copy := onnx.NodeProto.FromString(node.SerializeToString()))
+            copy.name = prefix + node.name
+            copy.input[:] = [names.get(name, prefix + name) for name in node.input]
+            copy.output[:] = [name and prefix + name for name in node.output]
+        return [prefix + value.name for value in other.output]
+
     def model(self, samples: str, outputs: Mapping[str, tuple[str, int]], doc: str) -> onnx.ModelProto:
         """waveform float32 [batch, samples] -> outputs, name -> (tensor, dim), each float32 [batch, dim]."""
         rename = {tensor: name for name, (tensor, _) in outputs.items()}

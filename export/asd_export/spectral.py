@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ import onnx
 
 from asd_agent.encode.meta import INPUT, Axis, BundleMeta, Output, Provenance, Quantity, Variant
 from asd_agent.errors import AsdError
-from asd_export.bands import Array, mel_filters, octave_bands, pooling_weights
 from asd_export.graph import Graph, direct_power_spectrum, framed_power_spectrum, hann, power_spectrum
 from asd_export.write import write_bundle
+from asd_train.layers.mel import Array, mel_filters, octave_bands, pooling_weights
 
 RATE_HZ = 16_000
 SEGMENT, STEP = 16_000, 8_000  # samples
@@ -52,22 +53,38 @@ BAND_RATES_HZ = (1, 5, 9, 17, 32, 65, 129, 251)  # of band_modulation: the first
 Embeddings = dict[str, tuple[str, list[Axis]]]  # name -> tensor [batch, dim] and its labels
 
 
-def build() -> tuple[onnx.ModelProto, BundleMeta]:
-    """The graph and its metadata (checksum still empty)."""
-    graph = Graph()
+@dataclass(frozen=True)
+class Described:
+    """What `describe` leaves in a graph."""
+
+    outputs: list[Output]
+    tensors: dict[str, tuple[str, int]]  # output -> (tensor, dim)
+    waveform: str  # normalised
+    segments_db: str  # [batch * segments, 64 mel bands, frames], a segment of 1 s every 0.5 s
+
+
+def describe(graph: Graph) -> Described:
+    """The six descriptions of the graph's waveform."""
     x = _normalised(graph)
-    embeddings = {**_mel(graph, x), **_fine(graph, x), **_modulation(graph, x)}
+    segments_db, mel = _mel(graph, x)
+    embeddings = {**mel, **_fine(graph, x), **_modulation(graph, x)}
     outputs = [
         Output(name=name, dim=sum(len(a.values) for a in axes), distance="whitened", axes=axes)
         for name, (_, axes) in embeddings.items()
     ]
-    tensors = {o.name: (embeddings[o.name][0], o.dim) for o in outputs}
+    return Described(outputs, {o.name: (embeddings[o.name][0], o.dim) for o in outputs}, x, segments_db)
+
+
+def build() -> tuple[onnx.ModelProto, BundleMeta]:
+    """The graph and its metadata (checksum still empty)."""
+    graph = Graph()
+    described = describe(graph)
     meta = BundleMeta(
         name="spectral",
         rate_hz=RATE_HZ,
         window_samples=None,
         min_samples=SEGMENT,
-        outputs=outputs,
+        outputs=described.outputs,
         variants={"fp32": Variant(file="encoder.onnx")},
         front_end="mean removed, divided by RMS; mel, fine and modulation spectra of 1 s segments in dB",
         provenance=Provenance(tool="asd_export.spectral"),
@@ -77,7 +94,7 @@ def build() -> tuple[onnx.ModelProto, BundleMeta]:
             "tolerance_db": 1e-3,
         },
     )
-    return graph.model("samples", tensors, "asd-agent bundle: spectral"), meta
+    return graph.model("samples", described.tensors, "asd-agent bundle: spectral"), meta
 
 
 def write(folder: str | Path, *, replace: bool = False) -> BundleMeta:
@@ -96,7 +113,8 @@ def _normalised(graph: Graph) -> str:
     return graph.cut(unit, 1, 0, graph.op("Mul", graph.op("Div", samples, step), step))
 
 
-def _mel(graph: Graph, x: str) -> Embeddings:
+def _mel(graph: Graph, x: str) -> tuple[str, Embeddings]:
+    """dB of the bands of every segment [batch * segments, bands, frames], and what is made of them."""
     segments = graph.overlap(graph.reshape(x, [0, -1, STEP]), 1, SEGMENT // STEP)
     window = _unit(hann(MEL_FRAME))
     power, bins = framed_power_spectrum(graph, graph.reshape(segments, [-1, SEGMENT]), window, MEL_HOP, 32)
@@ -115,7 +133,7 @@ def _mel(graph: Graph, x: str) -> Embeddings:
     means = graph.op("ReduceMean", graph.op("Reshape", joined, shape), axes=[1], keepdims=0)
     mean_power = graph.cut(means, 1, 0, MEL_BANDS)
     always = graph.cut(means, 1, 3 * MEL_BANDS, 4 * MEL_BANDS)
-    return {
+    return db, {
         "logmel": (_decibel(graph, mean_power, POWER_FLOOR), [_axis("level", centres)]),
         "logmel_stats": (
             graph.cut(means, 1, MEL_BANDS, 3 * MEL_BANDS),

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,12 +16,18 @@ from asd_agent.errors import BundleError
 
 
 def write_bundle(
-    folder: str | Path, meta: BundleMeta, graphs: Mapping[VariantName, bytes | Path], *, replace: bool = False
+    folder: str | Path,
+    meta: BundleMeta,
+    graphs: Mapping[VariantName, bytes | Path],
+    *,
+    include: Sequence[Path] = (),
+    replace: bool = False,
 ) -> BundleMeta:
     """Write `meta` and the graphs (bytes, or a file to copy; one per entry of `meta.variants`) as a bundle.
 
-    The checksums in `meta` are computed here, whatever they were. Returns the meta that was written. Raises
-    BundleError when the folder exists (unless `replace`) or cannot be written; nothing half-written stays.
+    `include`: files that are copied beside them (a model card, the weights). The checksums in `meta` are computed here,
+    whatever they were. Returns the meta that was written. Raises BundleError when the folder exists (unless `replace`)
+    or cannot be written; nothing half-written stays.
     """
     folder = Path(folder)
     if set(graphs) != set(meta.variants):
@@ -33,6 +39,8 @@ def write_bundle(
         staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             written = _fill(staged, meta, graphs)
+            for file in include:
+                shutil.copyfile(file, staged / file.name)
             _publish(staged, folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)

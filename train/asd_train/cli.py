@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from asd_agent import __version__
 from asd_agent.errors import AsdError
 
-COMMANDS = ("fit", "pretrain", "embed", "synth", "evaluate", "ensemble")  # modules asd_train.commands.<name>
+COMMANDS = ("fit", "pretrain", "distil", "embed", "synth", "evaluate", "ensemble")  # modules asd_train.commands.<name>
 
 
 def main(argv: Sequence[str] | None = None) -> int:

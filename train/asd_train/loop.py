@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -21,18 +21,26 @@ from torch import Tensor, nn
 from asd_agent.errors import AsdError, UsageError
 from asd_train import state
 from asd_train.config import Schedule, Train
-from asd_train.data.dataset import Batch
-from asd_train.feed import Feed
 from asd_train.layers import schedule
 from asd_train.layers.ema import Ema
 from asd_train.origin import Origin, difference
 from asd_train.progress import Reporter
 
 
-class Learner(nn.Module):
+class Movable(Protocol):
+    """A batch, as far as the loop cares."""
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+B = TypeVar("B", bound=Movable)
+Batches = Callable[[int, int, int], Iterator[B]]  # (batches done, rank, processes) -> endless batches
+
+
+class Learner(nn.Module, Generic[B]):
     """A module whose forward turns a batch into named losses; "loss" is the one that is minimised."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: B) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def pretrained(self) -> set[int]:
@@ -62,8 +70,8 @@ class Job:
 
 
 def train(
-    learner: Learner,
-    feed: Feed,
+    learner: Learner[B],
+    feed: Batches[B],
     job: Job,
     accelerator: Accelerator,
     snapshot: Callable[[int], None],
@@ -116,19 +124,14 @@ def train(
 
 
 def _gradients(
-    model: nn.Module, batches: Iterator[Batch], settings: Train, accelerator: Accelerator, report: Reporter
+    model: nn.Module, batches: Iterator[B], settings: Train, accelerator: Accelerator, report: Reporter
 ) -> dict[str, Tensor]:
     """Forward and backward of one step; mean losses over its batches, on the device."""
     total: dict[str, Tensor] = {}
     for number in range(settings.accumulate):
         with report.waiting():
             batch = next(batches)
-        # `row` is looked up in tables on the CPU: from a GPU that would wait for all work under way.
-        batch = batch._replace(
-            waveform=batch.waveform.to(accelerator.device, non_blocking=True),
-            padding=batch.padding.to(accelerator.device, non_blocking=True),
-            label=batch.label.to(accelerator.device, non_blocking=True),
-        )
+        batch = batch.to(accelerator.device)
         last = number == settings.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=in_bf16(settings, accelerator)):
@@ -144,7 +147,7 @@ def in_bf16(settings: Train, accelerator: Accelerator) -> bool:
     return settings.precision == "bf16" and accelerator.device.type != "cpu"
 
 
-def build_optimiser(learner: Learner, settings: Train) -> torch.optim.AdamW:
+def build_optimiser(learner: Learner[Any], settings: Train) -> torch.optim.AdamW:
     """AdamW; no decay on biases, norms and other vectors. `peak` of a group is its highest learning rate."""
     pretrained = learner.pretrained()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -179,7 +182,7 @@ def make_accelerator() -> Accelerator:
     )
 
 
-def _resume(job: Job, learner: Learner, optimiser: torch.optim.Optimizer, ema: Ema | None, rank: int) -> int:
+def _resume(job: Job, learner: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None, rank: int) -> int:
     folder = state.newest(job.folder)
     if folder is None:
         return 0
@@ -192,7 +195,7 @@ def _resume(job: Job, learner: Learner, optimiser: torch.optim.Optimizer, ema: E
 def _save(
     job: Job,
     step: int,
-    learner: Learner,
+    learner: nn.Module,
     optimiser: torch.optim.Optimizer,
     ema: Ema | None,
     accelerator: Accelerator,

@@ -21,7 +21,7 @@ from asd_train.model import System
 from asd_train.noise import NoisePool
 
 
-class SystemLearner(Learner):
+class SystemLearner(Learner[Batch]):
     """A system with an objective. `padded`: batches may hold padding, else the mask is not looked at."""
 
     def __init__(self, system: System, padded: bool, pool: NoisePool | None) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from asd_train.data.clip import Clip
 
@@ -51,6 +53,14 @@ def fingerprint(used: Iterable[tuple[Clip, int]]) -> str:
     digest = hashlib.sha256()
     for clip, label in used:
         digest.update(f"{clip.group} {clip.split} {clip.file} {Path(clip.path).stat().st_size} {label}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def fingerprint_of(*arrays: npt.NDArray[Any]) -> str:
+    """Of sound that is in memory, and its labels."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()[:32]
 
 

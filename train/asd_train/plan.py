@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,11 @@ from torch import Tensor
 from asd_train import config as cfg
 from asd_train.data import Clip, load_clips, training_clips
 from asd_train.data.dataset import Batch, Batches, ClipDataset, collate
+from asd_train.distil.faults import KINDS
+from asd_train.distil.recipe import FAMILIES, Distil
+from asd_train.distil.run import per_epoch
+from asd_train.distil.stems import FAULT, MACHINE, NUISANCE, stems_of
+from asd_train.distil.student import Student
 from asd_train.feed import steps_of
 from asd_train.fit import Material, audio_of, batches_of, gather, learner_of
 from asd_train.loop import Learner, in_bf16, make_accelerator
@@ -50,7 +56,29 @@ def print_pretrain_plan(config: Pretrain) -> None:
     _training(console, learner, dataset, batches, config.train)
 
 
-def _training(console: Console, learner: Learner, dataset: ClipDataset, batches: Batches, settings: cfg.Train) -> None:
+def print_distil_plan(recipe: Distil) -> None:
+    """What `distil` would do, to standard output; everything is collected, nothing is trained."""
+    console = Console(highlight=False, soft_wrap=True)
+    stems = stems_of(msgspec.structs.replace(recipe, teacher=None))
+    student = Student(recipe.width)
+    console.print(f"[bold]{recipe.name}[/]")
+    table = Table("sound", "seconds to train with", "set aside", box=None, pad_edge=False)
+    machine, fault = ["machines"] * len(stems.names), ["faults"] * len(KINDS)
+    names: dict[int, list[str]] = {MACHINE: machine, NUISANCE: list(FAMILIES), FAULT: fault}
+    rows = zip(stems.role, stems.label, stems.aside, strict=True)
+    counts = Counter((names[int(role)][int(label)], bool(aside)) for role, label, aside in rows)
+    for name in ("machines", *FAMILIES, "faults"):
+        table.add_row(name, *(f"{counts[name, aside] / 2:.0f}" for aside in (False, True)))  # they overlap by half
+    console.print(table)
+    settings, parameters = recipe.train, sum(p.numel() for p in student.parameters())
+    steps = steps_of(settings, per_epoch(stems, settings), 1)
+    console.print(f"training    {steps} steps of {settings.batch_size} mixtures of 1 s")
+    console.print(f"student     {parameters / 1e6:.2f} million parameters")
+
+
+def _training(
+    console: Console, learner: Learner[Batch], dataset: ClipDataset, batches: Batches, settings: cfg.Train
+) -> None:
     """Steps, parameters and an estimate of the memory."""
     accelerator = make_accelerator()
     processes = accelerator.num_processes
@@ -76,7 +104,7 @@ def _training(console: Console, learner: Learner, dataset: ClipDataset, batches:
     )
 
 
-def saved_bytes(learner: Learner, batch: Batch, bf16: bool) -> int:
+def saved_bytes(learner: Learner[Batch], batch: Batch, bf16: bool) -> int:
     """What autograd keeps of one batch for the backward pass, without weights: measured on the CPU."""
     own = {p.untyped_storage().data_ptr() for p in (*learner.parameters(), *learner.buffers())}
     kept: dict[int, int] = {}

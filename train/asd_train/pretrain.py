@@ -99,7 +99,7 @@ def tiny(config: Pretrain, steps: int = 6) -> Pretrain:
     )
 
 
-class EatLearner(Learner):
+class EatLearner(Learner[Batch]):
     """Student, teacher and decoder."""
 
     def __init__(self, student: Eat, config: Pretrain) -> None:

@@ -45,6 +45,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # a measure of its own of what is usual.
     role: Literal["detector", "nuisance"] = "detector"
     labels: list[str] = []
+    rise: Annotated[float, Meta(gt=0, lt=1)] = 0.03  # of a nuisance: how much more probable than usual it must be
 
     def __post_init__(self) -> None:
         if self.blocks and sum(self.blocks) != self.dim:

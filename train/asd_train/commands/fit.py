@@ -37,16 +37,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, command="fit")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """What fit and pretrain share."""
+def add_config_arguments(parser: argparse.ArgumentParser, data: bool = True) -> None:
+    """What fit, pretrain and distil share; `data`: one list of recordings, which may be given here."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
     parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run (default: runs/<name>)")
-    parser.add_argument(
-        "--data",
-        metavar="FOLDER",
-        action="append",
-        help="recordings, instead of the configuration's; repeatable",
-    )
+    if data:
+        parser.add_argument(
+            "--data",
+            metavar="FOLDER",
+            action="append",
+            help="recordings, instead of the configuration's; repeatable",
+        )
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change the configuration; repeatable"
     )

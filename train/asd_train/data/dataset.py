@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,11 @@ class Batch(NamedTuple):
     padding: torch.Tensor  # [batch, samples] bool, True = padding
     label: torch.Tensor  # [batch] int64, -1 = no class
     row: torch.Tensor  # [batch] int64, place of the clip in the dataset
+
+    def to(self, device: torch.device) -> Self:
+        """`row` stays: it is looked up in tables on the CPU, and from a GPU that would wait for all work under way."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("waveform", "padding", "label")}
+        return self._replace(**moved)
 
 
 class ClipDataset(Dataset[Item]):
