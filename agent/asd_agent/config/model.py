@@ -225,6 +225,11 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     requests: tuple[RequestVerb, ...] = ("status", "ack", "shelve", "unshelve")  # verbs that are served over MQTT
     response_topics: tuple[TopicFilter, ...] = ()  # beside our own, where MQTT 5's response topic may lead
 
+    # Home Assistant: one message a device, or (before 2024.11) one an entity
+    discovery: Literal["homeassistant", "homeassistant-components"] | None = None
+    discovery_prefix: Topic = "homeassistant"
+    picture_max_kb: Annotated[int, Meta(ge=0, le=10_000)] = 256  # of the retained picture of the last alarm; 0 = none
+
     def __post_init__(self) -> None:
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file needs cert_file beside it")

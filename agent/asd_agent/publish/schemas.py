@@ -93,7 +93,7 @@ def _request(verb: str) -> str:
 
 
 def _request_address(verb: str) -> str:
-    return Topics("{base}", "{agent}").requests.replace("+", verb)
+    return Topics("{base}", "{agent}").request(verb)
 
 
 def _channel(address: str, message: str, what: str) -> Json:

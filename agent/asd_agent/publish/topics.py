@@ -28,6 +28,9 @@ class Topics:
         """Whether a message there would pass for one of the agent's own (responses aside)."""
         return topic.startswith(f"{self.root}/") and not topic.startswith(f"{self.root}/response/")
 
+    def request(self, verb: str) -> str:
+        return f"{self.root}/request/{verb}"
+
     def response(self, verb: str) -> str:
         return f"{self.root}/response/{verb}"
 
@@ -45,3 +48,6 @@ class Topics:
 
     def health(self, machine: str) -> str:
         return f"{self.root}/{machine}/health"
+
+    def picture(self, machine: str) -> str:
+        return f"{self.root}/{machine}/picture"
