@@ -211,6 +211,17 @@ RequestVerb = Literal[
 REQUEST_VERBS: tuple[RequestVerb, ...] = get_args(RequestVerb)
 
 
+SparkplugName = Annotated[str, Meta(pattern=r"^[^#+/]+$")]
+
+
+class Sparkplug(_Section, frozen=True, kw_only=True):
+    """Sparkplug B 3.0 beside the native topics."""
+
+    group: SparkplugName
+    node: SparkplugName | None = None  # None = agent.id
+    primary_host: SparkplugName | None = None  # data are published only while this host application is online
+
+
 class Mqtt(_Section, frozen=True, kw_only=True):
     url: Annotated[str, Meta(pattern=r"^mqtts?://[^/\s@]+$")]
     username: str | None = None
@@ -228,6 +239,7 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     # Home Assistant: one message a device, or (before 2024.11) one an entity
     discovery: Literal["homeassistant", "homeassistant-components"] | None = None
     discovery_prefix: Topic = "homeassistant"
+    sparkplug: Sparkplug | None = None
     picture_max_kb: Annotated[int, Meta(ge=0, le=10_000)] = 256  # of the retained picture of the last alarm; 0 = none
 
     def __post_init__(self) -> None:
