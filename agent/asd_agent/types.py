@@ -188,6 +188,8 @@ class EventKind(enum.StrEnum):
     LEARNING = "learning"
     NOT_ASSESSABLE = "not_assessable"  # the signal chain or the machine's state forbids a judgement
     ASSESSABLE = "assessable"
+    MARKED_FAULT = "marked_fault"  # a person says, afterwards, that the alarm was right
+    MARKED_NOTHING = "marked_nothing"  # or that it was not
 
 
 Vote = tuple[int, float]  # index of an assessable window, its fused p-value

@@ -21,6 +21,7 @@ COMMANDS = {  # name, which is also the module's -> what it does
     "demo": "show everything on one machine: an embedded broker and a simulated machine that develops a fault",
     "status": "show the live state of every machine, from the running daemon",
     "devices": "list sound cards by names that survive a reboot, with their native rates",
+    "web": "serve the local page: see the machines, hear them, calibrate them",
     "doctor": "check configuration, bundles, baselines, sound sources, broker, clock and disk",
     "bench": "measure time and memory per window, and how many machines this computer can serve",
     "baseline": "list, show, compare, promote, roll back or extend baselines",

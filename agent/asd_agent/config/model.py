@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from asd_agent.config.kinematics import Mechanism
+from asd_agent.config.web import Web as Web
 
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # safe as topic level and path
 Positive = Annotated[float, Meta(gt=0)]
@@ -276,6 +277,7 @@ class Config(_Section, frozen=True, kw_only=True):
     agent: Agent
     machines: Annotated[list[Machine], Meta(min_length=1)]
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
+    web: Web | None = None  # the local page; its own process, `asd-agent web`
 
     def __post_init__(self) -> None:
         ids = [m.id for m in self.machines]

@@ -8,6 +8,8 @@ import msgspec
 
 from asd_agent.types import AlarmEvent, EventKind, Level
 
+MARKS = {EventKind.MARKED_FAULT: "fault", EventKind.MARKED_NOTHING: "nothing"}
+
 
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """One alarm, from its raising until the condition has gone."""
@@ -18,6 +20,7 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     level: Level  # the highest
     told: bool  # False when it was shelved or out of service all the time
     reason: str = ""
+    mark: str = ""  # what a person said of it afterwards: fault, nothing
 
     def overlaps(self, other: Episode) -> bool:
         return self.raised_utc_s <= (other.cleared_utc_s or 1e12) and other.raised_utc_s <= (self.cleared_utc_s or 1e12)
@@ -41,6 +44,8 @@ def episodes(events: Iterable[AlarmEvent]) -> list[Episode]:
             known = msgspec.structs.replace(known, level=worse, told=known.told or event.notify, cleared_utc_s=None)
         elif known is not None and event.kind is EventKind.CLEARED and known.cleared_utc_s is None:
             known = msgspec.structs.replace(known, cleared_utc_s=event.utc_s)
+        elif known is not None and event.kind in MARKS:
+            known = msgspec.structs.replace(known, mark=MARKS[event.kind])
         else:
             continue
         found[event.alarm_id] = known

@@ -1,0 +1,84 @@
+"""The ASGI application: routes, the guard in front of them, one line for what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from asd_agent.errors import AsdError, UsageError
+from asd_agent.service.control import DaemonAbsent
+from asd_agent.web.feed import Feed
+from asd_agent.web.pages import actions, alarm, api, login, machine, overview
+from asd_agent.web.security.guard import Guard
+from asd_agent.web.site import STATIC, Site, answer
+
+
+def make_app(site: Site) -> Starlette:
+    feed = Feed(site)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        feed.close()
+
+    routes = [
+        *overview.ROUTES,
+        *machine.ROUTES,
+        *alarm.ROUTES,
+        *actions.ROUTES,
+        *api.ROUTES,
+        *login.ROUTES,
+        Mount(f"/static/{site.release}", _Static(directory=STATIC)),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(Guard, web=site.web, users=site.users, sessions=site.sessions, attempts=site.attempts),
+            Middleware(GZipMiddleware, minimum_size=500),
+        ],
+        exception_handlers={AsdError: _refused, HTTPException: _missing, Exception: _broken},
+        lifespan=lifespan,
+    )
+    app.state.site, app.state.feed = site, feed
+    return app
+
+
+class _Static(StaticFiles):
+    """The path holds a fingerprint of the content: browsers may keep it."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def _refused(request: Request, exc: Exception) -> Response:
+    status_code = 503 if isinstance(exc, DaemonAbsent) else 400 if isinstance(exc, UsageError) else 409
+    return _say(request, str(exc), status_code)
+
+
+def _missing(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    return _say(request, "There is no such page." if exc.status_code == 404 else exc.detail, exc.status_code)
+
+
+def _broken(request: Request, exc: Exception) -> Response:
+    """uvicorn logs the traceback."""
+    return _say(request, "Internal error: see the log of the page.", 500)
+
+
+def _say(request: Request, words: str, status_code: int) -> Response:
+    """To a program as JSON, to a person as a page."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return answer({"error": words}, status_code)
+    site: Site = request.app.state.site
+    return site.page(request, "error.html", status_code, message=words)

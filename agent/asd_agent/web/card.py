@@ -1,0 +1,129 @@
+"""A machine as the overview shows it: one tone and one headline from many facts, the most serious first.
+
+Green means: sound arrives, it can be judged, it is like normal, and the measuring chain is good. Nothing less is green.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+import msgspec
+
+from asd_agent import config
+from asd_agent.types import Level, State
+from asd_agent.web import words
+from asd_agent.web.spark import Spark
+from asd_agent.web.status import MachineStatus
+
+Tone = str  # good, notice, warn, bad, quiet: a colour and a sign
+STALE_WINDOWS = 4  # hops without a window before the last one says nothing any more
+STALE_S = 15.0
+SIGNS = {"good": "✓", "notice": "i", "warn": "!", "bad": "✕", "quiet": "–"}
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    tone: Tone
+    sign: str
+    headline: str
+    detail: str
+    score: str = "–"
+    limit: str = "–"
+    level: str = "–"
+    level_dbfs: float | None = None
+    chain: str = "–"
+    chain_tone: Tone = "quiet"
+    chain_why: str = ""
+    operating: str = "–"
+    since: str = ""  # of the alarm, or of its last one
+    last_alarm: str = ""
+    last_alarm_id: str = ""
+    calibrating: float | None = None  # share done
+    window: str = ""  # when the newest began
+    spark: Spark = Spark()
+
+
+def absent(machine: config.Machine, why: str) -> Card:
+    """Without a daemon nothing is known."""
+    return Card(id=machine.id, tone="bad", sign=SIGNS["bad"], headline="Not listening", detail=why)
+
+
+def card(machine: config.Machine, status: MachineStatus, now_utc_s: float | None = None) -> Card:
+    now = time.time() if now_utc_s is None else now_utc_s
+    tone, headline, detail = _judgement(machine, status, now)
+    chain = status.health.status
+    return Card(
+        id=machine.id,
+        tone=tone,
+        sign=SIGNS[tone],
+        headline=headline,
+        detail=detail,
+        score=words.number(status.score),
+        limit=words.number(status.threshold),
+        level=words.level(status.level_dbfs),
+        level_dbfs=status.level_dbfs,
+        chain=words.spaced(chain),
+        chain_tone=_CHAIN[chain],
+        chain_why="; ".join(status.health.reasons),
+        operating=status.operating or "–",
+        since=words.stamp(status.alarm.since_utc_s),
+        window=status.last_window or "",
+    )
+
+
+_CHAIN: dict[str, Tone] = {
+    "good": "good",
+    "maintenance_required": "warn",
+    "out_of_specification": "warn",
+    "function_check": "notice",
+    "failure": "bad",
+}
+
+
+def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tuple[Tone, str, str]:
+    """Tone, headline, detail."""
+    alarm = status.alarm
+    why = "; ".join(status.health.reasons)
+    if not status.available:
+        return "bad", "No sound", status.source.detail or why
+    if status.health.status == "failure":
+        return "bad", "Measuring chain has failed", why
+    if alarm.level is not Level.NORMAL and not alarm.out_of_service:
+        return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.reason)
+    if alarm.out_of_service:
+        return "quiet", "Out of service", "scored and recorded, nobody is told"
+    if _stale(machine, status, now):
+        return "bad", "No judgement for some time", "the newest window is old: " + (why or "is the agent too slow?")
+    if status.state is State.LEARNING:
+        return "notice", "Not calibrated yet", "it has not learnt what normal sounds like: calibrate it"
+    if status.state is State.NOT_ASSESSABLE:
+        return "warn", "Cannot be judged", status.reason or why
+    if status.state is State.OFF:
+        return "quiet", "Off", "far quieter than in calibration: the machine is not running"
+    if status.unknown_state:
+        return "notice", "Unknown operating state", status.unknown_state
+    if status.state is State.ANOMALOUS:
+        return "notice", "Deviates, no alarm yet", status.reason
+    if status.health.status != "good":
+        return _CHAIN[status.health.status], "Normal; look at the measuring chain", why
+    return "good", "Normal", ""
+
+
+def _alarm(level: Level, latched: bool, acknowledged: bool, shelved: float, reason: str) -> tuple[Tone, str, str]:
+    headline = "Alarm: danger" if level is Level.DANGER else "Alarm: alert"
+    if latched:
+        headline = "Alarm has gone, not acknowledged"
+    elif acknowledged:
+        headline += ", acknowledged"
+    if shelved:
+        headline += ", shelved"
+    return "bad" if level is Level.DANGER and not latched else "warn", headline, reason
+
+
+def _stale(machine: config.Machine, status: MachineStatus, now: float) -> bool:
+    """Live sound brings a window every hop; recordings may have ended."""
+    if status.last_window is None or getattr(machine.source, "pace", "live") != "live":
+        return False
+    last = dt.datetime.fromisoformat(status.last_window).timestamp()
+    return now - last > machine.window_s + max(STALE_WINDOWS * machine.hop_s, STALE_S)

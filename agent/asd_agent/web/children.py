@@ -1,0 +1,46 @@
+"""Long computations in processes of their own: the page stays small and quick, and what breaks there breaks there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TypeVar
+
+import msgspec
+
+from asd_agent.errors import AsdError
+from asd_agent.web.child import Failed
+
+T = TypeVar("T", bound=msgspec.Struct)
+AT_ONCE = 1
+LONGEST_S = 300.0
+
+
+class Children:
+    """Runs `python -m asd_agent.web.child`, one at a time."""
+
+    def __init__(self, config_path: str) -> None:
+        self._path = config_path
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self, kind: type[T], what: str, *arguments: str) -> T:
+        """The answer. Raises AsdError with the child's line."""
+        async with self._turn:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "asd_agent.web.child", what, self._path, *arguments,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                out, _ = await asyncio.wait_for(process.communicate(), LONGEST_S)
+            except TimeoutError:
+                raise AsdError(f"{what}: gave up after {LONGEST_S:.0f} s") from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+        try:
+            answer: T | Failed = msgspec.json.decode(out, type=kind | Failed)
+        except msgspec.DecodeError as exc:
+            raise AsdError(f"{what}: ended with exit code {process.returncode} and no answer") from exc
+        if isinstance(answer, Failed):
+            raise AsdError(answer.error)
+        return answer

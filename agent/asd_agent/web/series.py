@@ -1,0 +1,168 @@
+"""Stored scores as a plot wants them: at most so many points, each with the highest score of its time.
+
+What is deleted is detail, never a peak: an alarm of a minute is seen in the plot of a year.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from asd_agent import config
+from asd_agent.baseline import BaselineStore
+from asd_agent.errors import BaselineError
+from asd_agent.store import History, Reader
+from asd_agent.store.history import NONE, STATES
+from asd_agent.store.rounding import STEP
+from asd_agent.types import Floats, State
+
+MOST_POINTS = 2000
+MOST_BANDS = 400
+JUDGED = [STATES.index(State.NORMAL), STATES.index(State.ANOMALOUS)]
+UNJUDGED = {State.NOT_ASSESSABLE: "cannot be judged", State.OFF: "off", State.LEARNING: "not calibrated"}
+KEPT_LIMITS = 64
+
+
+class Band(msgspec.Struct, frozen=True):
+    """A time in one operating state, or in which nothing was judged."""
+
+    since_utc_s: float
+    until_utc_s: float
+    name: str
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Columns [n]; null where no window was judged."""
+
+    machine: str
+    since_utc_s: float
+    until_utc_s: float
+    windows: int
+    time_s: list[float]  # UTC, the middle of each bucket
+    peak: list[float | None]  # the highest score
+    mean: list[float | None]
+    limit: list[float | None]  # from which a window deviated, by the baseline of then
+    bands: list[Band] = []
+
+
+@dataclass
+class _Columns:
+    utc_s: Floats  # [n]
+    score: Floats  # NaN where there is none
+    state: list[str]  # operating state, or why there is none
+    limit: Floats
+
+
+class Limits:
+    """From which score a window deviates, by baseline, with the alarm settings of today."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def of(self, machine: config.Machine, version: str) -> float:
+        """NaN for a baseline that is gone, and without one."""
+        key = (machine.id, version)
+        if key not in self._known:
+            self._known[key] = self._read(machine, version)
+            while len(self._known) > KEPT_LIMITS:
+                self._known.popitem(last=False)
+        return self._known[key]
+
+    def _read(self, machine: config.Machine, version: str) -> float:
+        if not version:
+            return math.nan
+        try:
+            manifest = BaselineStore(self._state_dir, machine.id).load(version).manifest
+        except BaselineError:
+            return math.nan
+        return -math.log10(manifest.thresholds(machine).alert_p)
+
+
+def series(
+    reader: Reader, limits: Limits, machine: config.Machine, since_utc_s: float, until_utc_s: float, points: int
+) -> Series:
+    """The windows that start in [since, until] in at most `points` buckets. Raises StoreError."""
+    points = min(max(points, 1), MOST_POINTS)
+    edges = np.linspace(since_utc_s, until_utc_s, points + 1)
+    peak, total = np.full(points, -np.inf), np.zeros(points)
+    limit, judged = np.full(points, np.nan), np.zeros(points)
+    windows, bands = 0, _Bands(machine.hop_s, (until_utc_s - since_utc_s) / MOST_BANDS)
+    for part in _parts(reader, limits, machine, since_utc_s, until_utc_s):
+        at = np.clip(np.searchsorted(edges, part.utc_s, side="right") - 1, 0, points - 1)
+        known = ~np.isnan(part.score)
+        np.maximum.at(peak, at[known], part.score[known])
+        np.add.at(total, at[known], part.score[known])
+        np.add.at(judged, at[known], 1)
+        limit[at] = part.limit
+        windows += len(part.utc_s)
+        bands.add(part)
+    used = (judged > 0) | ~np.isnan(limit)
+    middle = (edges[:-1] + edges[1:]) / 2
+    with np.errstate(invalid="ignore"):
+        mean = total / judged
+    return Series(
+        machine=machine.id,
+        since_utc_s=since_utc_s,
+        until_utc_s=until_utc_s,
+        windows=windows,
+        time_s=[round(t, 3) for t in middle[used].tolist()],
+        peak=_rounded(np.where(judged > 0, peak, np.nan)[used]),
+        mean=_rounded(mean[used]),
+        limit=_rounded(limit[used]),
+        bands=bands.found,
+    )
+
+
+def _parts(reader: Reader, limits: Limits, machine: config.Machine, since: float, until: float) -> Iterator[_Columns]:
+    for history in reader.history(machine.id, since, until):
+        if not len(history):
+            continue
+        order = np.argsort(history.utc_s, kind="stable")  # a clock may have been set back
+        history = _in_order(history, order)
+        score = np.where(history.p == NONE, np.nan, history.p / STEP)
+        score[~np.isin(history.state, JUDGED)] = np.nan
+        by_version = np.array([limits.of(machine, version) for version in history.words])
+        yield _Columns(history.utc_s, score, _states(history), by_version[history.baseline])
+
+
+def _in_order(history: History, order: np.typing.NDArray[np.intp]) -> History:
+    names = [name for name in history.__dataclass_fields__ if name != "words"]
+    return History(words=history.words, **{name: getattr(history, name)[order] for name in names})
+
+
+def _states(history: History) -> list[str]:
+    names = [UNJUDGED.get(state, "") for state in STATES]
+    return [
+        names[state] or history.words[operating]
+        for state, operating in zip(history.state.tolist(), history.operating.tolist(), strict=True)
+    ]
+
+
+class _Bands:
+    """Runs of one state; those too short to be seen go into the run before them."""
+
+    def __init__(self, hop_s: float, shortest_s: float) -> None:
+        self._hop_s, self._shortest_s = hop_s, shortest_s
+        self.found: list[Band] = []
+
+    def add(self, part: _Columns) -> None:
+        for utc_s, name in zip(part.utc_s.tolist(), part.state, strict=True):
+            end_s = utc_s + self._hop_s
+            last = self.found[-1] if self.found else None
+            if last is None or utc_s - last.until_utc_s > max(4 * self._hop_s, self._shortest_s):
+                self.found.append(Band(utc_s, end_s, name))
+            elif name == last.name or utc_s - last.since_utc_s < self._shortest_s:
+                self.found[-1] = Band(last.since_utc_s, end_s, last.name)
+            else:
+                self.found.append(Band(last.until_utc_s, end_s, name))
+
+
+def _rounded(values: Floats) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 3) for value in values.tolist()]
