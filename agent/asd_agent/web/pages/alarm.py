@@ -39,6 +39,7 @@ class Sound(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     seconds: float
+    rate_hz: int
     alarm_s: float
     threshold: float | None
     windows: list[Span]
@@ -152,6 +153,7 @@ def _sound(here: Site, machine_id: str, event: AlarmEvent) -> Sound | None:
     return Sound(
         url=f"{here.prefix}/media/{machine_id}/{event.id}",
         seconds=clip.before_s + clip.after_s,
+        rate_hz=clip.rate_hz,
         alarm_s=clip.alarm_s,
         threshold=clip.made_with.threshold if clip.made_with is not None else None,
         windows=[

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from asd_agent import config
-from asd_agent.errors import UsageError
+from asd_agent.errors import StoreError, UsageError
 from asd_agent.types import AlarmEvent
 from asd_agent.web.pages.overview import feed
 from asd_agent.web.series import Series, series
@@ -20,6 +20,7 @@ from asd_agent.whatif import Episode, episodes
 
 POINTS = 800
 DAY_S = 86_400.0
+RECENT_S = 6 * 3600.0
 DETECTOR_WINDOWS = 5000  # of which the detectors are shown, at most
 EVENTS = 20_000
 
@@ -40,7 +41,7 @@ async def machine_page(request: Request) -> Response:
     episodes_, _ = await anyio.to_thread.run_sync(lambda: alarms_of(here, machine, 0.0, time.time()))
     return here.page(
         request, "machine.html", card=card, machine=machine, status=found, alarms=episodes_[:-11:-1],
-        live_sound=here.web.live_sound,
+        live_sound=here.web.live_sound, first=await anyio.to_thread.run_sync(_first_s, here, machine),
     )  # fmt: skip
 
 
@@ -87,6 +88,16 @@ def alarms_of(
     events = here.reader.events(machine=machine.id, limit=EVENTS)
     found = [e for e in episodes(events) if e.raised_utc_s <= until and (e.cleared_utc_s or until) >= since]
     return found, events
+
+
+def _first_s(here: Site, machine: config.Machine) -> float:
+    """When the newest six hours begin, or the agent's first window in them; the present where there is none."""
+    now = time.time()
+    try:
+        parts = (h.utc_s for h in here.reader.history(machine.id, now - RECENT_S))
+        return min((float(t.min()) for t in parts if len(t)), default=now)
+    except StoreError:
+        return now
 
 
 def span(request: Request) -> tuple[float, float]:

@@ -135,7 +135,7 @@ class Player {
 
   paint() {
     const sides = Object.values(this.sides).filter((side) => side.spectra);
-    const topHz = Math.min(...sides.map((side) => side.buffer.sampleRate / 2));
+    const topHz = Math.min(this.sound.rate_hz, ...sides.map((side) => side.buffer.sampleRate)) / 2;
     const peak = Math.max(...sides.map((side) => loudest(side.spectra)));
     for (const side of sides) side.draw(topHz, peak);
   }

@@ -6,6 +6,7 @@ const box = document.getElementById("plot");
 const zbox = document.getElementById("zplot");
 const api = `/api/v1/machines/${encodeURIComponent(box.dataset.machine)}`;
 const TINTS = ["#2a78b5", "#b5682a", "#6a9a2f", "#8a55b0", "#2f9a8d", "#b04a7a"];
+const STEPS = [0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 300];
 const past = []; // views to go back to
 let view, plot, zplot, bands = [], alarms = [], loading = 0;
 
@@ -48,8 +49,8 @@ function options() {
   const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
   return {
     width: box.clientWidth, height: 280, cursor: { drag: { x: true, y: false, setScale: false } },
-    scales: { x: { time: true, range: () => view }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [axis, { ...axis, size: 42 }],
+    scales: { x: { time: true, range: () => view }, y: { distr: 4, asinh: 1, range: (_, low, high) => [0, Math.max(1, high * 1.3)] } },
+    axes: [axis, { ...axis, size: 42, splits: (u) => STEPS.filter((s) => s <= u.scales.y.max), filter: (_, splits) => splits }],
     series: [
       { label: "time" },
       { label: "highest score", stroke: colour("--plot"), width: 1.5, spanGaps: false, points: { show: false } },
@@ -110,9 +111,9 @@ async function drawDetectors() {
   const [since, until] = view;
   const found = await get(`${api}/detectors?since=${since}&until=${until}`);
   zplot?.destroy();
-  const names = Object.keys(found.z), { axes } = options();
+  const names = Object.keys(found.z), { axes: [axis] } = options();
   zplot = new uPlot({
-    width: zbox.clientWidth, height: 220, scales: { x: { time: true, range: () => view } }, axes,
+    width: zbox.clientWidth, height: 220, scales: { x: { time: true, range: () => view } }, axes: [axis, { ...axis, size: 42 }],
     series: [{ label: "time" }, ...names.map((label, i) => ({ label, stroke: TINTS[i % TINTS.length], width: 1, points: { show: false } }))],
   }, [found.time_s, ...names.map((name) => found.z[name])], zbox);
   if (!found.complete) say("Only the newest 5000 windows of this time are shown.");
@@ -144,6 +145,8 @@ document.addEventListener("told", () => {
   view = [view[0] + now - view[1], now];
   load();
 });
-addEventListener("load", () => { const now = Date.now() / 1000; show(now - 21600, now, false); });
+addEventListener("load", () => { const now = Date.now() / 1000, first = Number(box.dataset.first) || 0;
+  show(Math.max(now - 21600, Math.min(first, now - 300)), now, false);
+});
 look(document.getElementById("look"), document.getElementById("livepanel"));
 window.describe = () => ({ view: view.map(local), bands: bands.length, alarms: alarms.length }); // for tests
