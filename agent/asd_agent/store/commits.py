@@ -116,3 +116,5 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
             return {"mode": State.NOT_ASSESSABLE}
         case EventKind.ASSESSABLE:
             return {"mode": State.NORMAL}
+        case EventKind.MARKED_FAULT | EventKind.MARKED_NOTHING:  # said of an alarm, it changes none
+            return {}

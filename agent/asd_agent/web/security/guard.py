@@ -119,7 +119,7 @@ class Guard:
         return Session(name, Role.VIEWER, 0.0, 0.0) if isinstance(role, Role) else None
 
     def _ask(self, path: str, scope: Scope) -> Response:
-        if path.startswith(("/api/", "/metrics", "/events", "/media/")):
+        if path.startswith(("/api/", "/metrics", "/events", "/media/", "/live/")):
             return JSONResponse({"error": "log in first"}, 401, {"www-authenticate": 'Basic realm="asd-agent"'})
         return RedirectResponse(f"{self._web.prefix}/login?next={quote(path)}", 303)
 
