@@ -39,7 +39,7 @@ KNOWN_S = 6.0
 RMS = 0.05
 FUSED = "fused"
 
-Judged = dict[str, dict[bool, list[WindowResult]]]  # speed -> faulty? -> windows
+ScoredWindow = dict[str, dict[bool, list[WindowResult]]]  # speed -> faulty? -> windows
 
 
 def main() -> None:
@@ -71,28 +71,30 @@ def evaluate(bundle: str, data: Path) -> dict[str, Any]:
 # -- the protocols
 
 
-def unseen_speed(bundle: str, healthy: Sequence[Path], faulty: Sequence[Path]) -> Judged:
+def unseen_speed(bundle: str, healthy: Sequence[Path], faulty: Sequence[Path]) -> ScoredWindow:
     machine = machine_of(bundle, hop_s=WINDOW_S / 2)
-    judged: Judged = {}
+    judged: ScoredWindow = {}
     for bad in faulty:
         others = [path for path in healthy if path.stem != bad.stem]
         good = next(path for path in healthy if path.stem == bad.stem)
         pipeline = calibrated(machine, [w for path in others for w in windows(path, machine)])
         judged[bad.stem] = {
-            is_faulty: [pipeline.step(w) for w in windows(path, machine)]
+            is_faulty: [pipeline.step(w).result for w in windows(path, machine)]
             for is_faulty, path in ((False, good), (True, bad))
         }
     return judged
 
 
-def known_speeds(bundle: str, healthy: Sequence[Path], faulty: Sequence[Path]) -> Judged:
+def known_speeds(bundle: str, healthy: Sequence[Path], faulty: Sequence[Path]) -> ScoredWindow:
     listening, apart = machine_of(bundle, hop_s=WINDOW_S / 2), machine_of(bundle, hop_s=WINDOW_S)
     known = [w for path in healthy for w in windows(path, listening) if w.start_s + WINDOW_S <= KNOWN_S]
     pipeline = calibrated(listening, known)
-    judged: Judged = defaultdict(lambda: {False: [], True: []})
+    judged: ScoredWindow = defaultdict(lambda: {False: [], True: []})
     for is_faulty, paths in ((False, healthy), (True, faulty)):
         for path in paths:
-            judged[path.stem][is_faulty] = [pipeline.step(w) for w in windows(path, apart) if w.start_s >= KNOWN_S]
+            judged[path.stem][is_faulty] = [
+                pipeline.step(w).result for w in windows(path, apart) if w.start_s >= KNOWN_S
+            ]
     return judged
 
 
@@ -123,7 +125,7 @@ def windows(path: Path, machine: config.Machine) -> Iterator[Window]:
 # -- figures
 
 
-def figures(judged: Judged) -> dict[str, Any]:
+def figures(judged: ScoredWindow) -> dict[str, Any]:
     pooled = {faulty: [r for speed in judged.values() for r in speed[faulty]] for faulty in (False, True)}
     unusable = [r for results in pooled.values() for r in results if r.score is None]
     assert not unusable, unusable[0]

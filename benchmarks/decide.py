@@ -3,18 +3,20 @@
     python benchmarks/decide.py [-o benchmarks/results/decide.json]
 
 A machine with three operating states (told from each other by level and sound), the detectors of the default bundle and
-the mechanism analysis. Every window is judged in every state, its p-values are fused, both lanes and the alarm take it.
+the mechanism analysis. Every window is judged in every state, its p-values are fused, the decision takes it.
 The distances to the banks are needed without any of that: one state's are measured apart and taken off.
 
 * window: processor time of the one thread, median and 95th percentile over all windows of some minutes of sound.
 * shadow: the same once more for a candidate of the same bundle, with what the store does in this thread.
-* memory: resident set of a fresh process that reads the baseline and builds the pipeline with its lanes and alarm,
+* memory: resident set of a fresh process that reads the baseline and builds the pipeline with its decision,
   after minus before; encoders and libraries are loaded before. The banks are in it.
 """
 
 from __future__ import annotations
 
 import os
+
+from asd_agent.scoring.pipeline import NOTHING_REPORTED, Step
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does
 
@@ -39,10 +41,10 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.decide import Alarm
 from asd_agent.encode.encoder import lean_malloc
-from asd_agent.scoring.decision import Lanes
-from asd_agent.scoring.pipeline import OperatingState, Pipeline, open_pipeline
+from asd_agent.scoring.decision import Decision
+from asd_agent.scoring.operating import OperatingState
+from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.shadow import Shadow
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Description, Window
@@ -104,11 +106,10 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def window_ms(pipeline: Pipeline, later: list[Description]) -> dict[str, Any]:
     assert pipeline.baseline is not None
-    lanes, alarm = Lanes(pipeline, pipeline.baseline), Alarm(pipeline.machine, pipeline.thresholds, AlarmState())
+    decision = Decision(pipeline.machine, pipeline.baseline.manifest, AlarmState())
 
     def decide(description: Description) -> None:
-        for vote in lanes.admit(pipeline.judge(description)):
-            alarm.update(vote, True)
+        decision.update(pipeline.judge(description), True)
 
     def distances(state: OperatingState, description: Description) -> None:
         for detector in state.detectors:
@@ -121,7 +122,7 @@ def window_ms(pipeline: Pipeline, later: list[Description]) -> dict[str, Any]:
     one = max(by_state, key=lambda times: float(np.median(times)))  # the largest bank: what a single state would cost
     added = np.array(whole) - np.array(one)
     return {
-        "judge_lanes_alarm": both(whole),
+        "judge_and_decide": both(whole),
         "distances_of_one_state": both(one),
         "added": both(added.tolist()),
     }
@@ -132,10 +133,13 @@ def shadow_ms(machine: config.Machine, folder: Path, later: list[Description]) -
     with Store(folder) as store:
         shadow = Shadow(machine, BaselineStore(folder, machine.id), store)
         window = Window(np.zeros(1, np.float32), RATE_HZ, {}, 0, 0, 0.0, 0.0)  # its descriptions are there already
-        times = [ms(lambda d=d: shadow.see(window, d, None, True)) for d in (*later[:20], *later)]
+        result = open_pipeline(machine, None).judge(later[0])  # the shadow looks at the description only
+        times = [
+            ms(lambda d=d: shadow.see(Step(window, NOTHING_REPORTED, d, result), True)) for d in (*later[:20], *later)
+        ]
         status = shadow.status()
         assert status is not None
-        assert status["windows"] == len(times), status
+        assert status.windows == len(times), status
     return both(times[20:])
 
 
@@ -174,10 +178,9 @@ def memory_here(folder: Path) -> dict[str, float]:
     baseline = BaselineStore(folder, machine.id).active()
     assert baseline is not None
     pipeline = open_pipeline(machine, baseline)
-    lanes, alarm = Lanes(pipeline, baseline), Alarm(machine, pipeline.thresholds, AlarmState())
+    decision = Decision(machine, baseline.manifest, AlarmState())
     for description in descriptions:
-        for vote in lanes.admit(pipeline.judge(description)):
-            alarm.update(vote, True)
+        decision.update(pipeline.judge(description), True)
     after = resident_mib()
     arrays = sum(values.nbytes for values in baseline.arrays.values()) / 2**20
     return {"before_mib": before, "after_mib": after, "added_mib": after - before, "of_which_arrays_mib": arrays}

@@ -41,9 +41,7 @@ from sounds import FAULTS, LEVELS_DB, Machine, rng_of
 from asd_agent import bank, config
 from asd_agent.calibration import build as calibrate
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.decide import Alarm
-from asd_agent.decide.event_rate import EventRate
-from asd_agent.decide.votes import VoteFilter
+from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.detectors import embeddings
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, Block, Description, EventKind, Samples, State, Window, WindowResult
@@ -271,15 +269,11 @@ def streams(data: Path, bundles: list[str], episodes: int) -> dict[str, Any]:
 
 
 class Stream:
-    """Windows of a recording through both lanes and the alarm."""
+    """Windows of a recording through the decision that runs live."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        manifest = judge.baseline.manifest
-        self._lane = VoteFilter(judge.settings)
-        events = max(s.transients_per_hour for s in manifest.states)
-        self._events = EventRate(judge.settings, events, manifest.report.seconds)
-        self._alarm = Alarm(judge.settings, judge.pipeline.thresholds, AlarmState())
+        self._decision = Decision(judge.settings, judge.baseline.manifest, AlarmState())
         self.raised_s: float | None = None
         self.repeated = False
         self.anomalous = 0
@@ -295,11 +289,11 @@ class Stream:
 
     def _hear(self, result: WindowResult) -> None:
         self.anomalous += result.state is State.ANOMALOUS
-        self.repeated |= self._events.update(result)
-        for vote in self._lane.admit(result):
-            events = self._alarm.update(vote, True)
-            if self.raised_s is None and any(e.kind is EventKind.RAISED for e in events):
-                self.raised_s = result.utc_s + result.duration_s
+        events = self._decision.update(result, True)
+        rate = self._decision.event_rate
+        self.repeated |= rate is not None and rate.count >= rate.allowed
+        if self.raised_s is None and any(e.kind is EventKind.RAISED for e in events):
+            self.raised_s = result.utc_s + result.duration_s
 
 
 def area(normal: Sequence[float], odd: Sequence[float], p: float = 1.0) -> float:

@@ -1,4 +1,4 @@
-"""A machine that is listened to without a daemon: simulated sound through Monitor and Sink into a store."""
+"""A machine that is listened to without a daemon: simulated sound through Machine and Sink into a store."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.scoring.pipeline import open_pipeline
-from asd_agent.service.daemon import pipelines
-from asd_agent.service.machine import Monitor
+from asd_agent.service.active import pipeline_maker
+from asd_agent.service.machine import Machine
 from asd_agent.service.shadow import Shadow
 from asd_agent.service.sink import Sink
 from asd_agent.store import Store
@@ -64,14 +64,16 @@ class Listening:
         state = msgspec.structs.replace(states.get(self.machine.id, AlarmState()), rising=(), falling=())
         folder = self.settings.state_dir
         shadow = Shadow(self.machine, BaselineStore(folder, self.machine.id), self.store)
-        self.monitor = Monitor(self.machine, folder, pipelines(self.machine), state, self.outlet, lambda: True, shadow)
-        self.monitor.introduce()
+        self.monitor = Machine(
+            self.machine, folder, pipeline_maker(self.machine), state, self.outlet, lambda: True, shadow
+        )
+        self.monitor.active.introduce()
         self.frame = 0
 
     def hear(self, samples: np.ndarray) -> None:
         for block in blocks(samples, self.utc_s, self.frame):
             self.monitor.offer(block)
-            while (window := self.monitor.take()) is not None:
+            while (window := self.monitor.windows.take()) is not None:
                 self.monitor.score(window)
         self.frame += len(samples)
         self.utc_s += len(samples) / RATE

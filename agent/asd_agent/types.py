@@ -33,12 +33,49 @@ class Block:
     last: bool = False  # the file ends with this block
 
 
+class Cause(enum.StrEnum):
+    """Why a window is not judged, why it counts as off, or why a calibration leaves it out."""
+
+    GAP = "gap"  # frames are missing
+    SHORT = "short"
+    NAN = "nan"
+    SILENCE = "silence"
+    FLAT = "flat"  # a stuck converter, a torn cable
+    DC = "dc"
+    CLIPPING = "clipping"
+    BAND_LOST = "band_lost"  # a part of the spectrum that the encoder needs does not arrive any more
+    STATE_CHANGING = "state_changing"  # the reported operating state changed during the window
+    STATE_UNKNOWN = "state_unknown"  # the reported operating state is not in the baseline
+    STATE_NOT_REPORTED = "state_not_reported"  # calibration: other windows have a reported state
+    NOT_RUNNING = "not_running"  # far quieter than in calibration, and unlike it
+    EXCLUDED = "excluded"  # calibration: a person left it out
+
+
+class ChainStatus(enum.StrEnum):
+    """NAMUR NE 107 classes of the signal chain, from good to the most serious."""
+
+    GOOD = "good"
+    MAINTENANCE_REQUIRED = "maintenance_required"
+    OUT_OF_SPECIFICATION = "out_of_specification"
+    FUNCTION_CHECK = "function_check"
+    FAILURE = "failure"
+
+
+class WindowRef(msgspec.Struct, frozen=True):
+    """Names one window of a recording or of live sound."""
+
+    origin: str  # the file; empty for live sound
+    start_s: float  # since the file or the device session began
+    duration_s: float
+    utc_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class WindowPosition:
-    """Where a window lies; all in native frames of its first sample, but for the number."""
+    """Where a window lies. All counts but the number are in native frames of its first sample."""
 
-    received: int = 0  # since the source was opened, holes not counted
-    segment: int = 0  # since the segment began
+    received: int = 0  # frames since the source was opened, holes not counted
+    segment: int = 0  # frames since the segment began; a segment is sound without a hole
     number: int = 0  # of the window in its segment
 
 
@@ -68,9 +105,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Whether a window can be judged at all, and the levels that the health of the chain is read from."""
+    """Whether a window can be judged at all, and the levels that the health of the signal chain is read from."""
 
-    reasons: tuple[str, ...]  # empty = assessable; else of: gap short nan silence flat dc clipping
+    causes: tuple[Cause, ...]  # empty = assessable
     level_dbfs: float  # RMS without DC
     peak: float  # max |x|, 1.0 = full scale
     dc: float  # mean
@@ -78,12 +115,12 @@ class Quality:
 
     @property
     def assessable(self) -> bool:
-        return not self.reasons
+        return not self.causes
 
 
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """The moment of a window that stands out most from the rest of it."""
+    """The moment of a window that stands out most from the rest of it (windowing/transients.py)."""
 
     at_s: float  # after the start of the window
     excess_db: float  # mean over octaves above their medians
@@ -91,17 +128,19 @@ class Transient:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What the signal chain does to any sound, seen in one window."""
+    """What the signal chain does to any sound, seen in one window (windowing/signal_chain.py)."""
 
     rate_hz: int  # native
-    floor_db: tuple[float, ...]  # third octaves from 100 Hz (chain.CENTRES_HZ): the level in the quietest moments, dBFS
+    floor_db: tuple[
+        float, ...
+    ]  # third octaves from 100 Hz (signal_chain.CENTRES_HZ): the level in the quietest moments, dBFS
     edge_hz: float  # above it there is next to nothing; half the rate where sound reaches up to there
     dc: float  # full scale = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """All that the judgement needs of a window; small, so that calibration can keep thousands."""
+    """All that the scoring needs of a window; small, so that calibration can keep thousands."""
 
     index: int
     start_s: float
@@ -111,10 +150,14 @@ class Description:
     quality: Quality
     embeddings: Mapping[str, npt.NDArray[np.float32]]  # detector name -> [dim]; empty when not assessable
     indicators: Mapping[str, float] = field(default_factory=dict)  # mechanism analysis
-    transient: Transient | None = None  # the most transient
-    operating: str = ""  # the machine's state as told from outside; empty = to be found from the sound
-    changing: bool = False  # it was told to change during the window
-    chain: Fingerprint | None = None  # of a window now and then
+    transient: Transient | None = None  # the strongest one
+    operating: str = ""  # the operating state as the machine's controller reports it; empty = found in the sound
+    changing: bool = False  # it was reported to change during the window
+    fingerprint: Fingerprint | None = None  # of the signal chain; set about once a minute
+
+    @property
+    def ref(self) -> WindowRef:
+        return WindowRef(self.origin, self.start_s, self.duration_s, self.utc_s)
 
 
 class State(enum.StrEnum):
@@ -125,9 +168,6 @@ class State(enum.StrEnum):
     NOT_ASSESSABLE = "not_assessable"  # the sound cannot be judged: see the reason
     OFF = "off"  # far quieter than in calibration and unlike it: the machine is not running
     LEARNING = "learning"  # no active baseline yet
-
-
-CHANGING = "the operating state changed meanwhile"  # the reason of a window that is not judged for it
 
 
 class Level(enum.StrEnum):
@@ -142,12 +182,11 @@ class DetectorScore:
     distance: float
     z: float  # robust standard score of the log distance on held-out normals
     p_value: float
-    evidence: str = ""  # e.g. "2.0-4.1 kHz +9 dB"
 
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """The judgement on one window: a pure function of the window and the baseline."""
+    """What the scoring says of one window: a pure function of the window and the baseline."""
 
     index: int
     start_s: float
@@ -162,12 +201,12 @@ class WindowResult:
     embedding_p: float | None = None
     embedding_distance: float | None = None
     mechanism_p: float | None = None
-    reason: str = ""
+    cause: Cause | None = None  # why it is not judged, or off by its level; the first of several
+    reason: str = ""  # for people; no program decides by it
     operating: str = ""  # the operating state that the sound is nearest to
     nuisance: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
-    transient_p: float | None = None  # of the most transient, as on the days of the calibration
+    transient_p: float | None = None  # of the strongest transient, as on the days of the calibration
     transient_at_s: float | None = None  # after the start of the window
-    not_running: bool = False  # off by its level, whatever the p-value says
 
     @property
     def score(self) -> float | None:
@@ -186,7 +225,7 @@ class EventKind(enum.StrEnum):
     OUT_OF_SERVICE = "out_of_service"
     IN_SERVICE = "in_service"
     LEARNING = "learning"
-    NOT_ASSESSABLE = "not_assessable"  # the signal chain or the machine's state forbids a judgement
+    NOT_ASSESSABLE = "not_assessable"  # windows cannot be judged: signal chain or operating state
     ASSESSABLE = "assessable"
     MARKED_FAULT = "marked_fault"  # a person says, afterwards, that the alarm was right
     MARKED_NOTHING = "marked_nothing"  # or that it was not
@@ -210,12 +249,12 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     shelve_reason: str = ""
     out_of_service: bool = False
     reason: str = ""
-    mode: State = State.LEARNING  # the condition without flicker; normal stands for all that can be judged
-    mode_windows: int = 0  # in a row that say otherwise
+    mode: State = State.LEARNING  # the condition without flicker; normal stands for all that is judged
+    mode_windows: int = 0  # consecutive windows that differ from it
     rising: tuple[Vote, ...] = ()  # the last windows since the level last fell
     falling: tuple[Vote, ...] = ()  # the last windows since the level last rose
     alert_p: float = 0.0  # the threshold that the votes were cast under
-    announced_id: str = ""  # of the alarm that those outside were told of, and not that it has gone
+    announced_id: str = ""  # of the announced alarm whose clearing has not been announced yet
     sequence: int = 0  # events so far
 
     @property

@@ -19,7 +19,7 @@ def made(version: str) -> Baseline:
     spread = Spread(within=1, between=0, windows=3, blocks=2, sessions=1)
     fusion = Fusion(median=0, scale=1, spread=spread)
     report = Report(
-        windows=3, seconds=30, excluded={}, excluded_parts=[], support=support, budget_per_month=1.0,
+        windows=3, seconds=30, excluded={}, left_out=[], support=support, budget_per_month=1.0,
         verdict="Good.",
         facts=["fine"], concerns=[],
     )  # fmt: skip

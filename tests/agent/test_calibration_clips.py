@@ -19,8 +19,8 @@ def test_kept_windows_stay_within_their_limits(tmp_path: Path, monkeypatch: pyte
     noise = (0.1 * np.random.default_rng(0).standard_normal((8000 * 200, 1))).astype(np.float32)
     windows = windower.push(Block(noise, 8000, 0, 1000.0, 0.0), 0)
     for window in windows:
-        keeper.hear(window)
-    keeper.keep("v")
+        keeper.keep(window)
+    keeper.finish("v")
     kept = sorted((tmp_path / "normals/v").iterdir())
     assert sum(p.stat().st_size for p in kept) <= 400_000
     assert 8 <= len(kept) <= normals.NORMALS_KEPT
@@ -34,11 +34,11 @@ def test_only_the_newest_calibrations_are_kept(tmp_path: Path) -> None:
     (window,) = windower.push(Block(np.zeros((8000, 1), np.float32), 8000, 0, 1000.0, 0.0), 0)
     for version in ("1", "2", "3", "4", "5"):
         keeper = normals.NormalClips(tmp_path)
-        keeper.hear(window)
-        keeper.keep(version)
+        keeper.keep(window)
+        keeper.finish(version)
     assert sorted(p.name for p in (tmp_path / "normals").iterdir()) == ["3", "4", "5"]
     gone = normals.NormalClips(tmp_path)
-    gone.hear(window)
+    gone.keep(window)
     gone.drop()
     assert sorted(p.name for p in (tmp_path / "normals").iterdir()) == ["3", "4", "5"]
 
@@ -49,6 +49,6 @@ def test_no_room_for_kept_windows_is_no_failure(tmp_path: Path) -> None:
     keeper = normals.NormalClips(blocked)
     windower = Windower(8000, 1.0, 0.5, [8000])
     for window in windower.push(Block(np.zeros((16_000, 1), np.float32), 8000, 0, 0.0, 0.0), 0):
-        keeper.hear(window)
-    keeper.keep("v")
+        keeper.keep(window)
+    keeper.finish("v")
     assert blocked.read_text() == ""

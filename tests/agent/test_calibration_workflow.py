@@ -16,24 +16,26 @@ from hypothesis import strategies as st
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.calibration import windows as described
+from asd_agent.calibration import workflow
 from asd_agent.calibration.build import build
+from asd_agent.calibration.report import place
 from asd_agent.calibration.windows import CalibrationWindows
-from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions, learn
+from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions
 from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import SimulatedMachine
 from asd_agent.cli import main
 from asd_agent.cli.states import moment
 from asd_agent.decide.drift import DriftState
-from asd_agent.decide.votes import KNOWN_AFTER
 from asd_agent.errors import BaselineError, CalibrationError, UsageError
-from asd_agent.scoring.pipeline import open_pipeline
+from asd_agent.scoring.pipeline import Reported, open_pipeline
 from asd_agent.service import drift_file as driftfile
+from asd_agent.service.active import KEEP_DRIFT_S, pipeline_maker
 from asd_agent.service.commands import Commands
-from asd_agent.service.daemon import pipelines
-from asd_agent.service.machine import KEEP_DRIFT_S, Monitor
-from asd_agent.service.reported_state import ReportedState, parsed
-from asd_agent.types import AlarmState, Block, Description, Quality, State, Transient, Window
-from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, learnt
+from asd_agent.service.machine import Machine
+from asd_agent.service.reported import ReportedState, parsed
+from asd_agent.service.unknown_state import KNOWN_AFTER
+from asd_agent.types import AlarmState, Block, Cause, Description, Quality, State, Transient, Window, WindowRef
+from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, floors
 from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
@@ -58,13 +60,12 @@ class Sink:
     def __init__(self) -> None:
         self.results: list = []
 
-    def introduce(self, monitor) -> None: ...
-    def judged(self, monitor, row) -> None: ...
+    def introduce(self, monitor, state) -> None: ...
     def transitions(self, monitor, events, state) -> None: ...
-    def heard(self, *_) -> None: ...
+    def received(self, *_) -> None: ...
 
-    def scored(self, monitor, result) -> None:
-        self.results.append(result)
+    def scored(self, monitor, step, events, state) -> None:
+        self.results.append(step.result)
 
 
 @pytest.fixture(scope="module")
@@ -75,29 +76,29 @@ def baseline():
     return build(MACHINE, found, bare, "20260101T000000Z")
 
 
-def monitored(machine: config.Machine, baseline, folder: Path) -> Monitor:
+def monitored(machine: config.Machine, baseline, folder: Path) -> Machine:
     store = BaselineStore(folder, "m")
     if not store.versions():
         store.write(baseline)
         store.promote()
-    return Monitor(machine, folder, pipelines(machine), AlarmState(), Sink(), lambda: True)
+    return Machine(machine, folder, pipeline_maker(machine), AlarmState(), Sink(), lambda: True)
 
 
 @pytest.fixture
-def monitor(baseline, tmp_path) -> Monitor:
+def monitor(baseline, tmp_path) -> Machine:
     return monitored(MACHINE, baseline, tmp_path)
 
 
-def hear(monitor: Monitor, sound: np.ndarray, utc_s: float = 1e9) -> None:
-    for window in windows(sound, monitor._pipeline.rates, utc_s=utc_s):
+def hear(monitor: Machine, sound: np.ndarray, utc_s: float = 1e9) -> None:
+    for window in windows(sound, monitor.active.pipeline.rates, utc_s=utc_s):
         monitor.score(window)
 
 
 class Daemon:
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Machine) -> None:
         self._monitor = monitor
 
-    def monitor(self, machine: str) -> Monitor:
+    def machine(self, machine: str) -> Machine:
         return self._monitor
 
     def status(self):
@@ -110,28 +111,28 @@ class Daemon:
 def test_an_unknown_state_is_told_and_becomes_known_only_by_a_command(monitor):
     ask = Commands(Daemon(monitor))
     hear(monitor, running(10, 3, **USUAL))
-    with pytest.raises(CalibrationError, match="no unknown operating state is heard now"):
+    with pytest.raises(CalibrationError, match="no unknown operating state now"):
         ask("extend", {"machine": "m"})
     hear(monitor, running(2.0 * (KNOWN_AFTER - 1), 3, **FAST))
     with pytest.raises(
         CalibrationError, match=f"{KNOWN_AFTER - 1} windows .* so far, {KNOWN_AFTER} are needed: 2 s more"
     ):
         ask("extend", {"machine": "m"})
-    assert monitor.unknown_state == ""
+    assert monitor.active.unknown_state == ""
     hear(monitor, running(4, 4, **FAST))
-    assert f"new operating state since 2001-09-09 01:46 UTC, {KNOWN_AFTER + 1} windows" == monitor.unknown_state
+    assert f"new operating state since 2001-09-09 01:46 UTC, {KNOWN_AFTER + 1} windows" == monitor.active.unknown_state
     assert monitor.baselines.versions() == ["20260101T000000Z"]  # never by itself
     answer = ask("extend", {"machine": "m", "name": "fast"})
     assert f"{KNOWN_AFTER + 1} windows confirmed as the state 'fast'" in answer
-    assert [s.name for s in monitor._pipeline.states] == ["running", "fast"]
-    monitor._sink.results.clear()
+    assert [s.name for s in monitor.active.pipeline.states] == ["running", "fast"]
+    monitor.active._sink.results.clear()
     hear(monitor, running(20, 5, **FAST))
     hear(monitor, running(20, 6, **USUAL))
-    assert [r.operating for r in monitor._sink.results] == ["fast"] * 10 + ["running"] * 10
-    assert sum(r.state is State.NORMAL for r in monitor._sink.results) >= 18
-    assert monitor.unknown_state == ""
-    monitor.rollback()
-    assert [s.name for s in monitor._pipeline.states] == ["running"]
+    assert [r.operating for r in monitor.active._sink.results] == ["fast"] * 10 + ["running"] * 10
+    assert sum(r.state is State.NORMAL for r in monitor.active._sink.results) >= 18
+    assert monitor.active.unknown_state == ""
+    monitor.active.rollback()
+    assert [s.name for s in monitor.active.pipeline.states] == ["running"]
 
 
 def test_an_unknown_state_that_has_gone_is_confirmed_by_its_time(monitor):
@@ -143,7 +144,7 @@ def test_an_unknown_state_that_has_gone_is_confirmed_by_its_time(monitor):
     with pytest.raises(UsageError, match="one of since_utc_s"):
         ask("extend", {"machine": "m", "since_utc_s": 1.0, "last_s": 2.0})
     assert "a candidate" in ask("extend", {"machine": "m", "since_utc_s": 1e9, "promote": False})
-    assert monitor.baseline_version == "20260101T000000Z"
+    assert monitor.active.version == "20260101T000000Z"
     assert monitor.baselines.pointers().candidate == monitor.baselines.versions()[-1]
 
 
@@ -181,9 +182,9 @@ def at(end_s: float) -> Window:
 def test_windows_at_a_change_have_no_state_and_old_news_say_nothing():
     told = ReportedState(TOLD)
     assert told.of(at(0.0)) == ("", False)
-    told.tell(b"idle", 100.0)
-    told.tell(b"loaded", 150.0)
-    told.tell(b"loaded", 160.0)
+    told.report(b"idle", 100.0)
+    told.report(b"loaded", 150.0)
+    told.report(b"loaded", 160.0)
     assert told.of(at(110.0)) == ("idle", False)
     assert [told.of(at(t))[1] for t in (148.9, 149.1, 150.0, 152.9, 153.1)] == [False, True, True, True, False]
     assert told.of(at(155.0)) == ("loaded", False)
@@ -197,7 +198,7 @@ def test_a_window_with_a_state_saw_only_that_state(told_at, end_s):
     for step, name in told_at:
         now += step
         told.append((now, name))
-        state.tell(name.encode(), now)
+        state.report(name.encode(), now)
     name, changing = state.of(at(end_s))
     during = {n for t, n in told if end_s - 2 <= t <= end_s}
     if name:
@@ -209,14 +210,14 @@ def test_a_calibration_uses_what_is_told_and_reports_what_is_not(tmp_path):
     bare = open_pipeline(TOLD, None)
     both = np.concatenate([running(40, 1, **USUAL), running(40, 1, **FAST)])
     found = [
-        bare.describe(w, None, "slow" if i < 18 else "" if i < 20 else "fast", changing=i in (20, 21))
+        bare.describe(w, Reported(operating="slow" if i < 18 else "" if i < 20 else "fast", changing=i in (20, 21)))
         for i, w in enumerate(windows(both, bare.rates))
     ]
     baseline = build(TOLD, found, bare, "v")
     assert {s.name: s.windows for s in baseline.manifest.states} == {"slow": 18, "fast": 18}
     assert baseline.manifest.report.excluded == {
-        "operating state not told": 2,
-        "the operating state changed meanwhile": 2,
+        Cause.STATE_NOT_REPORTED: 2,
+        Cause.STATE_CHANGING: 2,
     }
     assert any("2 operating states" in fact for fact in baseline.manifest.report.facts)
 
@@ -225,15 +226,15 @@ def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, 
     renamed = msgspec.structs.replace(TOLD, operating=config.Operating(topic="plc/state", settle_s=0.0))
     told = msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(baseline.manifest, states_reported=True))
     monitor = monitored(renamed, told, tmp_path)
-    assert "no operating state is told on plc/state" in str(monitor.health(DELIVERING))
-    monitor.told.tell(b"running", time.monotonic() - 50)
+    assert "no operating state is reported on plc/state" in str(monitor.health(DELIVERING))
+    monitor.reported.operating.report(b"running", time.monotonic() - 50)
     hear(monitor, running(10, 3, **USUAL))
-    assert {r.state for r in monitor._sink.results} == {State.NORMAL}
-    monitor.told.tell(b"purging", time.monotonic() - 20)
+    assert {r.state for r in monitor.active._sink.results} == {State.NORMAL}
+    monitor.reported.operating.report(b"purging", time.monotonic() - 20)
     hear(monitor, running(2.0 * KNOWN_AFTER, 3, **FAST))
-    assert {r.state for r in monitor._sink.results[-KNOWN_AFTER:]} == {State.NOT_ASSESSABLE}
-    assert "new operating state 'purging' since" in monitor.unknown_state
-    with pytest.raises(CalibrationError, match="told as 'purging'"):
+    assert {r.state for r in monitor.active._sink.results[-KNOWN_AFTER:]} == {State.NOT_ASSESSABLE}
+    assert "new operating state 'purging' since" in monitor.active.unknown_state
+    with pytest.raises(CalibrationError, match="reported as 'purging'"):
         monitor.calibrator.extend("other", None, True)
     assert "the state 'purging'" in monitor.calibrator.extend("", None, True)
     hear(monitor, running(10, 5, **FAST))
@@ -242,9 +243,9 @@ def test_a_told_state_that_is_new_is_not_judged_until_it_is_confirmed(baseline, 
 
 def test_states_found_in_the_sound_are_judged_by_the_sound_whatever_is_told(baseline, tmp_path):
     monitor = monitored(TOLD, baseline, tmp_path)
-    monitor.told.tell(b"RUN", time.monotonic() - 50)
+    monitor.reported.operating.report(b"RUN", time.monotonic() - 50)
     hear(monitor, running(10, 3, **USUAL))
-    assert {(r.state, r.operating) for r in monitor._sink.results} == {(State.NORMAL, "running")}
+    assert {(r.state, r.operating) for r in monitor.active._sink.results} == {(State.NORMAL, "running")}
     assert "no operating state" not in str(monitor.health(DELIVERING))
 
 
@@ -313,14 +314,17 @@ def test_the_odd_windows_of_a_live_calibration_can_be_listened_to(tmp_path):
     store.prepare()
     for window in windows(sound, bare.rates):
         found.append(bare.describe(window))
-        clips.hear(window, found[-1])
-    report = learn(bare, store, found, CalibrationOptions(), clips).manifest.report
-    assert report.outlier_places[0] == "live at 2001-09-09 01:47:40.0 UTC"
-    clip, rate_hz = soundfile.read(tmp_path / report.outlier_clips[report.outlier_places[0]], dtype="float32")
+        clips.keep(window, found[-1])
+    report = workflow.calibrate(bare, store, found, CalibrationOptions(), clips).manifest.report
+    assert place(report.outliers[0].window) == "live at 2001-09-09 01:47:40.0 UTC"
+    clip, rate_hz = soundfile.read(tmp_path / report.outliers[0].clip, dtype="float32")
     assert rate_hz == RATE
     np.testing.assert_allclose(clip, sound[60 * RATE : 62 * RATE], atol=1e-4)
     kept = sorted(p.name for p in (store.folder / "outliers").rglob("*.flac"))
-    assert len(kept) == len(report.outlier_clips) <= len(report.outlier_places)
+    assert len(kept) == sum(bool(outlier.clip) for outlier in report.outliers)
+
+
+EXCLUDED = WindowRef("day.wav", 0.1, 2.0, 1.7e9 + 0.1)
 
 
 @given(
@@ -339,17 +343,17 @@ def test_described_windows_survive_the_disk(tmp_path_factory, drawn):
     made = tuple(
         Description(
             index=i, start_s=start_s, duration_s=2.0, utc_s=start_s, origin=origin,
-            quality=Quality(() if heard else ("gap",), -20.0, 0.5, 0.0, 0.0),
+            quality=Quality(() if heard else (Cause.GAP,), -20.0, 0.5, 0.0, 0.0),
             embeddings={"logmel": np.full(3, start_s, np.float32)} if heard else {},
             indicators=indicators if heard else {},
             transient=Transient(1.0, 2.0) if heard else None,
-            chain=fingerprint(np.ones(RATE, np.float32), RATE) if heard and i == 0 else None,
+            fingerprint=fingerprint(np.ones(RATE, np.float32), RATE) if heard and i == 0 else None,
         )
         for i, (heard, origin, start_s, indicators) in enumerate(drawn)
     )  # fmt: skip
-    described.keep(folder, CalibrationWindows("v", made, frozenset({"a"})))
+    described.keep(folder, CalibrationWindows("v", made, frozenset({EXCLUDED})))
     back = described.load(folder)
-    assert (back.version, back.excluded) == ("v", frozenset({"a"}))
+    assert (back.version, back.excluded) == ("v", frozenset({EXCLUDED}))
     for before, after in zip(made, back.windows, strict=True):
         assert replace(before, embeddings={}) == replace(after, embeddings={})
         assert {k: v.tolist() for k, v in before.embeddings.items()} == {
@@ -368,15 +372,15 @@ def test_damaged_windows_are_one_line(tmp_path):
 
 def test_drift_goes_on_after_a_restart_on_the_same_baseline_only(baseline, monitor, tmp_path, monkeypatch):
     hear(monitor, running(20, 3, **USUAL))
-    before = monitor._lanes.drifts
+    before = monitor.active.decision.drifts
     assert before["running"].weight > 0
     now = time.monotonic()
-    monkeypatch.setattr("asd_agent.service.machine.time.monotonic", lambda: now + KEEP_DRIFT_S + 1)
+    monkeypatch.setattr("asd_agent.service.active.time.monotonic", lambda: now + KEEP_DRIFT_S + 1)
     monitor.tick()
-    assert monitored(MACHINE, baseline, tmp_path)._lanes.drifts == before
+    assert monitored(MACHINE, baseline, tmp_path).active.decision.drifts == before
     assert driftfile.load(monitor.baselines.folder, "another") == {}
     (monitor.baselines.folder / driftfile.FILE).write_text("{")
-    assert monitored(MACHINE, baseline, tmp_path)._lanes.drifts == {"running": DriftState()}
+    assert monitored(MACHINE, baseline, tmp_path).active.decision.drifts == {"running": DriftState()}
 
 
 # -- the fingerprint
@@ -385,7 +389,7 @@ def test_drift_goes_on_after_a_restart_on_the_same_baseline_only(baseline, monit
 @given(st.floats(-30, 30), st.sampled_from([1, -1]), st.integers(0, 9))
 def test_gain_and_polarity_move_all_bands_alike_and_are_no_edge(gain_db, polarity, seed):
     sound = running(2, seed, **USUAL)
-    normal = learnt([("running", [described_by(sound)])])["running"]
+    normal = floors([("running", [described_by(sound)])])["running"]
     found = compare(fingerprint(np.float32(polarity * 10 ** (gain_db / 20)) * sound, RATE), normal, RATE / 2)
     assert found.gain_db == pytest.approx(gain_db, abs=0.05)
     assert found.lost_hz is None
@@ -394,7 +398,7 @@ def test_gain_and_polarity_move_all_bands_alike_and_are_no_edge(gain_db, polarit
 def described_by(sound: np.ndarray) -> Description:
     return Description(
         index=0, start_s=0.0, duration_s=2.0, utc_s=0.0, origin="", quality=Quality((), -20.0, 0.5, 0.0, 0.0),
-        embeddings={}, chain=fingerprint(sound, RATE),
+        embeddings={}, fingerprint=fingerprint(sound, RATE),
     )  # fmt: skip
 
 
@@ -402,7 +406,9 @@ def test_only_some_windows_are_looked_at():
     sampler, bare = Sampler(10.0), open_pipeline(MACHINE, None)
     for origin in ("a", "b"):
         cut = windows(running(24, 1, **USUAL), bare.rates, origin)
-        fresh = [sampler.add(w, replace(described_by(w.samples), chain=None)).chain is not None for w in cut]
+        fresh = [
+            sampler.add(w, replace(described_by(w.samples), fingerprint=None)).fingerprint is not None for w in cut
+        ]
         assert fresh == [i % 5 == 0 for i in range(12)]
 
 

@@ -21,14 +21,15 @@ from asd_agent.capture.simulate import machine_blocks
 from asd_agent.errors import AsdError, BaselineError, CalibrationError, SourceError, UsageError
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service import sink as service_sink
+from asd_agent.service.active import pipeline_maker
 from asd_agent.service.calibration_job import CalibrationJob
 from asd_agent.service.commands import Commands
-from asd_agent.service.daemon import pipelines
-from asd_agent.service.health import ChainHealth, Health, worst
-from asd_agent.service.machine import QUEUE, Monitor
+from asd_agent.service.health import ChainHealth, worst
+from asd_agent.service.machine import Machine
 from asd_agent.service.systemd import Progress, watchdog_s
+from asd_agent.service.window_queue import QUEUE
 from asd_agent.store import Store
-from asd_agent.types import AlarmState, Block, Description, Quality, State, WindowResult
+from asd_agent.types import AlarmState, Block, ChainStatus, Description, Quality, State, WindowResult
 
 RATE = 16_000
 DELIVERING = SourceStatus(available=True, detail="delivering")
@@ -66,20 +67,19 @@ def baseline(machine, tmp_path_factory):
 
 class Sink:
     def __init__(self):
-        self.results, self.events, self.states, self.rows, self.blocks = [], [], [], [], 0
+        self.results, self.events, self.states, self.blocks = [], [], [], 0
 
-    def introduce(self, monitor):
-        self.states.append(monitor.alarm_state)
+    def introduce(self, monitor, state):
+        self.states.append(state)
 
-    def scored(self, monitor, result):
-        self.results.append(result)
+    def scored(self, monitor, step, events, state):
+        self.results.append(step.result)
+        if events:
+            self.transitions(monitor, events, state)
 
     def transitions(self, monitor, events, state):
         self.events += events
         self.states.append(state)
-
-    def judged(self, monitor, row):
-        self.rows.append(row)
 
     def received(self, monitor, block, heard, begun):
         self.blocks += 1
@@ -95,15 +95,15 @@ def monitor(machine, baseline, sink, tmp_path):
     store = BaselineStore(tmp_path, "m")
     store.write(baseline)
     store.promote()
-    return Monitor(machine, tmp_path, pipelines(machine), AlarmState(), sink, lambda: True)
+    return Machine(machine, tmp_path, pipeline_maker(machine), AlarmState(), sink, lambda: True)
 
 
-def drain(monitor: Monitor) -> None:
-    while (window := monitor.take()) is not None:
+def drain(monitor: Machine) -> None:
+    while (window := monitor.windows.take()) is not None:
         monitor.score(window)
 
 
-def hear(monitor: Monitor, samples: np.ndarray) -> None:
+def hear(monitor: Machine, samples: np.ndarray) -> None:
     for block in blocks(samples):
         monitor.offer(block)
         drain(monitor)
@@ -126,11 +126,11 @@ def test_windows_become_results_and_transitions(monitor, sink):
     assert [r.state for r in sink.results] == [State.NORMAL] * 7
     hear(monitor, sound(6, FAULT, seed=2))
     assert "raised" in [event.kind for event in sink.events]
-    assert sink.states[-1].event_id == monitor.alarm_state.event_id != ""
+    assert sink.states[-1].event_id == monitor.active.alarm_state.event_id != ""
     status = monitor.status(DELIVERING)
     msgspec.json.encode(status)
-    assert (status["windows"], status["alarm"]["level"]) == (len(sink.results), "danger")
-    assert status["score"] > status["threshold"]
+    assert (status.windows, status.alarm.level) == (len(sink.results), "danger")
+    assert status.score > status.threshold
 
 
 def test_what_happened_last_is_told_last(monitor, sink):
@@ -145,49 +145,49 @@ def test_what_happened_last_is_told_last(monitor, sink):
         plain(monitor, events, state)
 
     sink.transitions = slow
-    shelving = threading.Thread(target=lambda: monitor.shelve(time.time() + 60, "eva", ""))
+    shelving = threading.Thread(target=lambda: monitor.alarm.shelve(time.time() + 60, "eva", ""))
     shelving.start()
     gate.wait()
-    monitor.acknowledge("eva", "")
+    monitor.alarm.acknowledge("eva", "")
     shelving.join()
-    assert sink.states[-1] == monitor.alarm_state
+    assert sink.states[-1] == monitor.active.alarm_state
     assert [e.kind for e in sink.events][-2:] == ["shelved", "acknowledged"]
 
 
 def test_a_full_queue_drops_the_oldest_and_health_says_so(monitor):
     for block in blocks(sound(10, seed=1)):
         monitor.offer(block)
-    assert monitor.dropped == 19 - QUEUE
-    window = monitor.take()
+    assert monitor.windows.dropped == 19 - QUEUE
+    window = monitor.windows.take()
     assert window is not None
-    assert window.index == monitor.dropped
-    assert (Health.MAINTENANCE_REQUIRED, "11 windows dropped: the box is too slow") in monitor.health(DELIVERING)
+    assert window.index == monitor.windows.dropped
+    assert (ChainStatus.MAINTENANCE_REQUIRED, "11 windows dropped: this host is too slow") in monitor.health(DELIVERING)
 
 
 def test_a_source_below_the_bundle_s_rate_is_a_failure(monitor, sink):
     for block in blocks(sound(2)[::2], RATE // 2):
         monitor.offer(block)
     assert sink.blocks == 0
-    assert monitor.take() is None
+    assert monitor.windows.take() is None
     status = monitor.status(DELIVERING)
-    assert not status["available"]
-    assert status["health"]["status"] == "failure"
-    assert "8000 Hz" in status["health"]["reasons"][0]
+    assert not status.available
+    assert status.health.status == "failure"
+    assert "8000 Hz" in status.health.reasons[0]
 
 
 def test_a_channel_that_is_not_there_is_a_failure(machine, baseline, sink, tmp_path):
     right = msgspec.structs.replace(machine, source=config.StdinSource(rate_hz=RATE, channels=2, channel=1))
-    monitor = Monitor(right, tmp_path, pipelines(right), AlarmState(), sink, lambda: True)
+    monitor = Machine(right, tmp_path, pipeline_maker(right), AlarmState(), sink, lambda: True)
     monitor.offer(blocks(sound(2))[0])
-    assert "channel 1 wanted" in monitor.status(DELIVERING)["health"]["reasons"][0]
+    assert "channel 1 wanted" in monitor.status(DELIVERING).health.reasons[0]
 
 
 def test_without_a_baseline_nothing_is_judged(machine, sink, tmp_path):
-    monitor = Monitor(machine, tmp_path, pipelines(machine), AlarmState(), sink, lambda: True)
+    monitor = Machine(machine, tmp_path, pipeline_maker(machine), AlarmState(), sink, lambda: True)
     hear(monitor, sound(4, FAULT))
     assert {r.state for r in sink.results} == {State.LEARNING}
     status = monitor.status(DELIVERING)
-    assert (status["score"], status["health"]["status"]) == (None, "function_check")
+    assert (status.score, status.health.status) == (None, "function_check")
 
 
 def test_a_baseline_of_another_bundle_is_never_made_active(monitor, baseline, tmp_path):
@@ -197,10 +197,10 @@ def test_a_baseline_of_another_bundle_is_never_made_active(monitor, baseline, tm
     )
     monitor.baselines.write(other)
     with pytest.raises(BaselineError, match="was made with the bundle"):
-        monitor.promote(None)
-    assert monitor.baselines.pointers().active == baseline.manifest.version == monitor.baseline_version
+        monitor.active.promote(None)
+    assert monitor.baselines.pointers().active == baseline.manifest.version == monitor.active.version
     with pytest.raises(BaselineError, match="no baseline"):
-        monitor.promote("../../other")
+        monitor.active.promote("../../other")
     hear(monitor, sound(2))
     assert monitor.last.state is State.NORMAL
 
@@ -210,24 +210,24 @@ def test_a_rollback_to_a_damaged_baseline_keeps_the_active_one(monitor, baseline
         baseline, manifest=msgspec.structs.replace(baseline.manifest, version="20260202T000000Z")
     )
     folder = monitor.baselines.write(second)
-    monitor.promote(None)
+    monitor.active.promote(None)
     (folder.parent / baseline.manifest.version / "arrays.npz").write_bytes(b"nonsense")
     with pytest.raises(BaselineError, match="checksum"):
-        monitor.rollback()
-    assert monitor.baseline_version == "20260202T000000Z"
-    assert not monitor.fault
+        monitor.active.rollback()
+    assert monitor.active.version == "20260202T000000Z"
+    assert not monitor.active.fault
 
 
 # -- calibration
 
 
-def live_job(monitor: Monitor, duration_s: float, promote: bool = False) -> None:
+def live_job(monitor: Machine, duration_s: float, promote: bool = False) -> None:
     monitor.calibrator.calibrate(duration_s, promote)
 
 
-def finished(monitor: Monitor) -> dict[str, object]:
+def finished(monitor: Machine) -> dict[str, object]:
     deadline = time.monotonic() + 30
-    while monitor.calibrator.progress()["phase"] in ("listening", "fitting"):
+    while monitor.calibrator.progress().phase in ("listening", "fitting"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return monitor.calibrator.progress()
@@ -235,12 +235,12 @@ def finished(monitor: Monitor) -> dict[str, object]:
 
 def test_a_live_calibration_goes_beside_the_scoring(monitor, sink, baseline):
     live_job(monitor, 10.0, promote=True)
-    assert (Health.FUNCTION_CHECK, "calibrating") in monitor.health(DELIVERING)
+    assert (ChainStatus.FUNCTION_CHECK, "calibrating") in monitor.health(DELIVERING)
     hear(monitor, sound(10, seed=5))
     progress = finished(monitor)
-    assert progress["phase"] == "done", progress
-    assert progress["report"]["windows"] == 19
-    assert monitor.baseline_version == progress["version"] != baseline.manifest.version
+    assert progress.phase == "done", progress
+    assert progress.report.windows == 19
+    assert monitor.active.version == progress.version != baseline.manifest.version
     assert monitor.baselines.pointers().previous == baseline.manifest.version
     assert len(sink.results) == 19
 
@@ -254,10 +254,10 @@ def test_one_calibration_at_a_time_and_cancelling(monitor, baseline):
     with pytest.raises(CalibrationError, match="already running"):
         live_job(monitor, 60.0)
     monitor.calibrator.cancel()
-    assert monitor.calibrator.progress()["phase"] == "cancelled"
+    assert monitor.calibrator.progress().phase == "cancelled"
     live_job(monitor, 2.0)
     hear(monitor, sound(3))
-    assert "at least 6 are needed" in finished(monitor)["error"]
+    assert "at least 6 are needed" in finished(monitor).error
     assert monitor.baselines.versions() == [baseline.manifest.version]
 
 
@@ -265,7 +265,7 @@ def test_too_late_to_cancel_is_said(machine):
     fitting = threading.Event()
     job = CalibrationJob(lambda descriptions: fitting.wait(10), duration_s=1.0)
     job.see(described(0.0))
-    assert job.progress()["phase"] == "fitting"
+    assert job.progress().phase == "fitting"
     assert not job.cancel()
     fitting.set()
 
@@ -280,7 +280,7 @@ def test_a_broken_calibration_names_its_cause():
     while job.running:
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    assert "internal error: ZeroDivisionError" in job.progress()["error"]
+    assert "internal error: ZeroDivisionError" in job.progress().error
 
 
 def described(start_s: float, utc_s: float = 0.0, duration_s: float = 1.0) -> Description:
@@ -299,9 +299,9 @@ def test_a_clock_that_jumps_neither_ends_nor_prolongs_a_calibration():
     job = CalibrationJob(lambda descriptions: None, duration_s=10.0)
     for i, utc_s in enumerate([0.0, 1e9, 1e9, 5.0]):
         job.see(described(i * 0.5, utc_s))
-    assert job.progress()["done"] == pytest.approx(2.5 / 10)
+    assert job.progress().done == pytest.approx(2.5 / 10)
     job.see(described(0.0, 6.0))  # the source came anew
-    assert job.progress()["done"] == pytest.approx(3.5 / 10)
+    assert job.progress().done == pytest.approx(3.5 / 10)
 
 
 def test_a_source_that_delivers_nothing_ends_a_calibration(monkeypatch):
@@ -309,8 +309,8 @@ def test_a_source_that_delivers_nothing_ends_a_calibration(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr("asd_agent.service.calibration_job.time.monotonic", lambda: now + 91.0)
     job.tick()
-    assert job.progress()["phase"] == "failed"
-    assert "did not deliver" in job.progress()["error"]
+    assert job.progress().phase == "failed"
+    assert "did not deliver" in job.progress().error
 
 
 # -- to store and broker
@@ -320,7 +320,7 @@ def test_events_that_belong_together_are_committed_together(tmp_path, monitor):
     """A state that tells of an alarm must never be on disk without the alarm's event, nor between two of them."""
     settings = config.Config(
         agent=config.Agent(id="a", state_dir=str(tmp_path / "state")),
-        machines=[monitor.machine],
+        machines=[monitor.settings],
         mqtt=config.Mqtt(url="mqtt://127.0.0.1:1"),
     )
     with Store(settings.state_dir) as store:
@@ -328,7 +328,7 @@ def test_events_that_belong_together_are_committed_together(tmp_path, monitor):
         plain = store.commit_events
         store.commit_events = lambda *args: commits.append(args) or plain(*args)
         outlet = service_sink.Sink(settings, store, lambda verb, args: None, lambda topic, payload: None)
-        monitor._sink = outlet
+        monitor.active._sink = outlet
         hear(monitor, sound(3, FAULT, seed=2))
         outlet.close()
         together = [[event.kind for event in events] for events, _, _ in commits]
@@ -346,7 +346,7 @@ class FakeDaemon:
     def __init__(self, monitor):
         self._monitor = monitor
 
-    def monitor(self, name):
+    def machine(self, name):
         if name != "m":
             raise UsageError(f"there is no machine {name!r}")
         return self._monitor
@@ -403,25 +403,25 @@ def findings_of(results, chain=None, source=DELIVERING):
     health = ChainHealth()
     for item in results:
         health.see(item)
-    return health.judge(source, chain)
+    return health.findings(source, chain)
 
 
 def test_health_of_the_chain(baseline):
     chain = baseline.manifest.chain
     steady = [result(level_dbfs=chain.level_dbfs)] * 12
     assert findings_of(steady, chain) == []
-    assert worst([]) is Health.GOOD
+    assert worst([]) is ChainStatus.GOOD
     louder = findings_of([result(level_dbfs=chain.level_high_dbfs + 9)] * 12, chain)
-    assert louder[0][0] is Health.OUT_OF_SPECIFICATION
+    assert louder[0][0] is ChainStatus.OUT_OF_SPECIFICATION
     assert "9 dB above calibration" in louder[0][1]
     quieter = findings_of([result(level_dbfs=chain.level_low_dbfs - 9)] * 12, chain)
     assert "9 dB below calibration" in quieter[0][1]
     dead = findings_of(steady + [result(State.NOT_ASSESSABLE, -120.0, ("silence",))] * 8, chain)
-    assert worst(dead) is Health.FAILURE
+    assert worst(dead) is ChainStatus.FAILURE
     clipped = findings_of([result(State.NOT_ASSESSABLE, -3.0, ("clipping",))] * 8, chain)
-    assert worst(clipped) is Health.OUT_OF_SPECIFICATION
+    assert worst(clipped) is ChainStatus.OUT_OF_SPECIFICATION
     gone = findings_of(steady, chain, SourceStatus(available=False, detail="unplugged"))
-    assert gone == [(Health.FAILURE, "source unavailable: unplugged")]
+    assert gone == [(ChainStatus.FAILURE, "source unavailable: unplugged")]
 
 
 def test_what_does_not_move_is_named(monkeypatch):
@@ -445,13 +445,13 @@ def test_the_watchdog_s_interval(monkeypatch, micros, seconds):
 
 def test_a_failure_of_one_window_is_forgotten_with_the_next(monitor):
     monitor.scoring_error = "internal error"
-    assert worst(monitor.health(DELIVERING)) is Health.FAILURE
+    assert worst(monitor.health(DELIVERING)) is ChainStatus.FAILURE
     hear(monitor, sound(2))
-    assert worst(monitor.health(DELIVERING)) is Health.GOOD
+    assert worst(monitor.health(DELIVERING)) is ChainStatus.GOOD
 
 
 def test_a_failed_source_says_why_until_it_delivers(monitor):
     monitor.source_failed(str(SourceError("no such file")))
-    assert monitor.status(DELIVERING)["health"]["reasons"] == ["no such file"]
+    assert monitor.status(DELIVERING).health.reasons == ("no such file",)
     hear(monitor, sound(2))
-    assert monitor.status(DELIVERING)["health"]["reasons"] == []
+    assert monitor.status(DELIVERING).health.reasons == ()

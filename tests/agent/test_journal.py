@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
-from asd_agent.service.health import Health
 from asd_agent.service.journal import ChainLog, log_transition
-from asd_agent.types import AlarmEvent, EventKind, Level
+from asd_agent.types import AlarmEvent, ChainStatus, EventKind, Level
 
 SPEAK = """
 import structlog
@@ -23,6 +23,12 @@ logger = structlog.get_logger()
 for method in ("debug", "info", "warning", "error", "critical"):
     getattr(logger, method)("hello", machine="m")
 """
+
+
+@pytest.fixture(autouse=True)
+def every_priority_is_logged() -> None:
+    """A command that ran before in this process may have raised the level."""
+    structlog.reset_defaults()
 
 
 def event(kind: EventKind, level: Level, **more: object) -> AlarmEvent:
@@ -66,11 +72,11 @@ def test_a_shelved_alarm_is_logged_without_a_call_for_attention() -> None:
 def test_chain_is_logged_when_its_class_changes() -> None:
     chain = ChainLog()
     with capture_logs() as lines:
-        chain.see("m", Health.GOOD, [])
-        chain.see("m", Health.FAILURE, ["source unavailable: unplugged"])
-        chain.see("m", Health.FAILURE, ["source unavailable: unplugged", "another"])
-        chain.see("other", Health.OUT_OF_SPECIFICATION, ["clipping"])
-        chain.see("m", Health.GOOD, [])
+        chain.see("m", ChainStatus.GOOD, [])
+        chain.see("m", ChainStatus.FAILURE, ["source unavailable: unplugged"])
+        chain.see("m", ChainStatus.FAILURE, ["source unavailable: unplugged", "another"])
+        chain.see("other", ChainStatus.OUT_OF_SPECIFICATION, ["clipping"])
+        chain.see("m", ChainStatus.GOOD, [])
     assert [(line["machine"], line["before"], line["chain"], line["log_level"]) for line in lines] == [
         ("m", "good", "failure", "error"),
         ("other", "good", "out_of_specification", "warning"),

@@ -42,7 +42,7 @@ def window(i: int, rng: np.random.Generator, **probability: tuple[float, float])
         duration_s=10.0,
         utc_s=5.0 * i,
         origin="",
-        quality=Quality(reasons=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0),
+        quality=Quality(causes=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0),
         embeddings={"embedding": rng.standard_normal(4).astype(np.float32)} | noise,
     )
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from asd_agent.evidence.clip import Band, Clip, Judged, MadeWith
+from asd_agent.evidence.clip import Band, Clip, MadeWith, ScoredWindow
 from asd_agent.evidence.picture import alarm
 from asd_agent.evidence.picture.alarm import MARK, draw
 from asd_agent.evidence.picture.canvas import BLACK, Canvas, inferno
@@ -37,7 +37,7 @@ def pixels(png: bytes) -> np.ndarray:
     return rows[:, 1:].reshape(height, width, 3)
 
 
-def judged(index: int, at_s: float, p_value: float, band: Band | None = None) -> Judged:
+def judged(index: int, at_s: float, p_value: float, band: Band | None = None) -> ScoredWindow:
     result = WindowResult(
         index=index,
         start_s=at_s,
@@ -49,10 +49,10 @@ def judged(index: int, at_s: float, p_value: float, band: Band | None = None) ->
         p_value=p_value,
         level=Level.NORMAL,
     )
-    return Judged(frame=round(at_s * RATE), skipped=0, number=index, result=result, detector="log_mel", band=band)
+    return ScoredWindow(frame=round(at_s * RATE), skipped=0, number=index, result=result, detector="log_mel", band=band)
 
 
-def clip(*windows: Judged, **more: object) -> Clip:
+def clip(*windows: ScoredWindow, **more: object) -> Clip:
     made = MadeWith(
         machine={}, bundles={}, variants={}, baseline="v", baseline_sha256="", threshold=2.0, software={}
     )  # fmt: skip

@@ -63,14 +63,14 @@ def test_ordinary_sound_is_assessable_with_its_levels() -> None:
     ],
 )
 def test_what_cannot_be_judged_says_why(x: Samples, reasons: tuple[str, ...]) -> None:
-    assert judged(x).reasons == reasons
+    assert judged(x).causes == reasons
 
 
 def test_gap_and_short() -> None:
-    assert judged(noise(), gap=True).reasons == ("gap",)
-    assert judged(noise(), window_s=2.001).reasons == ("short",)
-    assert judged(noise(), window_s=2.00001).reasons == ()  # less than a sample
-    assert judged(np.zeros(0), window_s=2.0, gap=True).reasons[:2] == ("gap", "short")
+    assert judged(noise(), gap=True).causes == ("gap",)
+    assert judged(noise(), window_s=2.001).causes == ("short",)
+    assert judged(noise(), window_s=2.00001).causes == ()  # less than a sample
+    assert judged(np.zeros(0), window_s=2.0, gap=True).causes[:2] == ("gap", "short")
 
 
 def test_a_low_level_on_a_high_offset_is_measured_exactly() -> None:
@@ -82,11 +82,11 @@ def test_a_low_level_on_a_high_offset_is_measured_exactly() -> None:
 def test_flat_tops_are_clipping_wherever_the_rail_lies(rail: float, bits: int) -> None:
     for wave in (tone(100), noise(0.35), tone(431) + noise(0.02)):
         clipped = rail * np.clip(wave / (0.6 * np.abs(wave).max()), -1, 1)
-        assert "clipping" in judged(quantised(clipped.astype(np.float32), bits)).reasons
+        assert "clipping" in judged(quantised(clipped.astype(np.float32), bits)).causes
 
 
 def test_one_sided_clipping_is_found() -> None:
-    assert judged(np.minimum(noise(0.3), 0.5)).reasons == ("clipping",)
+    assert judged(np.minimum(noise(0.3), 0.5)).causes == ("clipping",)
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,7 +126,7 @@ def test_the_real_clipped_compressor_and_the_normal_recordings(shared_dir: Path)
         found = []
         for path in sorted((shared_dir / "data" / folder).glob("*.flac")):
             x, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-            found += [judged(channel, rate_hz).reasons for channel in x.T]
+            found += [judged(channel, rate_hz).causes for channel in x.T]
         assert found
         return found
 

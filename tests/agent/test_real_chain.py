@@ -17,11 +17,10 @@ import soxr
 from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.capture import SourceStatus
-from asd_agent.decide.alarm import Alarm
-from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.service.health import ChainHealth, Health
-from asd_agent.types import AlarmState, Block, EventKind, State
+from asd_agent.service.health import ChainHealth
+from asd_agent.types import AlarmState, Block, ChainStatus, EventKind, State
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.windowing.windower import Windower
 
@@ -72,24 +71,23 @@ def changing(clips) -> tuple[np.ndarray, list[str]]:
 
 @pytest.fixture(scope="module")
 def plain(pipeline, changing):
-    return [pipeline.step(window) for window in windows(pipeline, changing[0])]
+    return [pipeline.step(window).result for window in windows(pipeline, changing[0])]
 
 
 def raised(pipeline: Pipeline, results) -> list[str]:
-    alarm, lanes = Alarm(MACHINE, pipeline.thresholds, AlarmState()), Lanes(pipeline, pipeline.baseline)
-    votes = [vote for result in results for vote in lanes.admit(result)]
-    return [e.reason for vote in votes for e in alarm.update(vote, True) if e.kind is EventKind.RAISED]
+    decision = Decision(MACHINE, pipeline.baseline.manifest, AlarmState())
+    return [e.reason for r in results for e in decision.update(r, True) if e.kind is EventKind.RAISED]
 
 
 def pairs(some, others):
     return list(zip(some, others, strict=True))
 
 
-def health(pipeline: Pipeline, results, found) -> list[tuple[Health, str]]:
+def health(pipeline: Pipeline, results, found) -> list[tuple[ChainStatus, str]]:
     chain = ChainHealth()
     for result, window in pairs(results, found):
         chain.see(result, fingerprint(window.samples, window.rate_hz))
-    return chain.judge(DELIVERING, pipeline.baseline.manifest.chain)
+    return chain.findings(DELIVERING, pipeline.baseline.manifest.chain)
 
 
 def test_states_are_found_without_labels_and_their_changes_raise_no_alarm(pipeline, changing, plain):
@@ -102,7 +100,7 @@ def test_states_are_found_without_labels_and_their_changes_raise_no_alarm(pipeli
 @pytest.mark.parametrize(("gain_db", "polarity"), [(-12.0, -1.0), (-6.0, 1.0), (6.0, -1.0), (12.0, 1.0)])
 def test_gain_and_polarity_leave_the_decision_and_gain_is_told(pipeline, changing, plain, gain_db, polarity):
     found = windows(pipeline, changing[0] * np.float32(polarity * 10 ** (gain_db / 20)))
-    results = [pipeline.step(window) for window in found]
+    results = [pipeline.step(window).result for window in found]
     same = np.array(
         [(r.state, r.level, r.operating) == (p.state, p.level, p.operating) for r, p in pairs(results, plain)]
     )
@@ -114,7 +112,7 @@ def test_gain_and_polarity_leave_the_decision_and_gain_is_told(pipeline, changin
     assert raised(pipeline, results) == []
     idle = [i for i, r in enumerate(results) if r.operating == "idle"][:12]
     findings = health(pipeline, [results[i] for i in idle], [found[i] for i in idle])
-    told = [words for state, words in findings if state is Health.OUT_OF_SPECIFICATION]
+    told = [words for state, words in findings if state is ChainStatus.OUT_OF_SPECIFICATION]
     if abs(gain_db) > 6:
         assert len(told) == 1
         assert f"dB {'above' if gain_db > 0 else 'below'} calibration" in told[0]
@@ -125,7 +123,7 @@ def test_gain_and_polarity_leave_the_decision_and_gain_is_told(pipeline, changin
 @pytest.mark.parametrize("rate_hz", [44_100, 96_000])
 def test_another_sample_rate_of_the_device_leaves_the_decision(pipeline, changing, plain, rate_hz):
     found = windows(pipeline, soxr.resample(changing[0], RATE, rate_hz), rate_hz)
-    results = [pipeline.step(window) for window in found]
+    results = [pipeline.step(window).result for window in found]
     assert all((r.state, r.level, r.operating) == (p.state, p.level, p.operating) for r, p in pairs(results, plain))
     assert raised(pipeline, results) == []
     told = [words for _, words in health(pipeline, results[20:40], found[20:40])]
@@ -140,21 +138,21 @@ def through(sound: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def test_half_the_band_gone_is_the_chain_and_never_the_machine(pipeline, clips):
     found = windows(pipeline, through(np.concatenate(clips("rest", UNSEEN)[:20]), 8000))
-    results = [pipeline.step(window) for window in found]
+    results = [pipeline.step(window).result for window in found]
     assert raised(pipeline, results) == []
     spoilt = [r for r in results if r.state is State.NOT_ASSESSABLE]
     assert len(spoilt) >= 18
     assert "in calibration up to 24 kHz: another microphone or sample rate" in spoilt[0].reason
     told = health(pipeline, results, found)
-    assert [state for state, _ in told] == [Health.OUT_OF_SPECIFICATION]
+    assert [state for state, _ in told] == [ChainStatus.OUT_OF_SPECIFICATION]
     assert "nothing above 3." in told[0][1]
 
 
 def test_what_the_encoder_does_not_hear_is_told_but_does_not_stop_the_judgement(pipeline, clips):
     sound = np.concatenate(clips("rest", UNSEEN)[:20])
-    as_it_was = [pipeline.step(window) for window in windows(pipeline, sound)]
+    as_it_was = [pipeline.step(window).result for window in windows(pipeline, sound)]
     found = windows(pipeline, through(sound, 18_000))
-    results = [pipeline.step(window) for window in found]
+    results = [pipeline.step(window).result for window in found]
     assert [(r.state, r.operating) for r in results] == [(r.state, r.operating) for r in as_it_was]
     edges = [compare(fingerprint(w.samples, RATE), floors(pipeline, r), 24_000.0) for w, r in pairs(found, results)]
     assert all(edge.lost_hz is None or edge.lost_hz > 8000 for edge in edges)
@@ -166,11 +164,11 @@ def floors(pipeline: Pipeline, result):
 
 def test_a_clipped_microphone_is_a_broken_chain_and_no_alarm(pipeline, clips):
     found = windows(pipeline, np.concatenate(clips("run_clipped", "20260302")))
-    results = [pipeline.step(window) for window in found]
+    results = [pipeline.step(window).result for window in found]
     assert {r.state for r in results} == {State.NOT_ASSESSABLE}
     assert raised(pipeline, results) == []
     told = health(pipeline, results, found)
-    assert (Health.OUT_OF_SPECIFICATION, "clipping in 12 of the last 12 windows") in told
+    assert (ChainStatus.OUT_OF_SPECIFICATION, "clipping in 12 of the last 12 windows") in told
 
 
 def test_an_unknown_loud_state_is_not_taken_for_a_lost_edge(pipeline, clips):

@@ -12,8 +12,7 @@ from asd_agent.calibration.build import build
 from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture import read_file
 from asd_agent.capture.simulate import fault_signal, mix_at
-from asd_agent.decide.alarm import Alarm
-from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import AlarmState, EventKind, State, Window
 from asd_agent.windowing.recordings import recorded_windows
@@ -46,13 +45,12 @@ def pipeline(clips, machine) -> Pipeline:
 
 
 def steps(pipeline, machine, paths):
-    return [pipeline.step(w) for path in paths for w in recorded_windows(path, machine, pipeline.rates)]
+    return [pipeline.step(w).result for path in paths for w in recorded_windows(path, machine, pipeline.rates)]
 
 
 def events(pipeline, machine, results):
-    alarm = Alarm(machine, pipeline.thresholds, AlarmState())
-    lanes = Lanes(pipeline, pipeline.baseline)
-    return [event for result in results for vote in lanes.admit(result) for event in alarm.update(vote, True)]
+    decision = Decision(machine, pipeline.baseline.manifest, AlarmState())
+    return [event for result in results for event in decision.update(result, True)]
 
 
 def with_fault(path, kind: str, seed: int, rates) -> Window:
@@ -77,7 +75,7 @@ def test_an_unseen_day_raises_no_alarm(pipeline, machine, clips):
 def test_an_injected_fault_raises_an_alarm_within_three_windows(pipeline, machine, clips, kind):
     normal, faulty = clips("rest", UNSEEN)[:5], clips("rest", UNSEEN)[5:8]
     results = steps(pipeline, machine, normal)
-    results += [pipeline.step(with_fault(p, kind, i, pipeline.rates)) for i, p in enumerate(faulty)]
+    results += [pipeline.step(with_fault(p, kind, i, pipeline.rates)).result for i, p in enumerate(faulty)]
     raised = [e for e in events(pipeline, machine, results) if e.kind is EventKind.RAISED]
     assert len(raised) == 1
     assert raised[0].reason
@@ -98,10 +96,10 @@ def test_a_clipped_microphone_is_not_assessable(pipeline, machine, clips):
 @pytest.mark.parametrize("gain_db", [-12.0, 12.0])
 def test_gain_and_polarity_leave_the_score_as_it_was(pipeline, machine, clips, gain_db):
     (window,) = recorded_windows(clips("rest", UNSEEN)[0], machine, pipeline.rates)
-    plain = pipeline.step(window)
+    plain = pipeline.step(window).result
     factor = np.float32(-(10 ** (gain_db / 20)) * min(1.0, 0.9 / (window.samples.max() * 10 ** (gain_db / 20))))
     louder = Window(
         window.samples * factor, window.rate_hz, {k: v * factor for k, v in window.resampled.items()},
         window.index, window.start_frame, window.utc_s, window.monotonic_s,
     )  # fmt: skip
-    assert pipeline.step(louder).score == pytest.approx(plain.score, abs=1e-3)
+    assert pipeline.step(louder).result.score == pytest.approx(plain.score, abs=1e-3)

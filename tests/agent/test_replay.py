@@ -27,8 +27,8 @@ from asd_agent.evidence import nearest as normals
 from asd_agent.evidence.clip import Clip, read_clip
 from asd_agent.evidence.replay import Replay, encoders_of, find, replay
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.service.daemon import pipelines
-from asd_agent.service.machine import Monitor
+from asd_agent.service.active import pipeline_maker
+from asd_agent.service.machine import Machine
 from asd_agent.service.sink import Sink
 from asd_agent.store import Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, EventKind, State
@@ -47,7 +47,7 @@ def sound(seconds: float, *faults: config.Fault, seed: int = 0, rate_hz: int = R
     return samples if bits == 32 else (np.rint(samples * 2.0 ** (bits - 1)) / 2.0 ** (bits - 1)).astype(np.float32)
 
 
-def hear(monitor: Monitor, samples: np.ndarray, rate_hz: int = RATE, gap: bool = False, start_frame: int = 0) -> None:
+def hear(monitor: Machine, samples: np.ndarray, rate_hz: int = RATE, gap: bool = False, start_frame: int = 0) -> None:
     size = rate_hz // 7
     for at in range(0, len(samples), size):
         block = Block(
@@ -55,7 +55,7 @@ def hear(monitor: Monitor, samples: np.ndarray, rate_hz: int = RATE, gap: bool =
             gap=gap and at == 0,
         )  # fmt: skip
         monitor.offer(block)
-        while (window := monitor.take()) is not None:
+        while (window := monitor.windows.take()) is not None:
             monitor.score(window)
 
 
@@ -79,7 +79,7 @@ def box(machine: config.Machine, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "agent.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(settings)))
     with listening(settings) as (monitor, _):
         hear(monitor, sound(7, seed=4))  # another segment before the one of the alarm
-        monitor.tell_speed(b"1494")
+        monitor.reported.report_speed(b"1494")
         hear(monitor, sound(26, FAULT, seed=3), gap=True, start_frame=9 * RATE)
         monitor.source_ended()
     return folder
@@ -91,12 +91,12 @@ class listening:  # noqa: N801 - a context
     def __init__(self, settings: config.Config) -> None:
         self._settings = settings
 
-    def __enter__(self) -> tuple[Monitor, Store]:
+    def __enter__(self) -> tuple[Machine, Store]:
         (machine,) = self._settings.machines
         state_dir = self._settings.state_dir
         self._store = Store(state_dir)
         self._sink = Sink(self._settings, self._store, lambda *_: None, lambda *_: None)
-        return Monitor(machine, state_dir, pipelines(machine), AlarmState(), self._sink, lambda: True), self._store
+        return Machine(machine, state_dir, pipeline_maker(machine), AlarmState(), self._sink, lambda: True), self._store
 
     def __exit__(self, *exc: object) -> None:
         self._sink.close()
@@ -199,7 +199,7 @@ def test_any_kind_of_sound_can_be_replayed(
     recording = tmp_path / "live.wav"  # what `asd-agent score` would have said of all that was received
     soundfile.write(recording, live, rate_hz, subtype="FLOAT")
     pipeline = open_pipeline(machine, baselines.load(VERSION))
-    scored = [pipeline.step(window) for window in recorded_windows(recording, machine, pipeline.rates)]
+    scored = [pipeline.step(window).result for window in recorded_windows(recording, machine, pipeline.rates)]
     for window in done.windows:
         then = window.result
         again = replace(scored[window.stored.number], index=then.index, utc_s=then.utc_s, origin="")
@@ -381,9 +381,9 @@ def test_live_calibrations_keep_some_windows(machine: config.Machine, tmp_path: 
         monitor.calibrator.calibrate(40.0, promote=True)
         hear(monitor, sound(41, seed=7))
         deadline = time.monotonic() + 60
-        while monitor.calibrator.progress()["phase"] in ("listening", "fitting") and time.monotonic() < deadline:
+        while monitor.calibrator.progress().phase in ("listening", "fitting") and time.monotonic() < deadline:
             time.sleep(0.02)
-        version = monitor.calibrator.progress()["version"]
+        version = monitor.calibrator.progress().version
         kept = sorted((tmp_path / "machines/m/normals" / version).iterdir())
         assert 12 <= len(kept) <= clips.NORMALS_KEPT
         assert not (tmp_path / "machines/m/normals/.new").exists()

@@ -82,7 +82,7 @@ def test_live_replay_and_score_give_identical_numbers(site, capsys):
         while len(results) < len(rows):
             block = live.read(1.0)
             if block is not None:
-                results += [pipeline.step(w) for w in windower.push(block, 0)]
+                results += [pipeline.step(w).result for w in windower.push(block, 0)]
     for row, result in zip(rows, results[: len(rows)], strict=True):
         assert row["start_s"] == f"{result.start_s:.3f}"
         assert row["score"] == f"{result.score:.6g}"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +22,8 @@ from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
 from asd_agent.errors import CalibrationError, StoreError, UsageError
 from asd_agent.service.commands import Commands
-from asd_agent.service.machine import Monitor
+from asd_agent.service.machine import Machine
+from asd_agent.service.status import ShadowStatus
 from asd_agent.store import Reader
 from asd_agent.store.records import shadow_name
 from asd_agent.types import EventKind, Level, State
@@ -56,15 +58,13 @@ def propose(item: Listening, candidate: Baseline, version: str = CANDIDATE) -> N
     item.monitor.baselines.write(msgspec.structs.replace(candidate, manifest=manifest))
 
 
-def shadow_of(monitor: Monitor) -> dict[str, object]:
-    found = monitor.status(DELIVERING)["shadow"]
-    assert isinstance(found, dict)
-    return found
+def shadow_of(monitor: Machine) -> Any:
+    return monitor.status(DELIVERING).shadow
 
 
 def test_a_candidate_is_recorded_and_not_published(item: Listening, baseline: Baseline) -> None:
     item.hear(sound(3, seed=1))
-    assert item.monitor.status(DELIVERING)["shadow"] is None
+    assert item.monitor.status(DELIVERING).shadow is None
     propose(item, baseline)
     item.hear(sound(3, seed=3))
     item.hear(sound(4, FAULT, seed=2))
@@ -80,7 +80,7 @@ def test_a_candidate_is_recorded_and_not_published(item: Listening, baseline: Ba
     same = {row.utc_s: row.score for row in item.store.scores("pump-1")}
     assert all(same[row.utc_s] == row.score for row in rows)  # the same baseline says the same
     status = shadow_of(item.monitor)
-    assert (status["baseline"], status["alarm"], status["trouble"]) == (CANDIDATE, "danger", "")
+    assert (status.baseline, status.alarm, status.trouble) == (CANDIDATE, "danger", "")
     assert shadow_words(status) == f"; in shadow {CANDIDATE}, danger"
 
 
@@ -107,7 +107,7 @@ def test_it_goes_on_after_a_restart(item: Listening, baseline: Baseline) -> None
     raised = item.store.states()[NAME]
     assert raised.level is Level.DANGER
     item.restart()
-    assert shadow_of(item.monitor)["alarm"] == "danger"
+    assert shadow_of(item.monitor).alarm == "danger"
     item.hear(sound(6, seed=3))
     kinds = [e.kind for e in item.store.events(machine=NAME)]
     assert kinds.count(EventKind.RAISED) == kinds.count(EventKind.CLEARED) == 1
@@ -117,15 +117,15 @@ def test_it_goes_on_after_a_restart(item: Listening, baseline: Baseline) -> None
 def test_promoting_ends_the_shadow_and_another_candidate_begins_anew(item: Listening, baseline: Baseline) -> None:
     propose(item, baseline)
     item.hear(sound(4, FAULT, seed=2))
-    item.monitor.promote(None)
+    item.monitor.active.promote(None)
     item.hear(sound(2, seed=1))
-    assert item.monitor.status(DELIVERING)["shadow"] is None
+    assert item.monitor.status(DELIVERING).shadow is None
     before = len(item.store.scores(NAME))
     propose(item, baseline, "20260303T000000Z")
     item.hear(sound(2, seed=3))
-    assert shadow_of(item.monitor) == {
-        "baseline": "20260303T000000Z", "windows": 4, "alarm": "normal", "trouble": "",
-    }  # fmt: skip
+    assert shadow_of(item.monitor) == ShadowStatus(
+        baseline="20260303T000000Z", windows=4, alarm=Level.NORMAL, trouble=""
+    )
     assert len(item.store.scores(NAME)) == before
 
 
@@ -145,14 +145,14 @@ def test_a_candidate_that_cannot_be_used_is_said_and_nothing_else(
         shadow = item.monitor._shadow
         assert shadow is not None
         assert shadow._unit is not None
-        monkeypatch.setattr(shadow._unit.lanes, "admit", lambda result: 1 / 0)
-    windows = item.monitor.windows
+        monkeypatch.setattr(shadow._unit.decision, "update", lambda result, synced: 1 / 0)
+    windows = item.monitor.scored
     item.hear(sound(4, FAULT, seed=2))
-    assert item.monitor.windows - windows >= 7
-    assert item.monitor.alarm_state.level is Level.DANGER
+    assert item.monitor.scored - windows >= 7
+    assert item.monitor.active.alarm_state.level is Level.DANGER
     assert item.monitor.scoring_error == ""
     words = {"damaged": "checksum", "another bundle": "was made with the bundle", "broken": "ZeroDivisionError"}
-    assert words[how] in str(shadow_of(item.monitor)["trouble"])
+    assert words[how] in str(shadow_of(item.monitor).trouble)
     assert words[how] in shadow_words(shadow_of(item.monitor))
 
 
@@ -190,7 +190,7 @@ def test_another_bundle_runs_beside(baseline: Baseline, second_bundle: str, tmp_
         item.hear(sound(3, seed=1))
         item.hear(sound(4, FAULT, seed=2))
         item.store.flush()
-        assert shadow_of(item.monitor)["trouble"] == ""
+        assert shadow_of(item.monitor).trouble == ""
         assert item.store.states()[NAME].level is Level.DANGER
         found = compare(item.store, "pump-1", CANDIDATE, 0.0)
         assert found.windows == len(item.store.scores(NAME))
@@ -204,13 +204,13 @@ def test_a_bundle_that_wants_more_than_the_source_has_leaves_the_machine_alone(
         propose(item, calibrated(machine.shadowed, sound(20), CANDIDATE))
         shadow = item.monitor._shadow
         assert shadow is not None
-        own = dict(item.monitor._pipeline.rates)
+        own = dict(item.monitor.active.pipeline.rates)
         assert shadow.rates(RATE, {}) == own  # both bundles want the same
         assert shadow.rates(RATE, own) == {}  # and the machine has it already
         assert shadow.rates(min(own.values()) // 2, own) == {}
-        assert "the shadow's bundle wants" in str(shadow_of(item.monitor)["trouble"])
+        assert "the shadow's bundle wants" in str(shadow_of(item.monitor).trouble)
         item.hear(sound(2, seed=1))
-        assert item.monitor.windows == 3
+        assert item.monitor.scored == 3
         assert item.monitor.scoring_error == ""
         assert item.store.scores(NAME) == []
 
@@ -219,8 +219,8 @@ def test_a_bundle_that_is_not_there_is_said(baseline: Baseline, tmp_path: Path) 
     machine = msgspec.structs.replace(MACHINE, shadow=config.Shadow(bundle="/nowhere"))
     with listening(tmp_path, machine, baseline, time.time() - 600.0) as item:
         item.hear(sound(2, seed=1))
-        assert item.monitor.windows == 3
-        assert "/nowhere" in str(shadow_of(item.monitor)["trouble"])
+        assert item.monitor.scored == 3
+        assert "/nowhere" in str(shadow_of(item.monitor).trouble)
 
 
 # -- the comparison
@@ -368,21 +368,21 @@ def test_a_running_daemon_learns_a_candidate_of_another_bundle(
             assert list(item.monitor.baselines.load(version).manifest.bundles) == [second_bundle]
         assert item.monitor.baselines.pointers().active == baseline.manifest.version
         item.hear(sound(3, seed=1))
-        assert shadow_of(item.monitor)["baseline"] == read
-        assert item.monitor.windows == 23
+        assert shadow_of(item.monitor).baseline == read
+        assert item.monitor.scored == 23
         item.monitor.calibrator.calibrate(8.0, False)  # one of its own is one of its own again
         item.hear(sound(9, seed=6))
         own = item.monitor.baselines.load(finished(item.monitor))
         assert own.manifest.bundles == baseline.manifest.bundles
 
 
-def finished(monitor: Monitor) -> str:
+def finished(monitor: Machine) -> str:
     deadline = time.monotonic() + 60
-    while (progress := monitor.calibrator.progress())["phase"] in ("listening", "fitting"):
+    while (progress := monitor.calibrator.progress()).phase in ("listening", "fitting"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert progress["phase"] == "done", progress
-    return str(progress["version"])
+    assert progress.phase == "done", progress
+    return str(progress.version)
 
 
 def test_without_another_bundle_there_is_nothing_to_learn_for_the_shadow(item: Listening) -> None:
@@ -390,6 +390,6 @@ def test_without_another_bundle_there_is_nothing_to_learn_for_the_shadow(item: L
         item.monitor.calibrator.calibrate(8.0, False, CalibrationOptions(shadow=True))
     assert not item.monitor.calibrator.running
     with pytest.raises(UsageError, match="cannot be promoted"):
-        Commands(SimpleNamespace(monitor=lambda name: item.monitor))(  # type: ignore[arg-type]
+        Commands(SimpleNamespace(machine=lambda name: item.monitor))(  # type: ignore[arg-type]
             "calibrate", {"machine": "pump-1", "duration_s": 8.0, "shadow": True, "promote": True}
         )

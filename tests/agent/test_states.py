@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent import bank, config
-from asd_agent.baseline import Baseline
+from asd_agent.baseline import Baseline, LeftOut
 from asd_agent.calibration import build as calibrate
 from asd_agent.calibration import extend
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
@@ -20,7 +20,7 @@ from asd_agent.decide import states
 from asd_agent.decide.blocks import sessions
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.types import Block, Description, Samples, State
+from asd_agent.types import Block, Cause, Description, Samples, State
 from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
@@ -196,9 +196,9 @@ def test_a_state_can_be_renamed(two_states: Pipeline) -> None:
 def test_windows_that_were_listened_to_can_be_left_out() -> None:
     bare = open_pipeline(MACHINE, None)
     normal = described(bare, running(40, 1, **IDLE), origin="day.wav")
-    baseline = calibrate.build(MACHINE, normal, bare, "v1", exclude={"day.wav 4.0-6.0 s"})
+    baseline = calibrate.build(MACHINE, normal, bare, "v1", exclude={normal[2].ref})
     assert baseline.manifest.report.windows == 19
-    assert baseline.manifest.report.excluded_parts == ["day.wav 4.0-6.0 s: excluded by hand"]
+    assert baseline.manifest.report.left_out == [LeftOut(window=normal[2].ref, causes=(Cause.EXCLUDED,))]
 
 
 @pytest.mark.parametrize(("window_s", "hop_s"), [(2.0, 2.0), (4.0, 4.0), (5.0, 2.5), (10.0, 5.0)])

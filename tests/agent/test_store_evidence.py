@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from asd_agent import config
 from asd_agent.evidence import clip as clips
-from asd_agent.evidence.clip import Clip, Judged, Segment
-from asd_agent.evidence.recorder import Evidence
+from asd_agent.evidence.clip import Clip, ScoredWindow, Segment
+from asd_agent.evidence.recorder import ClipRecorder
 from asd_agent.types import EventKind
 from store_cases import UTC_S, alarm_event, normal_window
 
@@ -30,7 +30,7 @@ def ramp(start: int, frames: int) -> np.ndarray:
     return ((np.arange(start, start + frames) % 30_000) / 32768).astype(np.float32)
 
 
-def feed(evidence: Evidence, start: int, frames: int, gap: bool = False, machine: str = "m1") -> None:
+def feed(evidence: ClipRecorder, start: int, frames: int, gap: bool = False, machine: str = "m1") -> None:
     evidence.feed(machine, ramp(start, frames), RATE, UTC_S + start / RATE, gap)
 
 
@@ -47,7 +47,7 @@ def test_a_clip_is_what_was_received_around_the_alarm(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], alarm_after: int, chunk: int
 ) -> None:
     state_dir = tmp_path_factory.mktemp("state")
-    evidence = Evidence(state_dir, SETTINGS)
+    evidence = ClipRecorder(state_dir, SETTINGS)
     received = 0
     for size in sizes[: alarm_after + 1]:
         feed(evidence, received, size)
@@ -82,7 +82,7 @@ def test_sound_comes_back_bit_by_bit(
         full = 2.0 ** (bits - 1)
         samples = (np.rint(np.clip(samples * full, -full, full - 1)) / full).astype(np.float32)
     state_dir = tmp_path_factory.mktemp("state")
-    evidence = Evidence(state_dir, config.Evidence(before_s=2.0, after_s=0))
+    evidence = ClipRecorder(state_dir, config.Evidence(before_s=2.0, after_s=0))
     evidence.feed("m1", samples, RATE, UTC_S)
     event = evidence.attach(alarm_event("e1"))
     evidence.close()
@@ -94,27 +94,27 @@ def test_sound_comes_back_bit_by_bit(
     np.testing.assert_array_equal(clips.read_sound(path, clips.read_clip(path.with_suffix(".json"))), samples)
 
 
-def row(index: int, received: int, begun: int = 0, p_value: float = 1e-4) -> Judged:
+def row(index: int, received: int, begun: int = 0, p_value: float = 1e-4) -> ScoredWindow:
     window = normal_window(index, np.random.default_rng(index))
-    return Judged(
+    return ScoredWindow(
         frame=received, skipped=received - begun, number=index, result=replace(window, p_value=p_value, duration_s=1.0)
     )
 
 
 def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path: Path) -> None:
     """However little the configuration asks for, and however far behind the windows are judged."""
-    evidence = Evidence(tmp_path, config.Evidence(before_s=0.5, after_s=0.5))
+    evidence = ClipRecorder(tmp_path, config.Evidence(before_s=0.5, after_s=0.5))
     for second in range(30):
         evidence.feed(
             "m1", ramp(second * RATE, RATE), RATE, UTC_S + second, received=second * RATE, begun=2 * RATE, keep_s=6.0
         )
         if 12 <= second < 20:  # from then on nothing is judged for ten seconds
-            evidence.judged("m1", row(second, (second - 1) * RATE, 2 * RATE))
+            evidence.note("m1", row(second, (second - 1) * RATE, 2 * RATE))
     event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: {"made_with": None}, lead_s=3.0)
-    evidence.judged("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
+    evidence.note("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
     feed_on = {"received": 30 * RATE, "begun": 30 * RATE}
     evidence.feed("m1", ramp(30 * RATE, RATE), RATE, UTC_S + 30, gap=True, **feed_on)
-    evidence.judged("m1", row(21, 20 * RATE, 2 * RATE))  # before it is written
+    evidence.note("m1", row(21, 20 * RATE, 2 * RATE))  # before it is written
     evidence.maintain()
     samples, clip = clip_of(tmp_path, event.evidence)
     first = (16 - 3) * RATE
@@ -134,9 +134,9 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
 
 
 def test_sound_in_memory_is_bounded_when_nothing_is_judged_any_more(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     evidence.feed("m1", ramp(0, 100), RATE, UTC_S, received=0)
-    evidence.judged("m1", row(0, 0))
+    evidence.note("m1", row(0, 0))
     for second in range(250):
         evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, received=100 + second * RATE, keep_s=10.0)
     assert evidence._tapes["m1"].frames <= 181 * RATE
@@ -144,10 +144,10 @@ def test_sound_in_memory_is_bounded_when_nothing_is_judged_any_more(tmp_path: Pa
 
 def test_a_machine_that_is_received_anew_begins_a_new_clip(tmp_path: Path) -> None:
     """After a reload frames are counted from 0 again: rows of before would point anywhere."""
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, received=0)
     evidence.feed("m1", ramp(RATE, RATE), RATE, UTC_S, received=RATE)
-    evidence.judged("m1", row(1, RATE))
+    evidence.note("m1", row(1, RATE))
     first = evidence.attach(alarm_event("e1", windows=(1,)))
     evidence.feed("m1", ramp(0, RATE // 2), RATE, UTC_S, received=0)
     second = evidence.attach(alarm_event("e2", alarm_id="a2"))
@@ -158,7 +158,7 @@ def test_a_machine_that_is_received_anew_begins_a_new_clip(tmp_path: Path) -> No
 
 
 def test_sound_of_another_kind_ends_a_clip(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     feed(evidence, 0, RATE)
     event = evidence.attach(alarm_event("e1"))
     evidence.feed("m1", np.full(100, 0.1, np.float32), RATE, UTC_S)
@@ -174,7 +174,7 @@ def test_the_picture_lies_beside_the_clip_and_its_failure_loses_nothing(tmp_path
             raise ValueError("no picture")
         return b"%d samples" % len(samples)
 
-    evidence = Evidence(tmp_path, SETTINGS, draw=draw)
+    evidence = ClipRecorder(tmp_path, SETTINGS, draw=draw)
     for name in ("good", "bad"):
         feed(evidence, 0, RATE)
         evidence.attach(alarm_event(name, alarm_id=name))
@@ -187,14 +187,14 @@ def test_the_picture_lies_beside_the_clip_and_its_failure_loses_nothing(tmp_path
 
 
 def test_the_path_tells_machine_time_and_alarm(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     feed(evidence, 0, RATE)
     event = evidence.attach(alarm_event("e1", alarm_id="a-7"))
     assert event.evidence == "evidence/m1/20260327T120000Z_a-7.flac"
 
 
 def test_only_alarms_begin_clips_and_one_clip_at_a_time(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     assert evidence.attach(alarm_event("e0")).evidence == ""  # nothing received yet
     feed(evidence, 0, RATE)
     assert evidence.attach(alarm_event("e1", kind=EventKind.CLEARED)).evidence == ""
@@ -202,13 +202,13 @@ def test_only_alarms_begin_clips_and_one_clip_at_a_time(tmp_path: Path) -> None:
     second = evidence.attach(alarm_event("e3", kind=EventKind.ESCALATED, utc_s=UTC_S + 1))
     assert second.evidence == first.evidence
     assert evidence.attach(alarm_event("e4", machine="m2")).evidence == ""
-    off = Evidence(tmp_path, config.Evidence(enabled=False))
+    off = ClipRecorder(tmp_path, config.Evidence(enabled=False))
     feed(off, 0, RATE)
     assert off.attach(alarm_event("e5")).evidence == ""
 
 
 def test_the_end_of_the_sound_ends_the_clip(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     feed(evidence, 0, RATE)
     event = evidence.attach(alarm_event("e1"))
     feed(evidence, RATE, 100)
@@ -219,7 +219,7 @@ def test_the_end_of_the_sound_ends_the_clip(tmp_path: Path) -> None:
 
 
 def test_gaps_are_noted_and_nan_is_silence(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     feed(evidence, 0, 1000, gap=True)  # nothing before it in the clip
     feed(evidence, 5000, 1000, gap=True)
     evidence.feed("m1", np.full(500, np.nan, np.float32), RATE, UTC_S)
@@ -232,7 +232,7 @@ def test_gaps_are_noted_and_nan_is_silence(tmp_path: Path) -> None:
 
 
 def test_another_rate_begins_anew(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     feed(evidence, 0, RATE)
     first = evidence.attach(alarm_event("e1"))
     evidence.feed("m1", np.zeros(16_000, np.float32), 16_000, UTC_S)
@@ -243,7 +243,7 @@ def test_another_rate_begins_anew(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     for i in range(200):
         feed(evidence, i * 800, 800)
     tape = evidence._tapes["m1"]
@@ -289,7 +289,7 @@ def test_clips_expire_by_age_and_by_total_size(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_a_clip_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = Evidence(tmp_path, SETTINGS)
+    evidence = ClipRecorder(tmp_path, SETTINGS)
     real_fsync, calls = os.fsync, []
 
     def fail_second(fd: int) -> None:
@@ -310,7 +310,7 @@ def test_a_full_disk_loses_a_clip_and_nothing_else(tmp_path: Path, monkeypatch: 
 
 
 def test_clips_never_take_the_last_free_space(tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, SETTINGS, spare_bytes=1 << 60)
+    evidence = ClipRecorder(tmp_path, SETTINGS, spare_bytes=1 << 60)
     feed(evidence, 0, RATE)
     evidence.attach(alarm_event("e1"))
     evidence.close()
@@ -321,6 +321,6 @@ def test_clips_never_take_the_last_free_space(tmp_path: Path) -> None:
 def test_what_a_power_cut_left_is_removed(tmp_path: Path) -> None:
     path = write(tmp_path, "a1", 1)
     path.with_name(f".{path.name}.part").write_bytes(b"half")
-    Evidence(tmp_path, SETTINGS)
+    ClipRecorder(tmp_path, SETTINGS)
     assert not list(tmp_path.glob("evidence/*/.*.part"))
     assert path.exists()

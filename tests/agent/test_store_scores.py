@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_agent.store import History, Reader, ScoreRow, Store, history, rounding, scoreblock, scores
-from asd_agent.types import Level, State
+from asd_agent.types import Cause, Level, State
 from store_cases import UTC_S, normal_window
 
 DAY_S = 86_400.0
@@ -42,7 +41,7 @@ rows = st.builds(
     nuisance=st.sampled_from(["", "Dog (z 7)"]),
     transient_p=p_values,
     transient_at_s=st.none() | st.floats(0, 60),
-    not_running=st.booleans(),
+    cause=st.sampled_from(["", *Cause]),
 )
 
 
@@ -67,7 +66,7 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
             "reason",
             "operating",
             "nuisance",
-            "not_running",
+            "cause",
         ):
             assert getattr(a, name) == getattr(b, name)
         assert (b.transient_at_s is None) == (a.transient_at_s is None)
@@ -90,7 +89,6 @@ COLUMNS = [name for name in History.__dataclass_fields__ if name != "words"]
 def test_the_history_of_a_block_is_that_of_its_rows(given_rows: list[ScoreRow]) -> None:
     data = scoreblock.encode(given_rows)
     size = scoreblock.history_bytes(data[: scoreblock.HEAD_BYTES])
-    assert size is not None
     found = history.unpack(data[scoreblock.HEAD_BYTES : scoreblock.HEAD_BYTES + size])
     for wanted in (History.of(given_rows), History.of(scoreblock.decode(data))):
         assert found.words == wanted.words
@@ -105,33 +103,6 @@ def test_what_is_decided_on_is_kept_bit_for_bit(p: float) -> None:
     (found,) = scoreblock.decode(scoreblock.encode([row]))
     assert (found.p_value, found.transient_p) == (kept, kept)
     assert kept == pytest.approx(max(p, 1e-300), rel=0.012)
-
-
-FIRST_VERSION = (  # three windows as the first version of the format wrote them
-    "eNptUNtuwyAM/RXE62gU0nZR+9in/cM0RSR4HZqBLSbVlqj/PsPUy0NDZPDxsX3sRVIaXTiS3L/KEEdvUCrJ/0mzMSEyECfKb4Qx"
-    "8Y3xKDygmMWuqveiqerVptLi82UWTzthD0wJMXWGCIhMj8AAOYQwgHxTckpD53M33da3T20vhikuWPhhRqu00uxTMgnYr9VaPbOP"
-    "cAIs/kZl/vdk0KXfXJMzWkZ6Q4Au5KRG8WFoBEMxFM62VC1VOtu/ZzGrhtv/G90UEV+MroskFSZERsD3YC3vqsuxDKqr4bCH4cME"
-    "R/5x+JZtHQ+Ut/GAZSHBkOLImpa86c7nSRd5l6Mr3kPV6EvKXGbaXWXm7ps74efz+Q9auZUM"
-)
-
-
-def test_a_block_of_the_first_version_is_still_read(tmp_path: Path) -> None:
-    data = base64.b64decode(FIRST_VERSION)
-    found = scoreblock.decode(data)
-    states = [(7, State.NORMAL), (8, State.ANOMALOUS), (9, State.NOT_ASSESSABLE)]
-    assert [(row.index, row.state) for row in found] == states
-    assert found[1].reason == "log mel z 9.0: 2.0-4.1 kHz +9 dB"
-    assert found[1].detectors == {"log_mel": (3.21, 9.0, pytest.approx(1e-5))}
-    with Store(tmp_path) as store:
-        store.add_score("m1", normal_window(0, np.random.default_rng(1)), "v1")
-        store.flush()
-        insert = "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, data) VALUES (1, 0, 9e12, 3, ?)"
-        store._database.write(lambda db: db.execute(insert, (data,)), durable=False)
-        past = next(iter(store.history("m1")))
-    assert past.index.tolist() == [7, 8, 9, 0]
-    assert past.p.tolist()[:3] == [30, 500, history.NONE]
-    assert [past.words[i] for i in past.operating] == ["", "", "", ""]
-    assert past.transient_p.tolist()[:3] == [history.NONE] * 3
 
 
 def test_the_history_comes_in_the_order_of_the_windows(tmp_path: Path) -> None:

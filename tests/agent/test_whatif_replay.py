@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asd_agent import config
 from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.fusion import Spread
 from asd_agent.store import History
 from asd_agent.store.history import NONE, STATES
 from asd_agent.types import AlarmEvent, EventKind, Level, State
@@ -21,6 +22,7 @@ from asd_agent.whatif import Replay, episodes
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 CODES = {"calm": 30, "band": 250, "alert": 350, "near danger": 540, "danger": 700}  # -100 log10 p
 UTC_S = 1.7e9
+SPREAD = Spread(within=1.0, between=1.0, windows=60, blocks=6, sessions=2)
 
 
 def machine(window_s: float = 10.0, hop_s: float = 5.0, window_votes: str = "3/5", **alarm: Any) -> config.Machine:
@@ -34,7 +36,7 @@ def manifest(version: str) -> Any:
     """Of a baseline whose thresholds do not follow from a budget."""
     return SimpleNamespace(
         thresholds=lambda machine: LIMITS,
-        states=[SimpleNamespace(transients_per_hour=0.0)],
+        states=[SimpleNamespace(name="idle", transients_per_hour=0.0, fusion=SimpleNamespace(spread=SPREAD))],
         report=SimpleNamespace(seconds=36_000.0),
     )
 
@@ -42,7 +44,7 @@ def manifest(version: str) -> Any:
 def history(rows: list[dict[str, Any]], hop_s: float = 5.0, first: int = 0) -> History:
     """Rows name what is not normal about them."""
     n = len(rows)
-    words = ("v1", "", "idle", "loaded", "off", "Dog (z 7)", "v2")
+    words = ("v1", "", "idle", "loaded", "off", "Dog (z 7)", "v2", "not_running", "state_changing")
 
     def column(name: str, default: Any) -> np.ndarray:
         return np.array([row.get(name, default) for row in rows])
@@ -57,7 +59,7 @@ def history(rows: list[dict[str, Any]], hop_s: float = 5.0, first: int = 0) -> H
         p=column("p", CODES["calm"]),
         transient_p=column("transient_p", 30),
         transient_ms=column("transient_ms", 1000),
-        not_running=column("not_running", False),
+        cause=word("cause", ""),
         baseline=word("baseline", "v1"),
         operating=word("operating", "idle"),
         nuisance=word("nuisance", ""),
@@ -95,8 +97,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "calm dog": {"nuisance": "Dog (z 7)", "transient_p": 600},
     "off": {"state": State.OFF, "operating": "off"},
     "unlike off": {"state": State.OFF, "operating": "off", "p": CODES["alert"]},
-    "quiet": {"state": State.OFF, "operating": "off", "p": CODES["danger"], "not_running": True},
+    "quiet": {"state": State.OFF, "operating": "off", "p": CODES["danger"], "cause": "not_running"},
     "broken": {"state": State.NOT_ASSESSABLE, "p": NONE, "transient_p": NONE, "transient_ms": NONE, "operating": ""},
+    "changing": {
+        "state": State.NOT_ASSESSABLE,
+        "p": NONE,
+        "transient_p": NONE,
+        "transient_ms": NONE,
+        "operating": "",
+        "cause": "state_changing",
+    },
     "learning": {"state": State.LEARNING, "p": NONE, "baseline": "", "operating": ""},
     "other baseline": {"baseline": "v2"},
     "restart": {"restart": 1},

@@ -13,10 +13,28 @@ from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.support import Support
+from asd_agent.types import Cause, WindowRef
 from asd_agent.windowing.signal_chain import SignalChain
 
 FORMAT = 2  # 1: scores fused by Fisher's rule
 Arrays = dict[str, npt.NDArray[Any]]
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that the calibration did not use."""
+
+    window: WindowRef
+    causes: tuple[Cause, ...]
+
+
+class Outlier(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration window that exceeds the limit itself when it is held out."""
+
+    window: WindowRef
+    score: float  # in held-out units
+    limit: float  # in the same units
+    state: str  # the operating state
+    clip: str = ""  # file to listen to, relative to the state directory; live sound only
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +42,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     windows: int
     seconds: float
-    excluded: dict[str, int]  # reason -> windows
-    excluded_parts: list[str]  # "rec3.flac 12.0-22.0 s: clipping"
-    outliers: list[str] = []  # used, but beyond the limit when held out: "rec3.flac 30.0-40.0 s: score 5.1, ..."
-    outlier_places: list[str] = []  # of all of them, in the same order, for `exclude`
-    outlier_clips: dict[str, str] = {}  # place -> file to listen to, below the state directory, of live sound
+    excluded: dict[Cause, int]  # why -> windows; a window with several causes counts for the first
+    left_out: list[LeftOut]  # the first of them
+    outliers: list[Outlier] = []  # used, but beyond the limit when held out; numbered from 1 for `calibrate --exclude`
     support: Support  # the false-alarm rate that this calibration can promise
     budget_per_month: float
     verdict: str  # the calibration in one sentence
@@ -60,7 +76,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
     fused: list[str]  # the detectors that decide
     fusion: Fusion
     embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
-    transient: LogScore | None = None  # of the excess of the most transient
+    transient: LogScore | None = None  # of the excess of the strongest transient
     transients_per_hour: float = 0.0  # transients beyond the limit of the event lane, in calibration
     extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
 

@@ -1,4 +1,4 @@
-"""Normal windows -> a baseline, with a verdict in plain words."""
+"""Normal windows -> a baseline, with a report."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
 from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
+from asd_agent.scoring.explain import WORDS as CAUSES
 from asd_agent.scoring.pipeline import Pipeline, nuisance_score
-from asd_agent.types import Description
-from asd_agent.windowing import signal_chain as chain
+from asd_agent.types import Description, WindowRef
+from asd_agent.windowing import signal_chain
 from asd_agent.windowing.signal_chain import SignalChain
 
 LONGEST_NAME = 60
@@ -31,16 +32,16 @@ SMALLEST_NUISANCE = 0.3  # of ln probability
 
 def build(
     machine: config.Machine, descriptions: Sequence[Description], pipeline: Pipeline, version: str,
-    exclude: Collection[str] = (),
+    exclude: Collection[WindowRef] = (),
 ) -> Baseline:  # fmt: skip
     """Find the operating states; fit banks, calibrations and fusion of each on its usable windows.
 
-    `exclude`: places of windows (`verdict.place`) to leave out. Raises CalibrationError with what is missing.
+    `exclude`: windows to leave out. Raises CalibrationError with what is missing.
     """
     selection = select(machine, descriptions, exclude)
     usable = selection.usable
     if len(usable) < FEWEST_WINDOWS:
-        why = "".join(f"; {n} left out: {reason}" for reason, n in selection.excluded.items())
+        why = "".join(f"; {n} left out: {CAUSES[cause]}" for cause, n in selection.excluded.items())
         raise CalibrationError(
             f"{machine.id}: {len(usable)} usable windows of {len(descriptions)}, at least {FEWEST_WINDOWS} are needed, "
             f"{seconds(machine, FEWEST_WINDOWS):.0f} s of sound{why}"
@@ -69,8 +70,8 @@ def build(
             level_low_dbfs=float(low),
             level_high_dbfs=float(high),
             levels={f.calibration.name: range_dbfs(f.windows) for f in fits},
-            floors=chain.learnt((f.calibration.name, f.windows) for f in fits),
-            **chain.of_calibration(usable),
+            floors=signal_chain.floors((f.calibration.name, f.windows) for f in fits),
+            **signal_chain.of_calibration(usable),
         ),
         report=report(machine, selection, fits),
     )
@@ -81,10 +82,10 @@ def build(
 def _states(
     machine: config.Machine, pipeline: Pipeline, usable: Sequence[Description], session: Labels
 ) -> dict[str, Labels]:
-    """Name -> rows of its windows. As told from outside; else found where an embedding holds levels of bands."""
-    told = sorted({d.operating for d in usable if d.operating})
-    if told:
-        rows = {name: np.flatnonzero([d.operating == name for d in usable]) for name in told}
+    """Name -> rows of its windows. As reported by the machine; else found where an embedding holds levels of bands."""
+    reported = sorted({d.operating for d in usable if d.operating})
+    if reported:
+        rows = {name: np.flatnonzero([d.operating == name for d in usable]) for name in reported}
         return {name: found for name, found in rows.items() if len(found) >= FEWEST_WINDOWS}
     levels = np.array([d.quality.level_dbfs for d in usable])
     bands = next((k for k, o in pipeline.outputs.items() if [a.quantity for a in o.axes] == ["level"]), None)

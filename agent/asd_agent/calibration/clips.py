@@ -1,8 +1,9 @@
-"""The oddest sound of a live calibration, kept so that its outliers can be listened to.
+"""Sound of a live calibration that is kept: some normal windows for comparison, and its outliers to listen to.
 
-Which windows are outliers is known when all have been heard; which are unlike all before them is known at once. The
-oddest few are kept, and those of them that turn out as outliers go with the baseline:
+Which windows are outliers is known at the end; which are unlike all before them is known at once. The most unlike few
+are kept, and those of them that turn out to be outliers stay with the baseline:
 
+    <state_dir>/machines/<machine>/normals/<version>/<utc ms>.flac
     <state_dir>/machines/<machine>/outliers/<version>/<utc ms>.flac
 """
 
@@ -17,10 +18,9 @@ import numpy as np
 import structlog
 
 from asd_agent.baseline import Baseline
-from asd_agent.calibration.report import place
 from asd_agent.evidence.clip import bits_of, encode_sound
 from asd_agent.evidence.nearest import kept_name
-from asd_agent.types import Description, Floats, Window
+from asd_agent.types import Description, Floats, Window, WindowRef
 
 OUTLIERS_KEPT = 12  # windows
 REMEMBERED = 300  # windows that a new one is compared with
@@ -41,7 +41,7 @@ class NormalClips:
         self._kept: list[tuple[Path, int]] = []  # and size
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def hear(self, window: Window) -> None:
+    def keep(self, window: Window) -> None:
         """Every window of the calibration, in turn."""
         number, self._seen = self._seen, self._seen + 1
         if number % self._stride or window.origin or window.gap or not np.isfinite(window.samples).all():
@@ -62,7 +62,7 @@ class NormalClips:
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             log.warning("normal sound not kept for comparison", error=str(exc))
 
-    def keep(self, version: str) -> None:
+    def finish(self, version: str) -> None:
         """The baseline has been written; the windows go with it."""
         try:
             if not self._kept:
@@ -96,10 +96,10 @@ class OutlierClips:
         self._outliers = machine_folder / "outliers"
         self._folder = self._outliers / ".new"
         self._before: deque[Floats] = deque(maxlen=REMEMBERED)
-        self._kept: list[tuple[float, str, Path]] = []  # oddness, place
+        self._kept: list[tuple[float, WindowRef, Path]] = []  # oddness
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def hear(self, window: Window, description: Description) -> None:
+    def keep(self, window: Window, description: Description) -> None:
         """Every window of the calibration, in turn."""
         if not description.embeddings or window.origin:
             return
@@ -113,25 +113,26 @@ class OutlierClips:
             path.write_bytes(
                 encode_sound(sound.astype(np.float32), window.rate_hz, ".flac")
             )  # unsynced, see NormalClips
-            self._kept.append((oddness, place(description), path))
-            self._kept.sort()
+            self._kept.append((oddness, description.ref, path))
+            self._kept.sort(key=lambda kept: kept[0])
             while len(self._kept) > OUTLIERS_KEPT:
                 self._kept.pop(0)[2].unlink(missing_ok=True)
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             log.warning("odd sound of the calibration not kept", error=str(exc))
 
     def clips(self, baseline: Baseline) -> Baseline:
-        """The baseline, whose report names the clips; call `keep` when it has been written."""
+        """The baseline, whose report names the clips; call `finish` when it has been written."""
         manifest = baseline.manifest
         folder = f"machines/{manifest.machine}/outliers/{manifest.version}"
         found = {where: f"{folder}/{path.name}" for _, where, path in self._kept}
-        wanted = {where: found[where] for where in manifest.report.outlier_places if where in found}
-        report = msgspec.structs.replace(manifest.report, outlier_clips=wanted)
-        return msgspec.structs.replace(baseline, manifest=msgspec.structs.replace(manifest, report=report))
+        replace = msgspec.structs.replace
+        outliers = [replace(o, clip=found.get(o.window, "")) for o in manifest.report.outliers]
+        report = replace(manifest.report, outliers=outliers)
+        return replace(baseline, manifest=replace(manifest, report=report))
 
-    def keep(self, baseline: Baseline) -> None:
+    def finish(self, baseline: Baseline) -> None:
         """The baseline has been written; the clips that it names go with it, the others go."""
-        named = {Path(clip).name for clip in baseline.manifest.report.outlier_clips.values()}
+        named = {Path(outlier.clip).name for outlier in baseline.manifest.report.outliers if outlier.clip}
         try:
             for _, _, path in self._kept:
                 if path.name not in named:

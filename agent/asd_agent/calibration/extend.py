@@ -16,9 +16,10 @@ from asd_agent.decide.blocks import sessions
 from asd_agent.decide.fusion import Fusion, join
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.detectors import EmbeddingDetector
-from asd_agent.scoring.pipeline import OperatingState, Pipeline
+from asd_agent.scoring.operating import OperatingState
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description
-from asd_agent.windowing import signal_chain as chain
+from asd_agent.windowing import signal_chain
 
 FEWEST_OF_TARGET = 3
 ENOUGH_OF_TARGET = 24  # windows of a new condition that can tell themselves how it varies
@@ -63,7 +64,7 @@ def extend(
             chain=msgspec.structs.replace(
                 manifest.chain,
                 levels=manifest.chain.levels | {name: range_dbfs(usable)},
-                floors=manifest.chain.floors | chain.learnt([(name, usable)]),
+                floors=manifest.chain.floors | signal_chain.floors([(name, usable)]),
             ),
             report=msgspec.structs.replace(manifest.report, facts=[*manifest.report.facts, fact]),
         ),

@@ -11,7 +11,7 @@ from asd_agent.capture import open_source, recordings
 from asd_agent.errors import EndOfSource, SourceError
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description, Window
-from asd_agent.windowing import signal_chain as chain
+from asd_agent.windowing import signal_chain
 from asd_agent.windowing.recordings import recorded_windows
 from asd_agent.windowing.windower import Windower
 
@@ -25,7 +25,7 @@ def describe_recordings(
     """All windows of the recordings. Raises SourceError, naming the file: a calibration skips nothing silently."""
     files = recordings(paths)
     found: list[Description] = []
-    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
+    sampler = signal_chain.Sampler(signal_chain.EVERY_WHILE_CALIBRATING_S)
     for i, path in enumerate(files):
         progress(i / len(files), f"{path.name}, {len(found)} windows")
         found += [
@@ -37,19 +37,19 @@ def describe_recordings(
 
 def describe_live(
     pipeline: Pipeline, machine: config.Machine, duration_s: float, progress: Progress = lambda *_: None,
-    hear: Callable[[Window, Description], None] = lambda *_: None,
+    keep: Callable[[Window, Description], None] = lambda *_: None,
 ) -> list[Description]:  # fmt: skip
-    """Windows of the machine's own source until `duration_s` of sound is heard, or a finite source ends; `hear` is told
-    of each.
+    """Windows of the machine's own source until `duration_s` of sound has come, or a finite source ends; `keep` gets
+    each of them.
 
     Raises SourceError when the source delivers nothing.
     """
     found: list[Description] = []
-    heard_s, last_frame = 0.0, time.monotonic()
+    sound_s, last_frame = 0.0, time.monotonic()
     windower: Windower | None = None
-    sampler = chain.Sampler(chain.EVERY_WHILE_LEARNING_S)
+    sampler = signal_chain.Sampler(signal_chain.EVERY_WHILE_CALIBRATING_S)
     with open_source(machine.source, [machine.source.channel]) as source:
-        while heard_s < duration_s:
+        while sound_s < duration_s:
             try:
                 block = source.read(0.5)
             except EndOfSource:
@@ -62,7 +62,7 @@ def describe_live(
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
             for window in windower.push(block, machine.source.channel):
                 found.append(sampler.add(window, pipeline.describe(window)))
-                hear(window, found[-1])
-            heard_s += len(block.samples) / block.rate_hz
-            progress(min(heard_s / duration_s, 1.0), f"{len(found)} windows")
+                keep(window, found[-1])
+            sound_s += len(block.samples) / block.rate_hz
+            progress(min(sound_s / duration_s, 1.0), f"{len(found)} windows")
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
-import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,29 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from asd_agent import config
-from asd_agent.baseline import Arrays, Report, StateCalibration
+from asd_agent.baseline import Arrays, LeftOut, Outlier, Report, StateCalibration
 from asd_agent.decide.blocks import FEWEST_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
 from asd_agent.decide.support import Support
-from asd_agent.types import CHANGING, Description
+from asd_agent.scoring.explain import WORDS as CAUSES
+from asd_agent.types import Cause, Description, WindowRef
 
-ENOUGH_S = 300.0  # below it the verdict says "little sound"
+ENOUGH_S = 300.0  # below it the report says "little sound"
 PARTS_LISTED = 20
-OUTLIERS_LISTED = 50
-NOT_RUNNING = "not running (far quieter)"
-EXCLUDED = "excluded by hand"
-NOT_REPORTED = "operating state not told"
-APART = (NOT_RUNNING, EXCLUDED, CHANGING, NOT_REPORTED)  # left out, but nothing is wrong with the sound
+APART = (Cause.NOT_RUNNING, Cause.EXCLUDED, Cause.STATE_CHANGING, Cause.STATE_NOT_REPORTED)  # the sound is good
 SPOILT_SHARE = 0.1  # of the windows: more is a concern
-STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the verdict calls it drift
+STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the report calls it drift
 
 
 @dataclass(frozen=True)
 class Selection:
     usable: list[Description]
-    excluded: dict[str, int]  # reason -> windows
-    parts: list[str]  # where the excluded ones are
+    left_out: list[LeftOut]
+
+    @property
+    def excluded(self) -> dict[Cause, int]:
+        """Cause -> windows; a window with several causes counts for the first."""
+        return dict(Counter(window.causes[0] for window in self.left_out))
 
 
 @dataclass(frozen=True)
@@ -46,43 +47,48 @@ class StateFit:
     arrays: Arrays
 
 
-def place(description: Description) -> str:
-    """Where a window is, for people and for `exclude`: "rec3.flac 30.0-40.0 s", "live at 2026-03-02 10:42:31.5 UTC"."""
-    start_s = description.start_s
-    if not description.origin and description.utc_s > 0:
-        tenths = round(description.utc_s * 10)
-        return f"live at {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(tenths // 10))}.{tenths % 10} UTC"
-    return f"{description.origin or 'live'} {start_s:.1f}-{start_s + description.duration_s:.1f} s"
+def place(window: WindowRef) -> str:
+    """Where a window is, for people: "rec3.flac 30.0-40.0 s", "live at 2026-03-02 10:42:31.5 UTC"."""
+    if not window.origin and window.utc_s > 0:
+        stamp = dt.datetime.fromtimestamp(round(window.utc_s, 1), dt.UTC).isoformat(" ", "milliseconds")
+        return f"live at {stamp[:21]} UTC"
+    return f"{window.origin or 'live'} {window.start_s:.1f}-{window.start_s + window.duration_s:.1f} s"
 
 
-def select(machine: config.Machine, descriptions: Sequence[Description], exclude: Collection[str] = ()) -> Selection:
-    """Usable windows; reasons and places of the rest. `exclude`: places that a person has listened to.
+def select(
+    machine: config.Machine, descriptions: Sequence[Description], exclude: Collection[WindowRef] = ()
+) -> Selection:
+    """Usable windows, and why the rest is left out. `exclude`: windows that a person has listened to.
 
     Far quieter windows were recorded while the machine was off. A few of them are left out; enough of them are a state.
     """
-    told = any(d.operating for d in descriptions)
-    reasons = [
-        ", ".join(d.quality.reasons)
-        or (EXCLUDED if place(d) in exclude else "")
-        or (CHANGING if d.changing else NOT_REPORTED if told and not d.operating else "")
-        for d in descriptions
-    ]
+    reported = any(d.operating for d in descriptions)
+    causes = [_causes(d, exclude, reported) for d in descriptions]
     levels = np.array([d.quality.level_dbfs for d in descriptions])
-    heard = np.array([not reason for reason in reasons], bool)
-    if machine.quality.off_db is not None and heard.any():
-        quiet = heard & (levels < np.percentile(levels[heard], 75) - machine.quality.off_db)
-        if quiet.sum() < FEWEST_WINDOWS or heard.sum() < FEWEST_FOR_STATES:
-            reasons = [NOT_RUNNING if q else reason for reason, q in zip(reasons, quiet, strict=True)]
-    parts = [f"{place(d)}: {reason}" for d, reason in zip(descriptions, reasons, strict=True) if reason]
+    sound = np.array([not found for found in causes], bool)
+    if machine.quality.off_db is not None and sound.any():
+        quiet = sound & (levels < np.percentile(levels[sound], 75) - machine.quality.off_db)
+        if quiet.sum() < FEWEST_WINDOWS or sound.sum() < FEWEST_FOR_STATES:
+            causes = [(Cause.NOT_RUNNING,) if q else found for q, found in zip(quiet, causes, strict=True)]
     return Selection(
-        usable=[d for d, reason in zip(descriptions, reasons, strict=True) if not reason],
-        excluded=dict(Counter(r for r in reasons if r)),
-        parts=_listed(parts),
+        usable=[d for d, found in zip(descriptions, causes, strict=True) if not found],
+        left_out=[LeftOut(window=d.ref, causes=found) for d, found in zip(descriptions, causes, strict=True) if found],
     )
 
 
+def _causes(description: Description, exclude: Collection[WindowRef], reported: bool) -> tuple[Cause, ...]:
+    """Why a window cannot be used; `reported`: others have an operating state that the machine reported."""
+    if not description.quality.assessable:
+        return description.quality.causes
+    if description.ref in exclude:
+        return (Cause.EXCLUDED,)
+    if description.changing:
+        return (Cause.STATE_CHANGING,)
+    return (Cause.STATE_NOT_REPORTED,) if reported and not description.operating else ()
+
+
 def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFit]) -> Report:
-    """The verdict over all states; the support is that of the state that promises least."""
+    """Over all states; the support is that of the state that promises least."""
     used = sum(len(f.windows) for f in fits)
     thresholds = Thresholds.strictest(
         machine.alarm, [f.calibration.fusion.spread for f in fits], machine.window_s, machine.hop_s
@@ -92,14 +98,13 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         for f in fits
     ]
     support = max(supports, key=lambda s: s.high)
-    outliers = {place: line for f in fits for place, line in _outliers(f, thresholds).items()}
+    outliers = [outlier for f in fits for outlier in _outliers(f, thresholds)]
     return Report(
         windows=used,
         seconds=seconds(machine, used),
         excluded=selection.excluded,
-        excluded_parts=selection.parts,
-        outliers=[f"{place}: {line}" for place, line in outliers.items()][:OUTLIERS_LISTED],
-        outlier_places=list(outliers),
+        left_out=selection.left_out[:PARTS_LISTED],
+        outliers=outliers,
         support=support,
         budget_per_month=machine.alarm.false_alarms_per_month,
         verdict=verdict(support, seconds(machine, used), machine.alarm.false_alarms_per_month),
@@ -135,12 +140,12 @@ def _facts(
 ) -> list[str]:
     """The numbers behind the verdict, a sentence each."""
     used = sum(len(f.windows) for f in fits)
-    total = len(selection.usable) + sum(selection.excluded.values())
+    total = len(selection.usable) + len(selection.left_out)
     facts = [f"{used} of {total} windows are usable, {seconds(machine, used) / 60:.1f} min of sound"]
-    if idle := selection.excluded.get(NOT_RUNNING, 0):
+    if idle := selection.excluded.get(Cause.NOT_RUNNING, 0):
         facts.append(f"the machine was not running in {idle} windows; they were left out")
     if spoilt := _spoilt(selection):
-        facts.append("left out: " + ", ".join(f"{reason} {n}" for reason, n in spoilt.items()))
+        facts.append("left out: " + ", ".join(f"{CAUSES[cause]} {n}" for cause, n in spoilt.items()))
     if len(fits) > 1:
         found = ", ".join(f"{f.calibration.name} ({len(f.windows)}, {f.calibration.level_dbfs:.0f} dBFS)" for f in fits)
         facts.append(f"{len(fits)} operating states, each judged by itself (windows, level): {found}")
@@ -157,10 +162,10 @@ def _facts(
 def _concerns(selection: Selection, fits: Sequence[StateFit]) -> list[str]:
     """What is not good about it, and what to do."""
     concerns = []
-    total = len(selection.usable) + sum(selection.excluded.values())
+    total = len(selection.usable) + len(selection.left_out)
     spoilt = _spoilt(selection)
     if sum(spoilt.values()) > total * SPOILT_SHARE:
-        words = ", ".join(f"{reason} {n}" for reason, n in spoilt.items())
+        words = ", ".join(f"{CAUSES[cause]} {n}" for cause, n in spoilt.items())
         concerns.append(f"{sum(spoilt.values())} of {total} windows could not be used: {words}")
     if wandering := _wandering(fits):
         where = f" while {', '.join(wandering)}" if len(fits) > 1 else ""
@@ -171,9 +176,9 @@ def _concerns(selection: Selection, fits: Sequence[StateFit]) -> list[str]:
     return concerns
 
 
-def _spoilt(selection: Selection) -> dict[str, int]:
-    """Reason -> windows, of sound that could not be used."""
-    return {reason: n for reason, n in selection.excluded.items() if reason not in APART}
+def _spoilt(selection: Selection) -> dict[Cause, int]:
+    """Cause -> windows, of sound that could not be used."""
+    return {cause: n for cause, n in selection.excluded.items() if cause not in APART}
 
 
 def _wandering(fits: Sequence[StateFit]) -> list[str]:
@@ -187,17 +192,11 @@ def seconds(machine: config.Machine, windows: int) -> float:
     return windows * machine.hop_s + machine.window_s - machine.hop_s
 
 
-def _outliers(fit: StateFit, thresholds: Thresholds) -> dict[str, str]:
-    """WindowPosition -> words, of the windows beyond the limit."""
+def _outliers(fit: StateFit, thresholds: Thresholds) -> list[Outlier]:
     fusion = fit.calibration.fusion
     limit = fusion.score_of(thresholds.alert_p)
-    return {
-        place(d): f"score {score:.1f}, the limit is {limit:.1f} ({fit.calibration.name})"
+    return [
+        Outlier(window=d.ref, score=score, limit=limit, state=fit.calibration.name)
         for d, score in zip(fit.windows, fit.held_out, strict=True)
         if fusion.p_of(score) <= thresholds.alert_p
-    }
-
-
-def _listed(lines: list[str]) -> list[str]:
-    more = len(lines) - PARTS_LISTED
-    return lines if more <= 0 else [*lines[:PARTS_LISTED], f"and {more} more windows"]
+    ]

@@ -1,5 +1,5 @@
-"""The windows of the last calibration, described, beside the baselines: a baseline without some of them needs no new
-listening and no recordings.
+"""The windows of the last calibration, kept beside the baselines: a baseline without some of them can be made without
+new sound.
 
     <state_dir>/machines/<machine>/calibration.npz
 """
@@ -18,7 +18,7 @@ import structlog
 
 from asd_agent.errors import BaselineError
 from asd_agent.files import write_whole
-from asd_agent.types import Description
+from asd_agent.types import Description, WindowRef
 
 MOST = 20_000  # windows; a longer calibration is not kept
 FILE = "calibration.npz"
@@ -29,36 +29,36 @@ log = structlog.get_logger()
 class CalibrationWindows:
     version: str  # of the baseline that was made of them
     windows: tuple[Description, ...]
-    excluded: frozenset[str] = frozenset()  # places (verdict.place)
+    excluded: frozenset[WindowRef] = frozenset()
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     version: str
-    excluded: list[str]
+    excluded: list[WindowRef]
     windows: list[dict[str, Any]]
     indicators: list[str]
 
 
-def keep(machine_folder: Path, described: CalibrationWindows) -> None:
+def keep(machine_folder: Path, calibration: CalibrationWindows) -> None:
     """Never raises: without it windows cannot be left out later, and nothing else is lost."""
-    windows = described.windows
+    windows = calibration.windows
     if len(windows) > MOST:
         return
-    heard = [d for d in windows if d.embeddings]
-    indicators = sorted({key for d in heard for key in d.indicators})
+    assessable = [d for d in windows if d.embeddings]
+    indicators = sorted({key for d in assessable for key in d.indicators})
     head = _Head(
-        version=described.version,
-        excluded=sorted(described.excluded),
+        version=calibration.version,
+        excluded=list(calibration.excluded),
         windows=[asdict(replace(d, embeddings={}, indicators={})) for d in windows],
         indicators=indicators,
     )
     arrays: dict[str, npt.NDArray[Any]] = {
         "head": np.frombuffer(msgspec.json.encode(head), np.uint8),
-        "heard": np.array([bool(d.embeddings) for d in windows]),
-        "indicators": np.array([[d.indicators.get(k, np.nan) for k in indicators] for d in heard]),
+        "assessable": np.array([bool(d.embeddings) for d in windows]),
+        "indicators": np.array([[d.indicators.get(k, np.nan) for k in indicators] for d in assessable]),
     }
-    for name in heard[0].embeddings if heard else ():
-        arrays[f"embedding/{name}"] = np.stack([d.embeddings[name] for d in heard])
+    for name in assessable[0].embeddings if assessable else ():
+        arrays[f"embedding/{name}"] = np.stack([d.embeddings[name] for d in assessable])
     payload = io.BytesIO()
     np.savez(payload, **arrays)  # type: ignore[arg-type]
     try:
@@ -77,12 +77,12 @@ def load(machine_folder: Path) -> CalibrationWindows:
         bare = [msgspec.convert(fields, Description) for fields in head.windows]
         names = [k for k in arrays if k.startswith("embedding/")]
         row, windows = 0, []
-        for description, heard in zip(bare, arrays["heard"], strict=True):
-            if heard:
+        for description, found in zip(bare, arrays["assessable"], strict=True):
+            if found:
                 values = dict(zip(head.indicators, arrays["indicators"][row].tolist(), strict=True))
-                found = {name.removeprefix("embedding/"): arrays[name][row] for name in names}
+                embeddings = {name.removeprefix("embedding/"): arrays[name][row] for name in names}
                 description = replace(
-                    description, embeddings=found, indicators={k: v for k, v in values.items() if not np.isnan(v)}
+                    description, embeddings=embeddings, indicators={k: v for k, v in values.items() if not np.isnan(v)}
                 )
                 row += 1
             windows.append(description)

@@ -1,6 +1,6 @@
 """Ways to a new baseline, the same for the daemon and for a command without one.
 
-    learn       from windows: all states anew, or one further state beside those of the active baseline
+    calibrate   from windows: all states anew, or one further state beside those of the active baseline
     without     the last calibration without some of its windows, without listening again
     rename      another name for a state
 
@@ -18,14 +18,14 @@ import msgspec
 from asd_agent import config
 from asd_agent.bank import Widen
 from asd_agent.baseline import Baseline, BaselineStore
-from asd_agent.calibration import windows as described
+from asd_agent.calibration import windows
 from asd_agent.calibration.build import LONGEST_NAME, build
 from asd_agent.calibration.clips import NormalClips, OutlierClips
 from asd_agent.calibration.extend import extend, rename_state
 from asd_agent.calibration.windows import CalibrationWindows
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.pipeline import Pipeline
-from asd_agent.types import Description, Window
+from asd_agent.types import Description, Window, WindowRef
 
 
 @dataclass(frozen=True)
@@ -53,29 +53,29 @@ class CalibrationClips:
     """What is kept of a live calibration's sound: some normal windows, and the oddest."""
 
     def __init__(self, machine_folder: Path) -> None:
-        self._normal, self._odd = NormalClips(machine_folder), OutlierClips(machine_folder)
+        self._normal, self._outliers = NormalClips(machine_folder), OutlierClips(machine_folder)
 
-    def hear(self, window: Window, description: Description) -> None:
-        self._normal.hear(window)
-        self._odd.hear(window, description)
+    def keep(self, window: Window, description: Description) -> None:
+        self._normal.keep(window)
+        self._outliers.keep(window, description)
 
     def name_clips(self, baseline: Baseline) -> Baseline:
-        return self._odd.clips(baseline)
+        return self._outliers.clips(baseline)
 
-    def keep(self, baseline: Baseline) -> None:
-        self._normal.keep(baseline.manifest.version)
-        self._odd.keep(baseline)
+    def finish(self, baseline: Baseline) -> None:
+        self._normal.finish(baseline.manifest.version)
+        self._outliers.finish(baseline)
 
     def drop(self) -> None:
         self._normal.drop()
-        self._odd.drop()
+        self._outliers.drop()
 
 
-def learn(
+def calibrate(
     pipeline: Pipeline, store: BaselineStore, descriptions: Sequence[Description], options: CalibrationOptions,
     clips: CalibrationClips | None = None, mixer: Mapping[str, str] | None = None,
 ) -> Baseline:  # fmt: skip
-    """A new candidate. `pipeline` holds the active baseline where that is extended; `mixer`: as set meanwhile.
+    """A new candidate. `pipeline` holds the active baseline where that is extended; `mixer`: its settings meanwhile.
 
     Raises CalibrationError, StoreError.
     """
@@ -91,16 +91,16 @@ def learn(
         baseline = clips.name_clips(baseline)
     store.write(baseline)
     if not options.extend and not options.shadow:
-        described.keep(store.folder, CalibrationWindows(version, tuple(descriptions)))
+        windows.keep(store.folder, CalibrationWindows(version, tuple(descriptions)))
     if clips is not None:
-        clips.keep(baseline)
+        clips.finish(baseline)
     return baseline
 
 
 def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) -> Baseline:
     """The last calibration without the outliers of these numbers, counted from 1; none = without any of its outliers.
     Raises BaselineError, CalibrationError, StoreError."""
-    kept = described.load(store.folder)
+    kept = windows.load(store.folder)
     machine = pipeline.machine
     newest = store.versions()[-1] if store.versions() else ""
     if newest != kept.version:
@@ -109,23 +109,22 @@ def without(pipeline: Pipeline, store: BaselineStore, numbers: Sequence[int]) ->
             "numbers of its outliers mean nothing: calibrate again"
         )
     before = store.load(kept.version).manifest
-    report = before.report
-    places = report.outlier_places
-    if not places:
+    outliers = before.report.outliers
+    if not outliers:
         raise CalibrationError(f"{machine.id}: baseline {kept.version} has no outliers to leave out")
-    wrong = [n for n in numbers if not 1 <= n <= len(places)]
+    wrong = [n for n in numbers if not 1 <= n <= len(outliers)]
     if wrong:
         raise CalibrationError(
-            f"{machine.id}: there is no outlier {wrong[0]} in baseline {kept.version}, they are 1 to {len(places)}"
+            f"{machine.id}: there is no outlier {wrong[0]} in baseline {kept.version}, they are 1 to {len(outliers)}"
         )
-    chosen = {places[n - 1] for n in numbers} if numbers else set(places)
+    chosen = {o.window for n, o in enumerate(outliers, 1) if not numbers or n in numbers}
     excluded = kept.excluded | chosen
     version = store.new_version()
     baseline = build(machine, kept.windows, pipeline, version, excluded)
-    clips = {where: clip for where, clip in report.outlier_clips.items() if where not in excluded}
+    clips = {o.window: o.clip for o in outliers}
     baseline = _with_mixer(_with_clips(baseline, clips), before.chain.mixer)
     store.write(baseline)
-    described.keep(store.folder, CalibrationWindows(version, kept.windows, excluded))
+    windows.keep(store.folder, CalibrationWindows(version, kept.windows, excluded))
     return baseline
 
 
@@ -157,7 +156,7 @@ def _with_mixer(baseline: Baseline, mixer: Mapping[str, str]) -> Baseline:
     return replace(baseline, manifest=replace(manifest, chain=replace(manifest.chain, mixer=dict(mixer))))
 
 
-def _with_clips(baseline: Baseline, clips: dict[str, str]) -> Baseline:
+def _with_clips(baseline: Baseline, clips: Mapping[WindowRef, str]) -> Baseline:
     replace, manifest = msgspec.structs.replace, baseline.manifest
-    still = {k: v for k, v in clips.items() if k in manifest.report.outlier_places}
-    return replace(baseline, manifest=replace(manifest, report=replace(manifest.report, outlier_clips=still)))
+    outliers = [replace(o, clip=clips.get(o.window, "")) for o in manifest.report.outliers]
+    return replace(baseline, manifest=replace(manifest, report=replace(manifest.report, outliers=outliers)))

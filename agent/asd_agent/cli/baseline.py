@@ -8,9 +8,11 @@ from typing import Any
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore, Report
+from asd_agent.calibration.report import place
 from asd_agent.cli.options import add_config, add_json, add_verbose, duration
 from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import BaselineError, UsageError
+from asd_agent.scoring.explain import causes
 from asd_agent.service.control import DaemonAbsent, ask
 
 FEW_OUTLIERS = 5
@@ -172,11 +174,13 @@ def print_report(report: Report, state_dir: Path, *, verbose: bool) -> None:
     say(*report.advice)
     if verbose:
         say(*report.facts, indent="  ")
-        say(*(f"left out: {line}" for line in report.excluded_parts), indent="  ")
+        say(*(f"left out: {place(w.window)}: {causes(w.causes)}" for w in report.left_out), indent="  ")
+        if (more := sum(report.excluded.values()) - len(report.left_out)) > 0:
+            say(f"left out: {more} more windows", indent="  ")
     elif report.excluded:
-        reasons = ", ".join(f"{reason} {windows}" for reason, windows in report.excluded.items())
+        reasons = ", ".join(f"{causes([cause])} {windows}" for cause, windows in report.excluded.items())
         say(f"{sum(report.excluded.values())} windows were left out: {reasons} (--verbose says where).")
-    count = len(report.outlier_places)
+    count = len(report.outliers)
     if not count:
         return
     say(
@@ -184,8 +188,9 @@ def print_report(report: Report, state_dir: Path, *, verbose: bool) -> None:
         "not normal with `calibrate --exclude N`:"
     )
     listed = report.outliers if verbose else report.outliers[:FEW_OUTLIERS]
-    for number, (place, line) in enumerate(zip(report.outlier_places, listed, strict=False), 1):
-        clip = report.outlier_clips.get(place, "")
-        say(f"{number}: {line}" + (f"; listen to {state_dir / clip}" if clip else ""), indent="  ")
+    for number, outlier in enumerate(listed, 1):
+        line = f"{place(outlier.window)}: score {outlier.score:.1f}, the limit is {outlier.limit:.1f} ({outlier.state})"
+        listen = f"; listen to {state_dir / outlier.clip}" if outlier.clip else ""
+        say(f"{number}: {line}{listen}", indent="  ")
     if count > len(listed):
         say(f"and {count - len(listed)} more" + ("" if verbose else " (--verbose lists them)"), indent="  ")

@@ -11,7 +11,7 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore, Report
-from asd_agent.calibration import workflow as learning
+from asd_agent.calibration import workflow
 from asd_agent.calibration.gather import describe_live, describe_recordings
 from asd_agent.calibration.workflow import CalibrationClips, CalibrationOptions
 from asd_agent.cli.baseline import machine, print_report
@@ -19,6 +19,7 @@ from asd_agent.cli.options import add_config, add_json, add_machine, add_verbose
 from asd_agent.cli.words import print_json, progress, say
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
+from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent, ask
 from asd_agent.service.mixer_watch import MixerWatch
 
@@ -130,17 +131,17 @@ def _by_daemon(
         ask(settings, "calibrate", **request)
         with progress("calibrating") as update:
             while True:
-                state = ask(settings, "calibration", machine=target.id)
-                update(state["done"], f"{state['phase']}: {state['windows']} windows, {state['excluded']} not usable")
-                if state["phase"] not in ("listening", "fitting"):
+                state = client.calibration(settings, target.id)
+                update(state.done, f"{state.phase}: {state.windows} windows, {state.excluded} not usable")
+                if state.phase not in ("listening", "fitting"):
                     break
                 time.sleep(0.5)
     except KeyboardInterrupt:
         ask(settings, "cancel_calibration", machine=target.id)
         raise AsdError(f"{target.id}: calibration cancelled, nothing was changed") from None
-    if state["phase"] != "done":
-        raise AsdError(f"{target.id}: calibration {state['phase']}: {state['error'] or 'by request'}")
-    return state["version"], msgspec.convert(state["report"], Report)
+    if state.version is None or state.report is None:
+        raise AsdError(f"{target.id}: calibration {state.phase}: {state.error or 'by request'}")
+    return state.version, state.report
 
 
 def _here(
@@ -152,15 +153,15 @@ def _here(
     pipeline = open_pipeline(target, store.active() if args.extend else None)
     options.check(target, pipeline)
     store.prepare()
-    baseline = learning.without(pipeline, store, outliers) if outliers is not None else None
+    baseline = workflow.without(pipeline, store, outliers) if outliers is not None else None
     if baseline is None:
-        baseline = _heard(target, args, duration_s, pipeline, store, options)
+        baseline = _from_sound(target, args, duration_s, pipeline, store, options)
     if args.promote:
         store.promote(baseline.manifest.version)
     return baseline.manifest.version, baseline.manifest.report
 
 
-def _heard(
+def _from_sound(
     target: config.Machine, args: argparse.Namespace, duration_s: float, pipeline: Pipeline, store: BaselineStore,
     options: CalibrationOptions,
 ) -> Baseline:  # fmt: skip
@@ -170,11 +171,11 @@ def _heard(
             if args.paths:
                 descriptions = describe_recordings(pipeline, target, [Path(p) for p in args.paths], update)
             else:
-                descriptions = describe_live(pipeline, target, duration_s, update, clips.hear)
+                descriptions = describe_live(pipeline, target, duration_s, update, clips.keep)
         watch = MixerWatch(target.source)
         if not args.paths:
             watch.look()
-        return learning.learn(pipeline, store, descriptions, options, clips, watch.settings)
+        return workflow.calibrate(pipeline, store, descriptions, options, clips, watch.settings)
     except BaseException:
         clips.drop()
         raise

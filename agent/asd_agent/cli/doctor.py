@@ -15,7 +15,7 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import console, print_json, wrapped
 from asd_agent.errors import AsdError
-from asd_agent.service import clock
+from asd_agent.service import client, clock
 from asd_agent.service.control import DaemonAbsent, ask
 
 OLDEST_CLOCK_UTC_S = 1_767_225_600.0  # 2026-01-01: this version did not exist before
@@ -172,14 +172,11 @@ def _sources(settings: config.Config) -> Iterator[Finding]:
     for machine in settings.machines:
         what = f"source of {machine.id}"
         try:
-            status = ask(settings, "status")
-            known = next((m for m in status["machines"] if m["id"] == machine.id), None)
+            known = next((m for m in client.status(settings).machines if m.id == machine.id), None)
         except AsdError:
             known = None
         if known is not None:
-            yield Finding(
-                "ok" if known["available"] else "fail", what, f"held by the daemon: {known['source']['detail']}"
-            )
+            yield Finding("ok" if known.available else "fail", what, f"held by the daemon: {known.source.detail}")
             continue
         try:
             yield _listen(machine, what)

@@ -26,7 +26,7 @@ def row(path: Path, result: WindowResult, detectors: Sequence[str]) -> list[str]
         f"{result.start_s:.3f}",
         f"{result.duration_s:.3f}",
         result.state.value,
-        " ".join(result.quality.reasons) or "ok",
+        " ".join(result.quality.causes) or "ok",
         _number(result.score),
         _number(result.p_value),
         result.level.value,

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 update(number / len(files), path.name)
                 try:
                     for window in recorded_windows(path, target, pipeline.rates):
-                        write(path, pipeline.step(window))
+                        write(path, pipeline.step(window).result)
                 except AsdError as exc:
                     failed += 1
                     print(f"asd-agent: {exc}", file=sys.stderr)

@@ -88,7 +88,7 @@ def _cells(episode: Episode | None) -> tuple[str, str, str]:
         return "-", "", ""
     end = episode.cleared_utc_s
     length = "present" if end is None else lasted(end - episode.raised_utc_s)
-    return local(episode.raised_utc_s), length, episode.level + ("" if episode.told else " *")
+    return local(episode.raised_utc_s), length, episode.level + ("" if episode.announced else " *")
 
 
 def _pairs(answer: Answer) -> list[tuple[Episode | None, Episode | None]]:
@@ -105,7 +105,7 @@ def _pairs(answer: Answer) -> list[tuple[Episode | None, Episode | None]]:
 
 
 def _same(then: Episode | None, now: Episode | None) -> bool:
-    if then is None or now is None or then.level != now.level or then.told != now.told:
+    if then is None or now is None or then.level != now.level or then.announced != now.announced:
         return False
     ends = (then.cleared_utc_s, now.cleared_utc_s)
     return abs(then.raised_utc_s - now.raised_utc_s) < 0.01 and (
@@ -121,16 +121,12 @@ def _summary(before: config.Machine, target: config.Machine, answer: Answer) -> 
         f"now:  {_count(answer.now, answer)}",
         _settings(before, target, answer),
     ]
-    if any(not e.told for e in (*answer.then, *answer.now)):
-        lines.append("* shelved or out of service: recorded, nobody was told; taken over from then")
+    if any(not e.announced for e in (*answer.then, *answer.now)):
+        lines.append("* shelved or out of service: recorded, not announced; taken over from then")
     if target.alarm.latch:
         lines.append("latched alarms end as then, when somebody acknowledged them")
     for version, windows in answer.lost.items():
         lines.append(f"note: baseline {version} is gone or damaged: {windows} windows left out")
-    if answer.old:
-        lines.append(
-            f"note: {answer.old} windows were stored by an older version, without operating states and transients"
-        )
     return lines
 
 

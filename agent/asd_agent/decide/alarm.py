@@ -41,6 +41,11 @@ _OF_PEOPLE = (
 Events = tuple[AlarmEvent, ...]
 
 
+def without_votes(state: AlarmState) -> AlarmState:
+    """The alarm stands; its votes are void, as after an interruption of unknown length or under another limit."""
+    return msgspec.structs.replace(state, rising=(), falling=())
+
+
 class _Stamp(NamedTuple):
     utc_s: float
     synced: bool
@@ -58,7 +63,7 @@ class Alarm:
         self._raise_votes = machine.votes
         self._clear_votes = config.votes(machine.alarm.clear_votes, "clear_votes")
         if thresholds is not None and thresholds.alert_p != state.alert_p:  # votes under another limit are void
-            self._set(rising=(), falling=(), alert_p=thresholds.alert_p)
+            self.state = msgspec.structs.replace(without_votes(state), alert_p=thresholds.alert_p)
         if state.latched and not self._latch:  # latching was switched off, or the state was made from the events
             self._end_episode()
 
@@ -109,7 +114,7 @@ class Alarm:
         return self._unshelve(by, reason, _Stamp(now_utc_s, time_synced))
 
     def out_of_service(self, on: bool, by: str, reason: str, now_utc_s: float, time_synced: bool) -> Events:
-        """Out of service until told otherwise; nothing happens when it is so already."""
+        """Out of service, or back in service; nothing happens when it is so already."""
         if on == self.state.out_of_service:
             return ()
         self._set(out_of_service=on)
@@ -209,7 +214,7 @@ class Alarm:
         return (self._event(EventKind.UNSHELVED, stamp, reason, by=by), *self._catch_up(stamp))
 
     def _catch_up(self, stamp: _Stamp) -> Events:
-        """Tell those outside how things stand after a time in which they were told nothing."""
+        """Announce what changed while notifications were off."""
         state = self.state
         events: Events = ()
         if state.suppressed:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from asd_agent import config
 from asd_agent.decide.fusion import Spread
 from asd_agent.decide.tail import tail, z_of
-from asd_agent.types import Floats, Level
+from asd_agent.types import Floats, Level, State
 
 DAYS_PER_MONTH = 365.25 / 12
 DAY_S = 86_400.0
@@ -41,7 +41,7 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """p-values of a window: below `alert` or `danger` it votes for that level, above the other two against it."""
+    """p-values of a window: p <= `*_p` votes for the level; p > `*_clear_p` votes for clearing it."""
 
     alert_p: float
     danger_p: float
@@ -62,6 +62,12 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def strictest(cls, alarm: config.Alarm, spreads: Sequence[Spread], window_s: float, hop_s: float) -> Self:
         """Of several operating states: the limits of the one that asks for the smallest p."""
         return min((cls.of(alarm, spread, window_s, hop_s) for spread in spreads), key=lambda t: t.alert_p)
+
+    def state(self, p_value: float, off: bool) -> State:
+        """Of one window with a p-value; `off`: the operating state that it is nearest to is the machine's being off."""
+        if p_value <= self.alert_p:
+            return State.ANOMALOUS
+        return State.OFF if off else State.NORMAL
 
     def level(self, p_value: float) -> Level:
         """Of one window alone, before votes."""

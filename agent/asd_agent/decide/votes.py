@@ -1,14 +1,11 @@
-"""Two lanes between single windows and alarms. Pure: no clock, times come in with the results.
+"""Which windows vote in the machine's alarm. Pure: no clock, times come in with the results.
 
-    changed   has the sound changed? Which windows vote in the machine's alarm (`Alarm`):
-              - a deviation between two different known states is the change of state itself: it does not vote;
-              - deviating windows that all overlap may be one moment of sound: of them the strongest votes;
-              - a deviation that a recognised nuisance sound explains does not vote, until it has stayed for too long;
-              - everything else votes.
-    event     did something happen? Transients, counted. A single one never raises an alarm; moments that come back
-              more often within an hour than calibration and budget allow do: then normal windows vote for an alert.
+- A deviation between two different known operating states is the change of state itself: it does not vote.
+- Deviating windows that all overlap may be one short sound: only the strongest of them votes.
+- A deviation that a recognised nuisance sound explains does not vote, until that sound has stayed for too long.
+- Everything else votes.
 
-Votes over several windows are the strongest means against nuisance sounds (detection-facts), these rules the second.
+Votes over several windows are the strongest means against nuisance sounds, these rules the second.
 """
 
 from __future__ import annotations
@@ -16,11 +13,10 @@ from __future__ import annotations
 import math
 
 from asd_agent import config
-from asd_agent.types import CHANGING, State, WindowResult
+from asd_agent.types import Cause, State, WindowResult
 
 NUISANCE_PATIENCE_S = 600.0  # a nuisance sound that stays explains nothing any more
 NUISANCE_BREAK_S = 120.0  # without it, it has gone
-KNOWN_AFTER = 12  # deviating windows without a break, until they are called an unknown state
 
 
 class VoteFilter:
@@ -32,7 +28,6 @@ class VoteFilter:
         self._held: tuple[WindowResult, ...] = ()
         self._passing = False  # deviating windows have come in a row that do not all overlap
         self._nuisance_since_s = self._nuisance_last_s = -math.inf
-        self.unknown: Unknown | None = None
 
     @property
     def holding(self) -> bool:
@@ -46,9 +41,8 @@ class VoteFilter:
 
     def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
         """A result -> the results that go to the alarm now, in order: none while it is unclear what they are."""
-        if result.state is State.NOT_ASSESSABLE and result.reason == CHANGING:
-            return ()  # told so: neither a vote nor a break
-        self._follow(result)
+        if result.cause is Cause.STATE_CHANGING:
+            return ()  # reported so: neither a vote nor a break
         if result.state is not State.ANOMALOUS:
             return self._settled(result)
         if self._explained(result):
@@ -82,22 +76,3 @@ class VoteFilter:
             self._nuisance_since_s = result.utc_s
         self._nuisance_last_s = result.utc_s
         return result.utc_s - self._nuisance_since_s < NUISANCE_PATIENCE_S
-
-    def _follow(self, result: WindowResult) -> None:
-        if result.state is State.ANOMALOUS:
-            before = self.unknown or Unknown(result.utc_s, 0)
-            self.unknown = Unknown(before.since_utc_s, before.windows + 1)
-        elif result.state in (State.NORMAL, State.OFF):
-            self.unknown = None
-
-
-class Unknown:
-    """Windows in a row that are like no known state."""
-
-    def __init__(self, since_utc_s: float, windows: int) -> None:
-        self.since_utc_s, self.windows = since_utc_s, windows
-
-    @property
-    def lasting(self) -> bool:
-        """Long enough to be called a state: a new way of running, or a fault that stays. A person decides."""
-        return self.windows >= KNOWN_AFTER

@@ -20,6 +20,7 @@ from asd_agent.demo import plan as plans
 from asd_agent.demo.broker import Broker
 from asd_agent.demo.screen import Screen
 from asd_agent.errors import AsdError
+from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent, ask
 
 START_S = 30.0
@@ -102,13 +103,13 @@ def _subscriber(port: int) -> Iterator[queue.Queue[tuple[str, dict[str, Any]]]]:
 def _calibrate(settings: config.Config, plan: plans.Plan, screen: Screen, process: subprocess.Popen[bytes]) -> None:
     ask(settings, "calibrate", machine=MACHINE, duration_s=plan.calibrate_s, promote=True)
     while process.poll() is None:
-        state = ask(settings, "calibration", machine=MACHINE)
-        screen.calibrating(state["done"], state["windows"])
-        if state["phase"] == "done":
-            screen.calibrated(state["report"]["facts"] + state["report"]["concerns"])
+        state = client.calibration(settings, MACHINE)
+        screen.calibrating(state.done, state.windows)
+        if state.report is not None:
+            screen.calibrated([*state.report.facts, *state.report.concerns])
             return
-        if state["phase"] not in ("listening", "fitting"):
-            raise AsdError(f"the calibration failed: {state['error']}")
+        if state.phase not in ("listening", "fitting"):
+            raise AsdError(f"the calibration failed: {state.error}")
         time.sleep(0.25)
     raise AsdError("the daemon ended during the calibration")
 

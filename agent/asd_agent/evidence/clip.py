@@ -41,15 +41,15 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool = False  # the clip holds its end
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A window and what was said of it."""
+class ScoredWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """A window and its result."""
 
-    frame: int  # of the clip; while it is heard: since the source was opened
+    frame: int  # of the clip; in memory: since the source was opened
     skipped: int  # frames of its segment before it
     number: int  # in its segment
     result: WindowResult
-    speed: dict[str, Any] | None = None  # of the shaft, as told
-    operating: str = ""  # as told
+    speed: dict[str, Any] | None = None  # of the shaft, as reported
+    operating: str = ""  # the operating state, as reported
     baseline: str = ""  # version
     detector: str = ""  # of an anomalous window: the one that deviates most
     band: Band | None = None  # where in the spectrum
@@ -86,16 +86,16 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     gaps_s: tuple[float, ...] = ()  # frames are missing at these times of the clip
     sound_sha256: str = ""
     segments: tuple[Segment, ...] = ()
-    windows: tuple[Judged, ...] = ()
+    windows: tuple[ScoredWindow, ...] = ()
     made_with: MadeWith | None = None
 
     @property
-    def deciding(self) -> tuple[Judged, ...]:
+    def deciding(self) -> tuple[ScoredWindow, ...]:
         """The windows that voted, as far as the clip holds them."""
         return tuple(w for w in self.windows if w.result.index in self.event.windows)
 
     @property
-    def raising(self) -> Judged | None:
+    def raising(self) -> ScoredWindow | None:
         """The last window that voted."""
         return max(self.deciding, key=lambda w: w.frame, default=None)
 

@@ -20,7 +20,7 @@ from asd_agent.baseline import Arrays, Baseline
 from asd_agent.capture import read_file
 from asd_agent.errors import SourceError
 from asd_agent.scoring.detectors import EmbeddingDetector
-from asd_agent.scoring.pipeline import OperatingState
+from asd_agent.scoring.operating import OperatingState
 from asd_agent.types import Description, Samples
 
 log = structlog.get_logger()

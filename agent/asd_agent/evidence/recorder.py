@@ -21,7 +21,7 @@ from asd_agent.evidence.clip import (
     SPARE_BYTES,
     Bits,
     Clip,
-    Judged,
+    ScoredWindow,
     Segment,
     bits_of,
     clip_path,
@@ -80,7 +80,7 @@ class _Recording:
     missing_frames: int
     chunks: list[Chunk]
     about: dict[str, Any]  # further fields of the clip
-    rows: dict[int, Judged] = field(default_factory=dict)  # index -> window
+    rows: dict[int, ScoredWindow] = field(default_factory=dict)  # index -> window
 
     def push(self, chunk: Chunk) -> None:
         if chunk.bits == 32 and self.event.evidence.endswith(".flac"):  # another kind of sound than it began with
@@ -100,7 +100,7 @@ class _Tape:
     received: int = 0  # frames so far
     frames: int = 0
     chunks: deque[Chunk] = field(default_factory=deque)
-    rows: deque[Judged] = field(default_factory=lambda: deque(maxlen=ROWS))
+    rows: deque[ScoredWindow] = field(default_factory=lambda: deque(maxlen=ROWS))
     recording: _Recording | None = None
 
     @property
@@ -130,7 +130,7 @@ class _Tape:
         return found[::-1]
 
 
-class Evidence:
+class ClipRecorder:
     """`feed` and `attach` only touch memory; `maintain` writes and expires. Thread-safe; never raises."""
 
     def __init__(
@@ -180,7 +180,7 @@ class Evidence:
                 if tape.recording.missing_frames <= 0:
                     self._finish(tape)
 
-    def judged(self, machine: str, row: Judged) -> None:
+    def note(self, machine: str, row: ScoredWindow) -> None:
         """A window of that sound. Its clip, if there is one, tells of it."""
         with self._lock:
             tape = self._tapes.get(machine)

@@ -1,12 +1,11 @@
-"""Evidence that can be checked: what the daemon notes of each window, and the score computed again from the clip.
+"""The scores of an alarm computed again from its clip.
 
-A window in a clip is made again to the last bit (`window.Excerpt`), its configuration, bundle, precision and baseline
-are those of the alarm, or the replay is refused: so on the same kind of box every number comes out the same.
+A window in a clip is made again to the last bit (`windowing.excerpt`). Configuration, bundle, precision and baseline
+are those of the alarm, or the replay is refused: on the same kind of host every number comes out the same.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,24 +18,24 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError, BundleError, StoreError
-from asd_agent.evidence.clip import SOUND_SUFFIXES, Band, Clip, Judged, MadeWith, read_clip, read_sound, sidecars
+from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, MadeWith, ScoredWindow, read_clip, read_sound, sidecars
 from asd_agent.evidence.nearest import Normal, nearest
-from asd_agent.scoring.pipeline import Pipeline
-from asd_agent.types import AlarmEvent, Description, Samples, State, Window, WindowResult
+from asd_agent.evidence.record import software
+from asd_agent.scoring.pipeline import Pipeline, Reported
+from asd_agent.types import AlarmEvent, Description, Samples, Window, WindowResult
 from asd_agent.windowing.excerpt import Excerpt
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import Speed
 
 NORMALS = 64  # the sound of most of a live calibration is not kept
-DEVIATES_Z = 3.0
 
 
 @dataclass(frozen=True)
 class Replayed:
     """A window as stored and as computed again."""
 
-    stored: Judged
+    stored: ScoredWindow
     result: WindowResult
     description: Description
 
@@ -55,73 +54,6 @@ class Replay:
     normals: tuple[Normal, ...]  # by distance from the last window that voted
     machine: config.Machine
     software: dict[str, str]  # here and now, where it differs from then
-
-
-# -- what the daemon notes
-
-
-def judged(
-    window: Window, description: Description, result: WindowResult, speed: Speed | None, pipeline: Pipeline
-) -> Judged:
-    """What it takes to judge the window again, and the judgement."""
-    return Judged(
-        frame=window.position.received,
-        skipped=window.position.segment,
-        number=window.position.number,
-        result=result,
-        speed=None if speed is None else msgspec.to_builtins(speed),
-        operating=description.operating,
-        baseline=pipeline.baseline.manifest.version if pipeline.baseline is not None else "",
-        **_deciding(description, result, pipeline),
-    )
-
-
-def _deciding(description: Description, result: WindowResult, pipeline: Pipeline) -> dict[str, Any]:
-    """The detector and the band that made a window anomalous. Not every detector can tell a band (modulation, learnt
-    embeddings): then the next one that deviates is asked."""
-    found = pipeline.deciding(result) if result.state is State.ANOMALOUS else None
-    if found is None:
-        return {}
-    state, names = found
-    z = {score.name: score.z for score in result.detectors}
-    for name in names:
-        if z[name] >= DEVIATES_Z and (band := state.detector(name).band(description)) is not None:
-            return {"detector": names[0], "band": Band(low_hz=band[0], high_hz=band[1], detector=name)}
-    return {"detector": names[0]}
-
-
-def made_with(pipeline: Pipeline, store: BaselineStore) -> MadeWith | None:
-    """All that the pipeline's scores depend on beside the sound; None while it has no baseline."""
-    if pipeline.baseline is None:
-        return None
-    machine = msgspec.to_builtins(pipeline.machine)
-    del machine["source"]  # it may hold a password, and the clip is the sound
-    version = pipeline.baseline.manifest.version
-    return MadeWith(
-        machine=machine,
-        bundles={name: encoder.bundle.sha256 for name, encoder in pipeline.encoders.items()},
-        variants={name: encoder.variant for name, encoder in pipeline.encoders.items()},
-        baseline=version,
-        baseline_sha256=store.checksum(version),
-        threshold=pipeline.threshold_score,
-        software=software(),
-    )
-
-
-def software() -> dict[str, str]:
-    """What may change the last digits of a number."""
-    packages = ("asd-agent", "numpy", "onnxruntime", "scipy", "soxr")
-    versions = {name: _version(name) for name in packages}
-    return {**versions, "python": platform.python_version(), "processor": platform.machine()}
-
-
-def _version(package: str) -> str:
-    import importlib.metadata  # a daemon that raises no alarm starts without it
-
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 # -- finding a clip
@@ -237,7 +169,7 @@ def _baseline(state_dir: Path, clip: Clip, then: MadeWith) -> Baseline:
     return baseline
 
 
-def _window(clip: Clip, samples: Samples, stored: Judged, pipeline: Pipeline) -> Window | None:
+def _window(clip: Clip, samples: Samples, stored: ScoredWindow, pipeline: Pipeline) -> Window | None:
     """None when the clip does not hold all that the window was made from."""
     ends = [s.frame for s in clip.segments[1:]] + [len(samples)]
     for segment, end in zip(clip.segments, ends, strict=True):
@@ -248,21 +180,20 @@ def _window(clip: Clip, samples: Samples, stored: Judged, pipeline: Pipeline) ->
     return None
 
 
-def _again(stored: Judged, window: Window, pipeline: Pipeline) -> Replayed:
+def _again(stored: ScoredWindow, window: Window, pipeline: Pipeline) -> Replayed:
     then = stored.result
     speed = _speed(stored.speed)
-    description = pipeline.describe(window, speed, stored.operating)
-    result = pipeline.blame(window, pipeline.judge(description), speed)
-    result = replace(result, index=then.index, start_s=then.start_s, utc_s=then.utc_s, origin=then.origin)
-    return Replayed(stored, result, description)
+    step = pipeline.step(window, Reported(speed=speed, operating=stored.operating))
+    result = replace(step.result, index=then.index, start_s=then.start_s, utc_s=then.utc_s, origin=then.origin)
+    return Replayed(stored, result, step.description)
 
 
-def _speed(told: dict[str, Any] | None) -> Speed | None:
-    if told is None:
+def _speed(reported: dict[str, Any] | None) -> Speed | None:
+    if reported is None:
         return None
     from asd_agent.mechanism import Speed
 
-    return msgspec.convert(told, Speed)
+    return msgspec.convert(reported, Speed)
 
 
 def _normals(windows: Sequence[Replayed], event: AlarmEvent, pipeline: Pipeline) -> list[Normal]:

@@ -51,7 +51,7 @@ class Messages:
             score=_digits(result.score),
             threshold=_digits(threshold),
             p_value=_digits(result.p_value),
-            quality=result.quality.reasons,
+            quality=result.quality.causes,
             level_dbfs=_digits(result.quality.level_dbfs),
             embedding_distance=_digits(result.embedding_distance),
             embedding_p=_digits(result.embedding_p),
@@ -62,7 +62,6 @@ class Messages:
                     distance=_digits(d.distance) or 0.0,
                     z=_digits(d.z) or 0.0,
                     p_value=_digits(d.p_value) or 0.0,
-                    evidence=d.evidence,
                 )
                 for d in result.detectors
             ),
@@ -123,9 +122,19 @@ class Messages:
         state_message = self.alarm(event.machine, state, event.utc_s)
         return [self.event(event), state_message] if event.notify else [state_message]
 
-    def health(self, machine: str, **fields: Any) -> Message:
-        """`fields` are those of payloads.Health."""
-        payload = payloads.Health(**self._header(None), machine=machine, **fields)
+    def health(
+        self, machine: str, *, status: payloads.HealthStatus, reasons: tuple[str, ...], source_available: bool,
+        source_detail: str = "", restarts: int = 0, gaps: int = 0, last_window: str | None = None,
+        windows_scored: int = 0, windows_dropped: int = 0, lag_s: float | None = None, level_dbfs: float | None = None,
+        baseline: str = "", outbox: int = 0, scores_dropped: int = 0,
+    ) -> Message:  # fmt: skip
+        """The arguments are those of payloads.Health."""
+        payload = payloads.Health(
+            **self._header(None), machine=machine, status=status, reasons=reasons, source_available=source_available,
+            source_detail=source_detail, restarts=restarts, gaps=gaps, last_window=last_window,
+            windows_scored=windows_scored, windows_dropped=windows_dropped, lag_s=lag_s,
+            level_dbfs=level_dbfs, baseline=baseline, outbox=outbox, scores_dropped=scores_dropped,
+        )  # fmt: skip
         return _retained(self.topics.health(machine), encode(payload))
 
     def response(

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 VERSIONS = {"auto": (V5, V311), "5": (V5,), "3.1.1": (V311,)}
 
-Told = Callable[[str, bytes], None]  # topic, payload of what was subscribed to besides requests; must not block
+OnMessage = Callable[[str, bytes], None]  # topic, payload of of what is subscribed to besides requests; must not block
 
 QUEUE_MESSAGES = 200  # scores and answers that wait for the network
 STALLED_S = 20.0  # messages under way without any answer: the connection is dead, whatever TCP says
@@ -59,14 +59,14 @@ class Publisher:
         handler: Handler | None = None,
         *,
         topics: Collection[str] = (),
-        told: Told = lambda topic, payload: None,
+        on_message: OnMessage = lambda topic, payload: None,
         retry: Retry | None = None,
     ) -> None:
         self._settings = settings
         self._messages = messages
         self._outbox = outbox
         self._delivery = Delivery(outbox)
-        self._topics, self._told = frozenset(topics), told
+        self._topics, self._on_message = frozenset(topics), on_message
         self._desk = RequestDesk(settings, handler, messages, self.publish) if handler is not None else None
         self._retry = retry or Retry()
         self._network = NetworkNews()
@@ -249,7 +249,7 @@ class Publisher:
 
     def _arrived(self, message: MQTTMessage) -> None:
         if message.topic in self._topics:
-            self._told(message.topic, bytes(message.payload))
+            self._on_message(message.topic, bytes(message.payload))
             return
         if self._desk is None:
             return

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import AlarmState, EventKind, Level, State
+from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, Level, State
 
 ONLINE = b"online"
 OFFLINE = b"offline"
@@ -29,10 +29,7 @@ AlarmLevel = Annotated[
     ),
 ]
 AlarmId = Annotated[str, Meta(description="the alarm from raised to cleared; empty where there is none")]
-HealthStatus = Annotated[
-    Literal["good", "maintenance_required", "out_of_specification", "function_check", "failure"],
-    Meta(description="class of the signal chain by NAMUR NE 107"),
-]
+HealthStatus = Annotated[ChainStatus, Meta(description="class of the signal chain by NAMUR NE 107")]
 
 
 class _Payload(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema"):
@@ -55,7 +52,6 @@ class Detector(msgspec.Struct, frozen=True, kw_only=True):
     distance: Annotated[float, Meta(description="from the calibration windows, in the detector's own measure")]
     z: Annotated[float, Meta(description="distance in robust standard deviations of normal windows")]
     p_value: Probability
-    evidence: Annotated[str, Meta(description='what deviates, e.g. "2.0-4.1 kHz +9 dB"')] = ""
 
 
 class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
@@ -68,7 +64,7 @@ class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
     score: Annotated[float | None, Meta(description="-log10 of p_value: high = anomalous; null = not assessed")]
     threshold: Annotated[float | None, Meta(description="the score from which on a window votes for an alert")]
     p_value: Probability | None
-    quality: Annotated[tuple[str, ...], Meta(description="why the window is not assessable; else empty")]
+    quality: Annotated[tuple[Cause, ...], Meta(description="why the window is not assessable; else empty")]
     level_dbfs: Annotated[float | None, Meta(description="RMS level; null = digital silence", extra_json_schema=_DBFS)]
     embedding_distance: float | None
     embedding_p: Probability | None

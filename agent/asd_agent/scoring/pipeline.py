@@ -1,10 +1,11 @@
-"""One window in, one judgement out. Pure: live sound, replay, `score`, calibration and tests share this path.
+"""One window in, one result out. Pure: the daemon, shadow, replay, `score`, the API and the archive share `step`.
 
-describe(window) -> Description      quality, embeddings, indicators: needs no baseline
-judge(description) -> WindowResult   distances, p-values, operating state: needs one
+    describe(window)     quality, embeddings, indicators: needs no baseline; calibration stops here
+    judge(description)   distances, p-values, operating state: needs one
+    blame(window)        why an anomalous window deviates: component, band, or a broken signal chain
 
 A window is judged in every operating state and belongs to the one in which it is least surprising. What is surprising
-in all of them deviates. Votes, repeated events and unknown states need several windows: `decide.lanes`.
+in all of them deviates. What needs several windows (votes, event rate, alarm) is in `scoring.decision`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ import numpy.typing as npt
 from asd_agent import config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.states import OFF
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.encode.meta import BundleMeta, Output
 from asd_agent.errors import BaselineError
-from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector
+from asd_agent.scoring import explain
+from asd_agent.scoring.detectors import Detector, EmbeddingDetector, MechanismDetector
+from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
-from asd_agent.types import CHANGING, Description, DetectorScore, Level, State, Window, WindowResult
-from asd_agent.windowing import signal_chain as chain
+from asd_agent.types import Cause, Description, Level, State, Window, WindowResult
+from asd_agent.windowing import signal_chain
 from asd_agent.windowing.quality import assess
 from asd_agent.windowing.transients import strongest_transient
 
@@ -43,49 +45,25 @@ NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound ex
 
 
 @dataclass(frozen=True)
-class OperatingState:
-    """What was learnt of one state of the machine."""
+class Reported:
+    """What the machine's own controller says of a window, over MQTT."""
 
-    name: str
-    detectors: tuple[Detector, ...]
-    fused: frozenset[str]
-    fusion: Fusion
-    embedding_fusion: Fusion
-    transient: LogScore | None
+    speed: Speed | None = None  # of the shaft
+    operating: str = ""  # the operating state; empty = it is to be found in the sound
+    changing: bool = False  # the operating state changed during the window
 
-    def judge(self, description: Description) -> Judgement:
-        scores = tuple(d.score(description) for d in self.detectors)
-        return Judgement(self, scores, self.fusion.p_value(s.z for s in scores if s.name in self.fused))
 
-    def explain(self, description: Description, scores: tuple[DetectorScore, ...]) -> str:
-        """The detector that deviates most, and where."""
-        top = max((s for s in scores if s.name in self.fused), key=lambda s: s.z)
-        where = self.detector(top.name).explain(description)
-        return f"{top.name.replace('_', ' ')} z {top.z:.1f}" + (f": {where}" if where else "")
-
-    def detector(self, name: str) -> Detector:
-        return next(d for d in self.detectors if d.name == name)
+NOTHING_REPORTED = Reported()
 
 
 @dataclass(frozen=True)
-class Judgement:
-    state: OperatingState
-    scores: tuple[DetectorScore, ...]
-    p_value: float
+class Step:
+    """A window and all that one pipeline says of it."""
 
-    def summary(self) -> dict[str, float | None]:
-        """The fields of a result that speak of embeddings and of mechanism apart."""
-        embedded = [s for s in self.scores if s.name != MECHANISM]
-        return {
-            "embedding_p": self._embedding_p(embedded),
-            "embedding_distance": max(embedded, key=lambda s: s.z).distance,
-            "mechanism_p": next((s.p_value for s in self.scores if s.name == MECHANISM), None),
-        }
-
-    def _embedding_p(self, embedded: list[DetectorScore]) -> float:
-        if self.state.embedding_fusion is self.state.fusion and len(embedded) == len(self.state.fused):
-            return self.p_value
-        return self.state.embedding_fusion.p_value(s.z for s in embedded)
+    window: Window
+    reported: Reported
+    description: Description
+    result: WindowResult
 
 
 class Pipeline:
@@ -112,14 +90,16 @@ class Pipeline:
             self.states = tuple(self._restore(baseline, state) for state in baseline.manifest.states)
             self.thresholds = baseline.manifest.thresholds(machine)
 
-    def step(self, window: Window) -> WindowResult:
-        return self.blame(window, self.judge(self.describe(window)))
+    def step(
+        self, window: Window, reported: Reported = NOTHING_REPORTED, description: Description | None = None
+    ) -> Step:
+        """The only way from a window to a result. `description`: where a pipeline with the same encoders has made it
+        already."""
+        description = description or self.describe(window, reported)
+        return Step(window, reported, description, self.blame(window, self.judge(description), reported.speed))
 
-    def describe(
-        self, window: Window, speed: Speed | None = None, operating: str = "", changing: bool = False
-    ) -> Description:
-        """Quality first; what cannot be judged is not encoded. `speed` of the shaft, `operating` state and whether that
-        is `changing`: as told from outside, where they are."""
+    def describe(self, window: Window, reported: Reported = NOTHING_REPORTED) -> Description:
+        """Quality first: a window that cannot be judged is not encoded."""
         quality = assess(window, self.machine.window_s, self.machine.quality)
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
         if not quality.assessable:
@@ -132,44 +112,52 @@ class Pipeline:
             window,
             quality=quality,
             embeddings=embeddings,
-            indicators=self._indicators(window, speed),
+            indicators=self._indicators(window, reported.speed),
             transient=transient,
-            operating=operating,
-            changing=changing,
+            operating=reported.operating,
+            changing=reported.changing,
         )
 
     def judge(self, description: Description) -> WindowResult:
         if not description.quality.assessable:
-            return _result(description, state=State.NOT_ASSESSABLE, reason=", ".join(description.quality.reasons))
+            causes = description.quality.causes
+            return _result(description, state=State.NOT_ASSESSABLE, cause=causes[0], reason=explain.causes(causes))
         if self.baseline is None or self.thresholds is None:
             return _result(description, state=State.LEARNING, reason="no baseline yet")
         if description.changing:
-            return _result(description, state=State.NOT_ASSESSABLE, reason=CHANGING)
-        told = [s for s in self.states if s.name == description.operating]
-        if description.operating and not told and self.baseline.manifest.states_reported:
-            words = f"the operating state {description.operating!r} is not in the baseline"
-            return _result(description, state=State.NOT_ASSESSABLE, operating=description.operating, reason=words)
-        best = max((s.judge(description) for s in told or self.states), key=lambda j: j.p_value)
+            cause = Cause.STATE_CHANGING
+            return _result(description, state=State.NOT_ASSESSABLE, cause=cause, reason=explain.causes([cause]))
+        reported = [s for s in self.states if s.name == description.operating]
+        if description.operating and not reported and self.baseline.manifest.states_reported:
+            return _result(
+                description,
+                state=State.NOT_ASSESSABLE,
+                cause=Cause.STATE_UNKNOWN,
+                operating=description.operating,
+                reason=explain.unknown_state(description.operating),
+            )
+        best = max((s.judge(description) for s in reported or self.states), key=lambda j: j.p_value)
         p_value = kept_p(best.p_value)  # what decides is what is stored: it can be decided again
-        level = self.thresholds.level(p_value)
         result = _result(
             description,
-            state=State.OFF if best.state.name == OFF else State.NORMAL,
+            state=self.thresholds.state(p_value, off=best.state.name == OFF),
+            level=self.thresholds.level(p_value),
             p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
-            nuisance=(nuisance := self._nuisance(description)),
+            nuisance=self._nuisance(description),
             **best.summary(),
-            **_event(best.state.transient, description),
+            **_transient(best.state.transient, description),
         )
         quiet_db = self._quiet_db(description)
         if quiet_db is not None and p_value <= UNLIKE_P:
-            words = f"{quiet_db:.0f} dB quieter than in calibration and unlike it: the machine is not running"
-            return replace(result, state=State.OFF, operating=OFF, reason=words, not_running=True)
-        if level is Level.NORMAL:
+            words = explain.not_running(quiet_db)
+            return replace(
+                result, state=State.OFF, level=Level.NORMAL, operating=OFF, cause=Cause.NOT_RUNNING, reason=words
+            )
+        if result.state is not State.ANOMALOUS:
             return result
-        reason = best.state.explain(description, best.scores) + (f"; explained by {nuisance}" if nuisance else "")
-        return replace(result, state=State.ANOMALOUS, level=level, reason=reason)
+        return replace(result, reason=explain.deviation(best, description, result.nuisance))
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
         """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band. Without
@@ -179,14 +167,14 @@ class Pipeline:
         if broken := self._broken_chain(window, result):
             return replace(
                 result, state=State.NOT_ASSESSABLE, level=Level.NORMAL, p_value=None, embedding_p=None,
-                embedding_distance=None, mechanism_p=None, detectors=(), reason=broken,
+                embedding_distance=None, mechanism_p=None, detectors=(), cause=Cause.BAND_LOST, reason=broken,
             )  # fmt: skip
         if self.machine.mechanism is None:
             return result
         from asd_agent.mechanism.diagnose import diagnose
 
-        judged = next(s for s in self.states if s.name == result.operating)
-        for detector in judged.detectors:
+        state = next(s for s in self.states if s.name == result.operating)
+        for detector in state.detectors:
             if isinstance(detector, MechanismDetector):
                 found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, detector.baseline, speed)
                 words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
@@ -200,11 +188,11 @@ class Pipeline:
         normal = learnt.floors.get(result.operating)
         if normal is None:
             return ""
-        found = chain.compare(chain.fingerprint(window.samples, window.rate_hz), normal, learnt.edge_hz)
+        found = signal_chain.compare(signal_chain.fingerprint(window.samples, window.rate_hz), normal, learnt.edge_hz)
         hears_hz = window.rate_hz / 2 if self.machine.mechanism is not None else max(self.rates) / 2
         if found is None or found.lost_hz is None or found.lost_hz >= hears_hz:
             return ""
-        return chain.lost_words(found.lost_hz, learnt)
+        return signal_chain.lost_words(found.lost_hz, learnt)
 
     def deciding(self, result: WindowResult) -> tuple[OperatingState, list[str]] | None:
         """The operating state that a result was judged in, and its detectors that decide, the one that deviates most
@@ -319,7 +307,7 @@ def _result(description: Description, **more: Any) -> WindowResult:
     )
 
 
-def _event(normal: LogScore | None, description: Description) -> dict[str, float]:
+def _transient(normal: LogScore | None, description: Description) -> dict[str, float]:
     if normal is None or description.transient is None:
         return {}
     moment = description.transient

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import msgspec
 import structlog
 
 from asd_agent.baseline import Baseline
 from asd_agent.errors import AsdError
+from asd_agent.service.status import CalibrationProgress
 from asd_agent.types import Description
 
 log = structlog.get_logger()
@@ -32,7 +31,7 @@ class CalibrationJob:
         self._lock = threading.Lock()
         self._descriptions: list[Description] = []
         self._deadline = time.monotonic() + PATIENCE * (duration_s or 0.0) + 60.0
-        self._heard_s = 0.0
+        self._sound_s = 0.0
         self._done = 0.0
         self._phase = "listening"
         self._error = ""
@@ -54,9 +53,9 @@ class CalibrationJob:
                 return
             last = self._descriptions[-1] if self._descriptions else None
             self._descriptions.append(description)
-            self._heard_s += _new_sound_s(last, description)
-            self._done = min(self._heard_s / self._duration_s, 1.0)
-            if self._heard_s >= self._duration_s - 1e-3:
+            self._sound_s += _new_sound_s(last, description)
+            self._done = min(self._sound_s / self._duration_s, 1.0)
+            if self._sound_s >= self._duration_s - 1e-3:
                 self._phase = "fitting"
                 self._in_thread(self._fit)
 
@@ -86,18 +85,18 @@ class CalibrationJob:
                 self._phase = "cancelled"
             return self._phase == "cancelled"
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> CalibrationProgress:
         with self._lock:
             baseline = self._baseline
-            return {
-                "phase": self._phase,
-                "done": self._done,
-                "windows": len(self._descriptions),
-                "excluded": sum(not d.quality.assessable for d in self._descriptions),
-                "error": self._error,
-                "version": baseline.manifest.version if baseline else None,
-                "report": msgspec.to_builtins(baseline.manifest.report) if baseline else None,
-            }
+            return CalibrationProgress(
+                phase=self._phase,
+                done=self._done,
+                windows=len(self._descriptions),
+                excluded=sum(not d.quality.assessable for d in self._descriptions),
+                error=self._error,
+                version=baseline.manifest.version if baseline else None,
+                report=baseline.manifest.report if baseline else None,
+            )
 
     def _report(self, share: float, words: str) -> None:
         self._done = share

@@ -19,7 +19,7 @@ from asd_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
-    from asd_agent.service.machine import Monitor
+    from asd_agent.service.machine import Machine
 
 log = structlog.get_logger()
 S = TypeVar("S", bound=msgspec.Struct)
@@ -79,14 +79,14 @@ class Calibrate(_ForMachine, frozen=True, kw_only=True):
 
 
 class CalibrateWithout(_ForMachine, frozen=True, kw_only=True):
-    """The last calibration without some of its outliers: nothing is heard again."""
+    """The last calibration without some of its outliers: no new sound is needed."""
 
     outliers: list[Annotated[int, Meta(ge=1)]] = []  # as numbered in the report; none = all of them
     promote: bool = False
 
 
 class Extend(_ForMachine, frozen=True, kw_only=True):
-    """What is heard now and is like no known operating state is one from now on."""
+    """The unknown operating state of now becomes a known one."""
 
     name: str = ""
     since_utc_s: float | None = None  # None = since the unknown state began
@@ -133,10 +133,10 @@ class Commands:
             "status": (Status, lambda _: daemon.status()),
             "acknowledge": (Acknowledge, self._acknowledge),
             "shelve": (Shelve, self._shelve),
-            "unshelve": (Unshelve, lambda a: self._machine(a).unshelve(a.by, a.reason)),
-            "out_of_service": (OutOfService, lambda a: self._machine(a).out_of_service(a.on, a.by, a.reason)),
-            "promote": (Promote, lambda a: self._machine(a).promote(a.version)),
-            "rollback": (Rollback, lambda a: self._machine(a).rollback()),
+            "unshelve": (Unshelve, lambda a: self._machine(a).alarm.unshelve(a.by, a.reason)),
+            "out_of_service": (OutOfService, lambda a: self._machine(a).alarm.out_of_service(a.on, a.by, a.reason)),
+            "promote": (Promote, lambda a: self._machine(a).active.promote(a.version)),
+            "rollback": (Rollback, lambda a: self._machine(a).active.rollback()),
             "calibrate": (Calibrate, self._calibrate),
             "calibrate_without": (CalibrateWithout, self._calibrate_without),
             "extend": (Extend, self._extend),
@@ -159,11 +159,11 @@ class Commands:
             log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
         return act(request)
 
-    def _machine(self, args: _ForMachine) -> Monitor:
-        return self._daemon.monitor(args.machine)
+    def _machine(self, args: _ForMachine) -> Machine:
+        return self._daemon.machine(args.machine)
 
     def _acknowledge(self, args: Acknowledge) -> str:
-        return self._machine(args).acknowledge(args.by, args.reason)
+        return self._machine(args).alarm.acknowledge(args.by, args.reason)
 
     def _shelve(self, args: Shelve) -> str:
         if (args.until_utc_s is None) == (args.minutes is None):
@@ -173,7 +173,7 @@ class Commands:
         assert until is not None
         if until <= now:
             raise UsageError("shelve: the time has passed already")
-        return self._machine(args).shelve(until, args.by, args.reason)
+        return self._machine(args).alarm.shelve(until, args.by, args.reason)
 
     def _calibrate(self, args: Calibrate) -> str:
         if (args.duration_s is None) == (args.paths is None):

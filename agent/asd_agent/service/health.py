@@ -8,68 +8,71 @@ maintenance_required    it works, and something wants attention (disk, restarts,
 
 from __future__ import annotations
 
-import enum
-from collections import deque
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable
 from statistics import median
+from typing import NamedTuple
 
 from asd_agent.capture import SourceStatus
-from asd_agent.types import Fingerprint, State, WindowResult
-from asd_agent.windowing.signal_chain import LOST, SignalChain, compare, lost_words
+from asd_agent.scoring.explain import WORDS as CAUSES
+from asd_agent.types import Cause, ChainStatus, Fingerprint, State, WindowResult
+from asd_agent.windowing.signal_chain import SignalChain, compare, lost_words
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
 DC_CHANGE = 0.02  # of full scale
 RECENT = 12  # windows that the chain is judged by
 LEVEL_CHANGE_DB = 6.0  # beyond the calibrated range: somebody turned a knob or moved the microphone
-BROKEN = {
-    "silence",
-    "flat",
-    "dc",
-    "nan",
-}  # the rest of the reasons (clipping, gap, short) still deliver sound
+BROKEN = {Cause.SILENCE, Cause.FLAT, Cause.DC, Cause.NAN}  # the other causes (clipping, gap, short) still deliver sound
 
 
-class Health(enum.StrEnum):
-    GOOD = "good"
-    MAINTENANCE_REQUIRED = "maintenance_required"
-    OUT_OF_SPECIFICATION = "out_of_specification"
-    FUNCTION_CHECK = "function_check"
-    FAILURE = "failure"
+class Finding(NamedTuple):
+    """What is not as it should be."""
+
+    status: ChainStatus
+    words: str
 
 
 class ChainHealth:
-    """Keeps the last windows' quality and judges the chain from them."""
+    """What the last windows say of the signal chain. The worker adds, the main thread asks; a lock guards both."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._recent: deque[WindowResult] = deque(maxlen=RECENT)
         self._prints: deque[tuple[str, Fingerprint]] = deque(maxlen=PRINTS)  # and the operating state
 
     def see(self, result: WindowResult, fingerprint: Fingerprint | None = None) -> None:
-        """Every window; `fingerprint` of one now and then."""
-        self._recent.append(result)
-        if fingerprint is not None:
-            self._prints.append((result.operating, fingerprint))
+        """Every window; `fingerprint` is set about once a minute."""
+        with self._lock:
+            self._recent.append(result)
+            if fingerprint is not None:
+                self._prints.append((result.operating, fingerprint))
 
-    def judge(self, source: SourceStatus, chain: SignalChain | None) -> list[tuple[Health, str]]:
-        """Findings about source, sound and level; empty = good. `chain` is what calibration saw."""
+    def findings(self, source: SourceStatus, chain: SignalChain | None) -> list[Finding]:
+        """About source, sound and level; empty = good. `chain` is what calibration saw."""
         if not source.available:
-            return [(Health.FAILURE, f"source unavailable: {source.detail}")]
-        findings: list[tuple[Health, str]] = []
-        for reason, count in self._bad().items():
-            health = Health.FAILURE if reason in BROKEN else Health.OUT_OF_SPECIFICATION
-            findings.append((health, f"{reason} in {count} of the last {len(self._recent)} windows"))
+            return [Finding(ChainStatus.FAILURE, f"source unavailable: {source.detail}")]
+        with self._lock:
+            return self._findings(chain)
+
+    def _findings(self, chain: SignalChain | None) -> list[Finding]:
+        found: list[Finding] = []
+        for cause, count in self._bad().items():
+            health = ChainStatus.FAILURE if cause in BROKEN else ChainStatus.OUT_OF_SPECIFICATION
+            found.append(Finding(health, f"{CAUSES[cause]} in {count} of the last {len(self._recent)} windows"))
         outside, change = self._level_change(chain)
         if abs(outside) >= LEVEL_CHANGE_DB:
             direction = "above" if change > 0 else "below"
             words = f"level {abs(change):.0f} dB {direction} calibration while the sound is as it was: "
-            findings.append((Health.OUT_OF_SPECIFICATION, words + "gain or microphone position changed"))
+            found.append(Finding(ChainStatus.OUT_OF_SPECIFICATION, words + "gain or microphone position changed"))
         if chain is not None:
-            changed = self._not_judged() or self._changed(chain)
-            findings += [(Health.OUT_OF_SPECIFICATION, words) for words in changed]
-        return findings
+            changed = self._band_lost() or self._changed(chain)
+            found += [Finding(ChainStatus.OUT_OF_SPECIFICATION, words) for words in changed]
+        return found
 
-    def _not_judged(self) -> list[str]:
-        """Why at least half of the recent windows, which can be heard, say nothing of the machine."""
-        words = [r.reason for r in self._recent if r.reason.startswith(LOST)]
+    def _band_lost(self) -> list[str]:
+        """That at least half of the recent windows lack a part of the spectrum."""
+        words = [r.reason for r in self._recent if r.cause is Cause.BAND_LOST]
         return words[-1:] if 2 * len(words) >= len(self._recent) else []
 
     def _changed(self, learnt: SignalChain) -> list[str]:
@@ -91,13 +94,10 @@ class ChainHealth:
             words.append(f"DC of {median(dc):+.3f} of full scale, in calibration {learnt.dc:+.3f}: the sound card?")
         return words
 
-    def _bad(self) -> dict[str, int]:
-        """Reasons that spoil at least half of the recent windows."""
-        counts: dict[str, int] = {}
-        for result in self._recent:
-            for reason in result.quality.reasons:
-                counts[reason] = counts.get(reason, 0) + 1
-        return {reason: n for reason, n in counts.items() if 2 * n >= len(self._recent)}
+    def _bad(self) -> dict[Cause, int]:
+        """Causes that spoil at least half of the recent windows."""
+        counts = Counter(cause for result in self._recent for cause in result.quality.causes)
+        return {cause: n for cause, n in counts.items() if 2 * n >= len(self._recent)}
 
     def _level_change(self, chain: SignalChain | None) -> tuple[float, float]:
         """dB outside the calibrated range (0 inside), and from its middle, by the median of the windows that sound
@@ -118,7 +118,6 @@ def _outside(level: float, low: float, high: float) -> tuple[float, float]:
     return level - high if level > high else min(level - low, 0.0), level - (low + high) / 2
 
 
-def worst(findings: list[tuple[Health, str]]) -> Health:
+def worst(findings: Iterable[Finding]) -> ChainStatus:
     """The most serious class of the findings."""
-    order = list(Health)
-    return max((health for health, _ in findings), key=order.index, default=Health.GOOD)
+    return max((finding.status for finding in findings), key=list(ChainStatus).index, default=ChainStatus.GOOD)

@@ -10,18 +10,17 @@ from collections.abc import Sequence
 
 import structlog
 
-from asd_agent.service.health import Health
-from asd_agent.types import AlarmEvent, EventKind, Level
+from asd_agent.types import AlarmEvent, ChainStatus, EventKind, Level
 
 log = structlog.get_logger()
 
 _ALARM = {Level.NORMAL: logging.INFO, Level.ALERT: logging.WARNING, Level.DANGER: logging.CRITICAL}
 _CHAIN = {
-    Health.GOOD: logging.INFO,
-    Health.FUNCTION_CHECK: logging.INFO,
-    Health.MAINTENANCE_REQUIRED: logging.WARNING,
-    Health.OUT_OF_SPECIFICATION: logging.WARNING,
-    Health.FAILURE: logging.ERROR,
+    ChainStatus.GOOD: logging.INFO,
+    ChainStatus.FUNCTION_CHECK: logging.INFO,
+    ChainStatus.MAINTENANCE_REQUIRED: logging.WARNING,
+    ChainStatus.OUT_OF_SPECIFICATION: logging.WARNING,
+    ChainStatus.FAILURE: logging.ERROR,
 }
 
 
@@ -52,10 +51,10 @@ class ChainLog:
     """Logs each change of a signal chain's NE 107 class. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Health] = {}
+        self._last: dict[str, ChainStatus] = {}
 
-    def see(self, machine: str, status: Health, reasons: Sequence[str]) -> None:
-        before = self._last.get(machine, Health.GOOD)
+    def see(self, machine: str, status: ChainStatus, reasons: Sequence[str]) -> None:
+        before = self._last.get(machine, ChainStatus.GOOD)
         self._last[machine] = status
         if status is not before:
             log.log(

@@ -1,7 +1,7 @@
-"""A candidate baseline beside the active one: judged and recorded, never published, and never in its way.
+"""A candidate baseline beside the active one: scored and recorded, never published, and never in its way.
 
 The candidate is what `calibrate` wrote and nobody has promoted yet. With the machine's own encoder its windows are
-judged from the same embeddings, which costs next to nothing; another encoder (`shadow: {bundle: ...}`) costs what it
+scored from the same embeddings, which costs next to nothing; another encoder (`shadow: {bundle: ...}`) costs what it
 costs. Scores, alarm events and the alarm's state go into the store under a name of their own, by version, so that a
 restart goes on where it was and `asd-agent baseline compare` has something to compare.
 """
@@ -11,26 +11,27 @@ from __future__ import annotations
 import dataclasses
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
-from asd_agent.decide.alarm import Alarm
+from asd_agent.decide.alarm import without_votes
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import AsdError, CalibrationError
-from asd_agent.scoring.decision import Lanes
-from asd_agent.scoring.pipeline import Pipeline
+from asd_agent.scoring.decision import Decision
+from asd_agent.scoring.pipeline import Pipeline, Step
 from asd_agent.service.calibration_job import CalibrationJob
+from asd_agent.service.status import ShadowStatus
 from asd_agent.store import Store
 from asd_agent.store.records import shadow_name
-from asd_agent.types import AlarmState, Description, Window
+from asd_agent.types import AlarmState, Description
 
 if TYPE_CHECKING:
-    from asd_agent.mechanism.speed import Speed
+    pass
 
 log = structlog.get_logger()
 
@@ -41,8 +42,7 @@ class _Unit:
 
     version: str
     pipeline: Pipeline
-    lanes: Lanes
-    alarm: Alarm
+    decision: Decision
     windows: int = 0
 
 
@@ -76,7 +76,7 @@ class Shadow:
 
     @property
     def bare(self) -> Pipeline:
-        """The pipeline for learning a candidate of another bundle. Raises CalibrationError."""
+        """The pipeline for calibrating a candidate of another bundle. Raises CalibrationError."""
         if self._same:
             raise CalibrationError(
                 f"{self._machine.id}: there is no shadow.bundle; a candidate of its own bundle runs in shadow anyway"
@@ -85,10 +85,10 @@ class Shadow:
             raise CalibrationError(f"{self._machine.id}: {self.trouble}")
         return Pipeline(self._machine, self._encoders, None)
 
-    def teach(self, calibration: CalibrationJob, window: Window, known: Description, speed: Speed | None) -> None:
-        """A window for a calibration of the shadow's bundle; `known` as the machine's own pipeline described it."""
+    def calibrate(self, calibration: CalibrationJob, step: Step) -> None:
+        """A window for a calibration of the shadow's bundle; `step` as the machine's own pipeline took it."""
         try:
-            calibration.see(self._described(self.bare, window, known, speed))
+            calibration.see(self._described(self.bare, step))
         except AsdError as exc:
             calibration.cancel()
             self._fail(str(exc))
@@ -97,13 +97,13 @@ class Shadow:
             self.trouble = f"internal error: {exc!r}; see the log"
             log.exception("shadow broke", machine=self._machine.id)
 
-    def see(self, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
-        """A window that the machine's own pipeline has described and judged; `speed` as it was told."""
+    def see(self, step: Step, synced: bool) -> None:
+        """A window as the machine's own pipeline took it."""
         try:
             self._follow()
             with self._lock:
                 if self._unit is not None:
-                    self._judge(self._unit, window, description, speed, synced)
+                    self._score(self._unit, step, synced)
         except AsdError as exc:
             self._fail(str(exc))
         except Exception as exc:
@@ -111,38 +111,36 @@ class Shadow:
                 log.exception("shadow broke", machine=self._machine.id)
             self.trouble = f"internal error: {exc!r}; see the log"
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> ShadowStatus | None:
         """None when there is no candidate."""
         with self._lock:
             unit = self._unit
             if unit is None and not self.trouble:
                 return None
-            return {
-                "baseline": unit.version if unit else None,
-                "windows": unit.windows if unit else 0,
-                "alarm": unit.alarm.state.level if unit else None,
-                "trouble": self.trouble,
-            }
+            return ShadowStatus(
+                baseline=unit.version if unit else None,
+                windows=unit.windows if unit else 0,
+                alarm=unit.decision.alarm.state.level if unit else None,
+                trouble=self.trouble,
+            )
 
-    def _judge(self, unit: _Unit, window: Window, description: Description, speed: Speed | None, synced: bool) -> None:
-        description = self._described(unit.pipeline, window, description, speed)
-        result = unit.pipeline.blame(window, unit.pipeline.judge(description), speed)
-        name = shadow_name(self._machine.id, unit.version)
-        for vote in unit.lanes.admit(result):
-            events = unit.alarm.update(vote, synced)
-            if events:
-                kept = [msgspec.structs.replace(event, baseline=unit.version) for event in events]
-                self._store.commit_events(kept, unit.alarm.state)
-        self._store.add_score(name, result, unit.version)
+    def _score(self, unit: _Unit, step: Step, synced: bool) -> None:
+        own = unit.pipeline.step(step.window, step.reported, self._described(unit.pipeline, step))
+        events = unit.decision.update(own.result, synced)
+        if events:
+            kept = [msgspec.structs.replace(event, baseline=unit.version) for event in events]
+            self._store.commit_events(kept, unit.decision.alarm.state)
+        self._store.add_score(shadow_name(self._machine.id, unit.version), own.result, unit.version)
         unit.windows += 1
         self.trouble = ""
 
-    def _described(self, pipeline: Pipeline, window: Window, known: Description, speed: Speed | None) -> Description:
+    def _described(self, pipeline: Pipeline, step: Step) -> Description:
         """By the shadow's encoders; what does not depend on them is taken over."""
+        known = step.description
         if self._same or not known.quality.assessable:
             return known
-        found = pipeline.describe(window, speed, known.operating, known.changing)
-        return dataclasses.replace(found, chain=known.chain)
+        found = pipeline.describe(step.window, step.reported)
+        return dataclasses.replace(found, fingerprint=known.fingerprint)
 
     def _follow(self) -> None:
         """Take up another candidate, or none, when the pointers have changed."""
@@ -166,10 +164,9 @@ class Shadow:
         pipeline = Pipeline(self._machine, self._encoders, baseline)
         name = shadow_name(self._machine.id, version)
         state = self._store.states().get(name, AlarmState())
-        state = msgspec.structs.replace(state, rising=(), falling=())  # as after any interruption
         machine = msgspec.structs.replace(self._machine, id=name)  # the events' ids hold it
         log.info("candidate in shadow", machine=self._machine.id, baseline=version)
-        return _Unit(version, pipeline, Lanes(pipeline, baseline), Alarm(machine, pipeline.thresholds, state))
+        return _Unit(version, pipeline, Decision(machine, baseline.manifest, without_votes(state)))
 
     def _fail(self, line: str) -> None:
         if line != self.trouble:

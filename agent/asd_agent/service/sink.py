@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from asd_agent import config
+from asd_agent.decide.alarm import Events
 from asd_agent.errors import StoreError
-from asd_agent.evidence.clip import Clip, Judged
-from asd_agent.evidence.recorder import Evidence
+from asd_agent.evidence.clip import Clip
+from asd_agent.evidence.record import made_with, scored_window
+from asd_agent.evidence.recorder import ClipRecorder
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
-from asd_agent.publish.mqtt import Publisher, Told
+from asd_agent.publish.mqtt import OnMessage, Publisher
 from asd_agent.publish.requests import Handler
+from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
-from asd_agent.service.health import Health
 from asd_agent.service.journal import ChainLog, log_transition
+from asd_agent.service.status import SinkStatus
 from asd_agent.store import Message, Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
 
 if TYPE_CHECKING:
-    from asd_agent.service.machine import Monitor
+    from asd_agent.service.machine import Machine
+    from asd_agent.service.status import AgentStatus, MachineStatus
 
 log = structlog.get_logger()
 
 
 class Sink:
-    """The sink of all monitors. Thread-safe; what the broker cannot take now waits in the outbox."""
+    """Of all machines. Thread-safe; what the broker cannot take now waits in the outbox."""
 
-    def __init__(self, settings: config.Config, store: Store, handler: Handler, told: Told) -> None:
-        """`handler` answers requests; `told` hears what arrives on the topics of the configuration."""
+    def __init__(self, settings: config.Config, store: Store, handler: Handler, on_message: OnMessage) -> None:
+        """`handler` answers requests; `on_message` gets what arrives on the topics of the configuration."""
         self._store = store
-        self._handler, self._told = handler, told
+        self._handler, self._on_message = handler, on_message
         self._settings = settings
-        self._evidence = Evidence(settings.state_dir, settings.agent.evidence, draw=_draw)
+        self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
         self._publisher: Publisher | None = None
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
@@ -54,7 +58,7 @@ class Sink:
                 self._store.outbox,
                 self._handler,
                 topics=settings.subscribed_topics,
-                told=self._told,
+                on_message=self._on_message,
             )
             self._publisher.start()
 
@@ -68,77 +72,85 @@ class Sink:
             self._available.clear()
             self._intervals.clear()
         if settings.agent.evidence != before.agent.evidence:
-            new = Evidence(settings.state_dir, settings.agent.evidence, draw=_draw)
-            old, self._evidence = self._evidence, new
+            new = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
+            old, self._recorder = self._recorder, new
             old.close()
 
     def close(self) -> None:
         """Write the clips in progress; send what waits as far as a few seconds allow, and say offline."""
-        self._evidence.close()
+        self._recorder.close()
         if self._publisher is not None:
             self._publisher.stop()
 
-    # -- from the monitors
+    # -- from the machines
 
-    def received(self, monitor: Monitor, block: Block, received: int, begun: int) -> None:
-        self._evidence.feed(
-            monitor.machine.id,
-            block.samples[:, monitor.channel],
+    def received(self, machine: Machine, block: Block, received: int, begun: int) -> None:
+        """A block of sound; `received` frames came before it, `begun` of them before its segment."""
+        self._recorder.feed(
+            machine.id,
+            block.samples[:, machine.channel],
             block.rate_hz,
             block.utc_s,
             block.gap,
             received=received,
             begun=begun,
             last=block.last,
-            keep_s=monitor.clip_s,
+            keep_s=machine.clip_s,
         )
 
-    def judged(self, monitor: Monitor, row: Judged) -> None:
-        self._evidence.judged(monitor.machine.id, row)
+    def scored(self, machine: Machine, step: Step, events: Events, state: AlarmState) -> None:
+        """A window, and what it did to the alarm: for the clip first, so that the clip of an alarm holds the window
+        that raised it; then the transitions; then the score."""
+        if step.result.p_value is not None:
+            self._recorder.note(machine.id, scored_window(step, machine.active.pipeline))
+        if events:
+            self.transitions(machine, events, state)
+        self._store.add_score(machine.id, step.result, machine.active.version)
+        self._publish_score(machine, step.result)
 
-    def scored(self, monitor: Monitor, result: WindowResult) -> None:
-        machine, baseline = monitor.machine.id, monitor.baseline_version
-        self._store.add_score(machine, result, baseline)
-        if self._publisher is None:
-            return
-        seconds = self._settings.mqtt.score_interval_s if self._settings.mqtt else 0.0
-        due = self._intervals.setdefault(machine, ScoreInterval(seconds)).add(result)
-        if due is not None:
-            worst, states = due
-            self._publisher.publish(
-                self._messages.score(
-                    machine,
-                    worst,
-                    baseline=baseline,
-                    threshold=monitor.threshold,
-                    states=states,
-                    unknown_state=monitor.unknown_state,
-                )
-            )
-
-    def transitions(self, monitor: Monitor, events: tuple[AlarmEvent, ...], state: AlarmState) -> None:
+    def transitions(self, machine: Machine, events: Events, state: AlarmState) -> None:
         """On disk first, with what is to be sent; the publisher takes it from there."""
-        version = monitor.baseline_version
-        kept = [self._with_clip(monitor, msgspec.structs.replace(event, baseline=version)) for event in events]
+        version = machine.active.version
+        kept = [self._with_clip(machine, msgspec.structs.replace(event, baseline=version)) for event in events]
         messages = [message for event in kept for message in self._messages.of_event(event, state)]
         self._store.commit_events(kept, state, self._outgoing(messages))
         for event in kept:
             log_transition(event)
 
-    def _with_clip(self, monitor: Monitor, event: AlarmEvent) -> AlarmEvent:
+    def introduce(self, machine: Machine, state: AlarmState) -> None:
+        """A machine begins: the broker shall hold its alarm state from the first moment."""
+        self._store.set_state(machine.id, state, self._outgoing([self._messages.alarm(machine.id, state)]))
+
+    def _publish_score(self, machine: Machine, result: WindowResult) -> None:
+        if self._publisher is None:
+            return
+        seconds = self._settings.mqtt.score_interval_s if self._settings.mqtt else 0.0
+        due = self._intervals.setdefault(machine.id, ScoreInterval(seconds)).add(result)
+        if due is None:
+            return
+        worst, states = due
+        self._publisher.publish(
+            self._messages.score(
+                machine.id,
+                worst,
+                baseline=machine.active.version,
+                threshold=machine.active.pipeline.threshold_score,
+                states=states,
+                unknown_state=machine.active.unknown_state,
+            )
+        )
+
+    def _with_clip(self, machine: Machine, event: AlarmEvent) -> AlarmEvent:
         """No trouble with the evidence may keep an alarm back."""
         try:
-            return self._evidence.attach(event, monitor.about, monitor.lead_s)
+            return self._recorder.attach(
+                event,
+                lambda: {"made_with": made_with(machine.active.pipeline, machine.baselines)},
+                machine.windows.lead_s,
+            )
         except Exception:
             log.exception("no evidence of an alarm", machine=event.machine)
             return event
-
-    def introduce(self, monitor: Monitor) -> None:
-        """A machine begins: the broker shall hold its alarm state from the first moment."""
-        state = monitor.alarm_state
-        self._store.set_state(
-            monitor.machine.id, state, self._outgoing([self._messages.alarm(monitor.machine.id, state)])
-        )
 
     def _outgoing(self, messages: list[Message]) -> list[Message]:
         """Without a broker in the configuration nothing may gather in the outbox."""
@@ -146,41 +158,41 @@ class Sink:
 
     # -- from the main thread
 
-    def health(self, status: dict[str, Any]) -> None:
+    def health(self, status: AgentStatus) -> None:
         """Publish each machine's signal chain, and its availability when it changed."""
-        self._evidence.maintain()
-        for machine in status["machines"]:
-            self._chains.see(machine["id"], Health(machine["health"]["status"]), machine["health"]["reasons"])
+        self._recorder.maintain()
+        for machine in status.machines:
+            self._chains.see(machine.id, machine.health.status, machine.health.reasons)
         if self._publisher is None:
             return
-        for machine in status["machines"]:
-            source = machine["source"]
-            self._publisher.retain(
-                self._messages.health(
-                    machine["id"],
-                    status=machine["health"]["status"],
-                    reasons=tuple(machine["health"]["reasons"]) + tuple(status["findings"]),
-                    source_available=machine["available"],
-                    source_detail=source["detail"],
-                    restarts=source["restarts"],
-                    gaps=source["gaps"],
-                    last_window=machine["last_window"],
-                    windows_scored=machine["windows"],
-                    windows_dropped=machine["dropped"],
-                    lag_s=machine["lag_s"],
-                    level_dbfs=machine["level_dbfs"],
-                    baseline=machine["baseline"] or "",
-                    outbox=status["outbox"],
-                    scores_dropped=status["scores_dropped"],
-                )
-            )
-            if self._available.get(machine["id"]) is not machine["available"]:
-                self._available[machine["id"]] = machine["available"]
-                self._publisher.retain(self._messages.machine_availability(machine["id"], machine["available"]))
+        for machine in status.machines:
+            self._publisher.retain(self._health(machine, status.sink))
+            if self._available.get(machine.id) is not machine.available:
+                self._available[machine.id] = machine.available
+                self._publisher.retain(self._messages.machine_availability(machine.id, machine.available))
+
+    def _health(self, machine: MachineStatus, sink: SinkStatus) -> Message:
+        return self._messages.health(
+            machine.id,
+            status=machine.health.status,
+            reasons=(*machine.health.reasons, *sink.findings),
+            source_available=machine.available,
+            source_detail=machine.source.detail,
+            restarts=machine.source.restarts,
+            gaps=machine.source.gaps,
+            last_window=machine.last_window,
+            windows_scored=machine.windows,
+            windows_dropped=machine.dropped,
+            lag_s=machine.lag_s,
+            level_dbfs=machine.level_dbfs,
+            baseline=machine.baseline or "",
+            outbox=sink.outbox,
+            scores_dropped=sink.scores_dropped,
+        )
 
     def forget(self, machine_id: str) -> None:
         """A machine is no longer configured."""
-        self._evidence.finish(machine_id)
+        self._recorder.finish(machine_id)
         self._intervals.pop(machine_id, None)
         self._available.pop(machine_id, None)
         self._chains.forget(machine_id)
@@ -193,15 +205,15 @@ class Sink:
                 "the broker still holds the state of a machine that is gone", machine=machine_id, error=str(exc)
             )
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> SinkStatus:
         health = self._store.health()
-        connection = self._publisher.state if self._publisher is not None else None
-        return {
-            "mqtt": msgspec.to_builtins(connection) if connection is not None else None,
-            "outbox": health.outbox,
-            "scores_dropped": health.scores_dropped + (self._publisher.dropped if self._publisher is not None else 0),
-            "findings": [*health.findings, *self._evidence.findings],
-        }
+        dropped = self._publisher.dropped if self._publisher is not None else 0
+        return SinkStatus(
+            mqtt=self._publisher.state if self._publisher is not None else None,
+            outbox=health.outbox,
+            scores_dropped=health.scores_dropped + dropped,
+            findings=(*health.findings, *self._recorder.findings),
+        )
 
 
 def _draw(samples: Samples, clip: Clip) -> bytes:

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import time
+import datetime as dt
 from collections import deque
 from collections.abc import Collection
 
 from asd_agent import config
-from asd_agent.decide.votes import KNOWN_AFTER
 from asd_agent.errors import CalibrationError
 from asd_agent.types import Description, State, WindowResult
 
+KNOWN_AFTER = 12  # deviating windows without a break, until they are called an unknown state
 MOST = 720  # windows: an hour of them every 5 s
 
 
 class UnknownState:
     """Not thread-safe. Nothing of it is learnt by itself."""
 
-    def __init__(self, machine: config.Machine, told: Collection[str] | None) -> None:
-        """`told`: the operating states of the active baseline where they were told; None = found in the sound."""
-        self._machine, self._known = machine, told
+    def __init__(self, machine: config.Machine, reported: Collection[str] | None) -> None:
+        """`reported`: the states of the active baseline where the machine reports them; None = found in the sound."""
+        self._machine, self._known = machine, reported
         self._windows: deque[Description] = deque(maxlen=MOST)
         self._segment: list[float] = []  # when the present segment began, and how many windows it has had
-        self._told = ""
+        self._reported = ""
 
     def see(self, description: Description, result: WindowResult) -> None:
         """Every window, in turn."""
-        told = "" if self._known is None or description.operating in self._known else description.operating
-        if told != self._told:
-            self._told, self._segment = told, []
+        reported = "" if self._known is None or description.operating in self._known else description.operating
+        if reported != self._reported:
+            self._reported, self._segment = reported, []
         deviates = result.state is State.ANOMALOUS and not result.nuisance
-        if (deviates or told) and description.embeddings and not description.changing:
+        if (deviates or reported) and description.embeddings and not description.changing:
             self._windows.append(description)
             began, count = self._segment or (description.utc_s, 0)
             self._segment = [began, count + 1]
@@ -42,25 +42,25 @@ class UnknownState:
         """ "new operating state since 10:42, 37 windows", or empty: a new way of running, or a fault that stays."""
         if not self._segment or self._segment[1] < KNOWN_AFTER:
             return ""
-        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._segment[0]))
-        name = f" {self._told!r}" if self._told else ""
+        since = minute(self._segment[0])
+        name = f" {self._reported!r}" if self._reported else ""
         return f"new operating state{name} since {since} UTC, {self._segment[1]:.0f} windows"
 
     def windows_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
-        """Windows of the segment that is heard now, or since a time; and the name told for them.
+        """Windows of the present unknown state, or since a time; and the name that was reported for them.
 
         Raises CalibrationError with what is missing.
         """
         who = self._machine.id
         if since_utc_s is None:
             if not self._segment:
-                raise CalibrationError(f"{who}: no unknown operating state is heard now{self._last_words()}")
+                raise CalibrationError(f"{who}: there is no unknown operating state now{self._last_words()}")
             since_utc_s = self._segment[0]
         found = [d for d in self._windows if d.utc_s >= since_utc_s]
         names = {d.operating for d in found if d.operating}
         if len(names) > 1:
             raise CalibrationError(
-                f"{who}: the states {', '.join(sorted(names))} were told meanwhile: confirm them one by one"
+                f"{who}: the states {', '.join(sorted(names))} were reported meanwhile: confirm them one by one"
             )
         if len(found) < KNOWN_AFTER:
             more_s = (KNOWN_AFTER - len(found)) * self._machine.hop_s
@@ -73,5 +73,9 @@ class UnknownState:
     def _last_words(self) -> str:
         if not self._windows:
             return ""
-        last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._windows[-1].utc_s))
+        last = minute(self._windows[-1].utc_s)
         return f" ({len(self._windows)} deviating windows are kept, the last of {last} UTC: give --since or --last)"
+
+
+def minute(utc_s: float) -> str:
+    return dt.datetime.fromtimestamp(utc_s, dt.UTC).strftime("%Y-%m-%d %H:%M")

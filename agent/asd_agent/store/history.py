@@ -1,4 +1,4 @@
-"""What lanes and alarm were told of each window, as columns: a year can be gone through again (`asd-agent whatif`).
+"""What the alarm logic needs of each window, as columns: a year can be decided again (`asd-agent whatif`).
 
 A block of scores begins with this part, packed by itself, so that nothing else of a year need be read. Numbers go byte
 plane by byte plane: the high bytes of small numbers are all equal, and deflate to nothing.
@@ -21,6 +21,7 @@ from asd_agent.types import Floats, State
 
 Ints = npt.NDArray[np.int64]
 STATES = tuple(State)
+WORDS = ("baseline", "operating", "nuisance", "cause")  # columns that are indices into a list of words
 NONE = -1  # where there is no p-value or no moment
 
 
@@ -32,12 +33,12 @@ class History:
     index: Ints
     state: Ints  # into STATES, as it was judged then
     p: Ints  # -100 log10 of the fused p-value, or NONE
-    transient_p: Ints  # the same of the most transient
+    transient_p: Ints  # the same of the strongest transient
     transient_ms: Ints  # after the start of the window, or NONE
-    not_running: npt.NDArray[np.bool_]
     baseline: Ints  # into words
     operating: Ints  # into words
     nuisance: Ints  # into words
+    cause: Ints  # into words
     words: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class History:
         def words(values: list[str]) -> Ints:
             return np.array([known.setdefault(value, len(known)) for value in values], np.int64)
 
-        columns = {name: words([getattr(row, name) for row in rows]) for name in ("baseline", "operating", "nuisance")}
+        columns = {name: words([getattr(row, name) for row in rows]) for name in WORDS}
         return cls(
             utc_s=np.array([round(row.utc_s * 1000) for row in rows], np.float64) / 1000,
             index=np.array([row.index for row in rows], np.int64),
@@ -60,7 +61,6 @@ class History:
             transient_ms=np.array(
                 [NONE if row.transient_at_s is None else round(row.transient_at_s * 1000) for row in rows], np.int64
             ),
-            not_running=np.array([row.not_running for row in rows], bool),
             words=tuple(known),
             **columns,
         )
@@ -72,9 +72,9 @@ class History:
         maps = [np.array([known.setdefault(w, len(known)) for w in part.words], np.int64) for part in parts]
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("utc_s", "index", "state", "p", "transient_p", "transient_ms", "not_running")
+            for name in ("utc_s", "index", "state", "p", "transient_p", "transient_ms")
         }
-        for name in ("baseline", "operating", "nuisance"):
+        for name in WORDS:
             columns[name] = np.concatenate([at[getattr(part, name)] for part, at in zip(parts, maps, strict=True)])
         return cls(words=tuple(known), **columns)
 
@@ -96,15 +96,15 @@ class _Packed(msgspec.Struct, array_like=True, frozen=True):
     p: bytes
     transient_p: bytes
     transient_ms: bytes
-    not_running: bytes
     baseline: bytes
     operating: bytes
     nuisance: bytes
+    cause: bytes
 
 
 _TYPES = {
-    "state": "<u1", "p": "<i2", "transient_p": "<i2", "transient_ms": "<i4", "not_running": "<u1",
-    "baseline": "<u2", "operating": "<u2", "nuisance": "<u2",
+    "state": "<u1", "p": "<i2", "transient_p": "<i2", "transient_ms": "<i4",
+    "baseline": "<u2", "operating": "<u2", "nuisance": "<u2", "cause": "<u2",
 }  # fmt: skip
 
 
@@ -130,7 +130,6 @@ def unpack(data: bytes) -> History:
         named = np.array([STATES.index(State(word)) for word in packed.states], np.int64)
         columns: dict[str, Any] = {name: values(getattr(packed, name), kind) for name, kind in _TYPES.items()}
         columns["state"] = named[columns["state"]]
-        columns["not_running"] = columns["not_running"].astype(bool)
         return History(
             words=tuple(packed.words),
             utc_s=np.cumsum(values(packed.utc_ms, "<i8")) / 1000,

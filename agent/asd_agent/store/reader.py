@@ -176,10 +176,6 @@ def _history(db: sqlite3.Connection, block: int) -> History:
     """Of one block, without reading the rest of it. Raises ValueError for a damaged one."""
     try:
         with db.blobopen("score_blocks", "data", block, readonly=True) as blob:
-            size = scoreblock.history_bytes(blob.read(scoreblock.HEAD_BYTES))
-            if size is not None:
-                return history.unpack(blob.read(size))
-            blob.seek(0)
-            return scoreblock.decode_history(blob.read())
+            return history.unpack(blob.read(scoreblock.history_bytes(blob.read(scoreblock.HEAD_BYTES))))
     except sqlite3.DatabaseError as exc:
         raise ValueError(f"damaged block of scores: {exc}") from exc

@@ -45,7 +45,7 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
     nuisance: str = ""
     transient_p: float | None = None
     transient_at_s: float | None = None
-    not_running: bool = False
+    cause: str = ""  # of types.Cause
 
     @property
     def score(self) -> float | None:
@@ -59,7 +59,7 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
             index=result.index,
             state=result.state,
             level=result.level,
-            quality=result.quality.reasons,
+            quality=result.quality.causes,
             level_dbfs=result.quality.level_dbfs,
             p_value=result.p_value,
             embedding_distance=result.embedding_distance,
@@ -72,7 +72,7 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
             nuisance=result.nuisance,
             transient_p=result.transient_p,
             transient_at_s=result.transient_at_s,
-            not_running=result.not_running,
+            cause=result.cause or "",
         )
 
 

@@ -1,10 +1,8 @@
 """Many windows of one machine as one compressed blob: columns of small numbers, deflated.
 
-    version 2 (one byte), length of the history (4 bytes, little-endian), history (see `history`), the rest alike
+    version (one byte), length of the history (4 bytes, little-endian), history (see `history`), the rest alike
 
-The first version was JSON, and said nothing of operating states, nuisance sounds and transients; it begins with the
-first byte of a deflate stream. A year of eight machines has 50 million windows: rows of their own would take many
-times the room.
+A year of eight machines has 50 million windows: rows of their own would take many times the room.
 """
 
 from __future__ import annotations
@@ -20,13 +18,12 @@ from asd_agent.store import history
 from asd_agent.store.history import NONE, STATES, History
 from asd_agent.store.records import ScoreRow
 from asd_agent.store.rounding import p_code, p_of
-from asd_agent.types import Level, State
+from asd_agent.types import Level
 
 _SILENT_DBFS = -200.0
 SMALLEST_DISTANCE = 1e-12
 HEAD_BYTES = 5
-_VERSION = 2
-_DEFLATE = 0x78
+_VERSION = 3
 _DISTANCE_STEPS = 500  # per factor e: 0.2 % apart
 _ZERO = -30_000  # the code of a distance of 0
 _LARGEST = 32_767
@@ -45,31 +42,6 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True):
     mechanism_p: bytes
     embedding_distance: bytes  # 500 ln d
     detectors: dict[str, tuple[bytes, bytes, bytes]]  # distance, tenths of z, p
-
-
-class _Detector(msgspec.Struct):
-    distance: list[float | None] = []
-    z: list[int | None] = []  # tenths
-    p: list[int | None] = []  # -100 log10 p
-
-
-class _Columns(msgspec.Struct):
-    """Of the first version."""
-
-    strings: list[str] = []  # the columns of words are indices into it
-    utc_ms: list[int] = []  # differences
-    index: list[int] = []  # differences
-    state: list[int] = []
-    level: list[int] = []
-    quality: list[int] = []
-    baseline: list[int] = []
-    reason: list[int] = []
-    level_dbfs: list[int] = []  # tenths
-    p: list[int | None] = []  # -100 log10 p
-    embedding_p: list[int | None] = []
-    mechanism_p: list[int | None] = []
-    embedding_distance: list[float | None] = []
-    detectors: dict[str, _Detector] = {}
 
 
 def encode(rows: Sequence[ScoreRow]) -> bytes:
@@ -100,8 +72,6 @@ def decode(data: bytes) -> list[ScoreRow]:
     """Raises ValueError (also msgspec's and zlib's, translated) for damaged data."""
     try:
         size = history_bytes(data[:HEAD_BYTES])
-        if size is None:
-            return _decode_first(msgspec.json.decode(zlib.decompress(data), type=_Columns))
         past = history.unpack(data[HEAD_BYTES : HEAD_BYTES + size])
         rest = msgspec.msgpack.decode(zlib.decompress(data[HEAD_BYTES + size :]), type=_Rest)
         return _join(past, rest)
@@ -109,19 +79,11 @@ def decode(data: bytes) -> list[ScoreRow]:
         raise ValueError(f"damaged block of scores: {exc}") from exc
 
 
-def history_bytes(head: bytes) -> int | None:
-    """The first HEAD_BYTES of a block -> the length of the history behind them; None in a block of the first version,
-    which has to be decoded whole. Raises ValueError for damaged data."""
-    if head[:1] == bytes([_DEFLATE]):
-        return None
+def history_bytes(head: bytes) -> int:
+    """The first HEAD_BYTES of a block -> the length of the history behind them. Raises ValueError for damaged data."""
     if head[:1] != bytes([_VERSION]) or len(head) < HEAD_BYTES:
         raise ValueError("damaged block of scores: it does not begin like one")
     return int.from_bytes(head[1:], "little")
-
-
-def decode_history(data: bytes) -> History:
-    """Of a whole block of the first version. Raises ValueError."""
-    return History.of(decode(data))
 
 
 def _join(past: History, rest: _Rest) -> list[ScoreRow]:
@@ -149,45 +111,10 @@ def _join(past: History, rest: _Rest) -> list[ScoreRow]:
             nuisance=w[past.nuisance[i]],
             transient_p=_p_or_none(int(past.transient_p[i]), NONE),
             transient_at_s=None if past.transient_ms[i] == NONE else float(past.transient_ms[i]) / 1000,
-            not_running=bool(past.not_running[i]),
+            cause=w[past.cause[i]],
         )
         for i in range(len(past))
     ]
-
-
-def _decode_first(c: _Columns) -> list[ScoreRow]:
-    rows = []
-    utc_ms = index = 0
-    for i, (step_ms, step) in enumerate(zip(c.utc_ms, c.index, strict=True)):
-        utc_ms, index = utc_ms + step_ms, index + step
-        quality = c.strings[c.quality[i]]
-        rows.append(
-            ScoreRow(
-                utc_s=utc_ms / 1000,
-                index=index,
-                state=State(c.strings[c.state[i]]),
-                level=Level(c.strings[c.level[i]]),
-                quality=tuple(quality.split(",")) if quality else (),
-                level_dbfs=c.level_dbfs[i] / 10,
-                p_value=_p(c.p[i]),
-                embedding_distance=c.embedding_distance[i],
-                embedding_p=_p(c.embedding_p[i]),
-                mechanism_p=_p(c.mechanism_p[i]),
-                detectors={n: d for n, column in c.detectors.items() if (d := _at(column, i)) is not None},
-                baseline=c.strings[c.baseline[i]],
-                reason=c.strings[c.reason[i]],
-            )
-        )
-    return rows
-
-
-def _at(column: _Detector, i: int) -> tuple[float, float, float] | None:
-    distance, z, p = column.distance[i], column.z[i], _p(column.p[i])
-    return None if distance is None or z is None or p is None else (distance, z / 10, p)
-
-
-def _p(value: int | None) -> float | None:
-    return None if value is None else p_of(value)
 
 
 # -- columns

@@ -1,4 +1,4 @@
-"""What the alarm would have done with other settings: stored windows through the lanes and the alarm that run live."""
+"""What the alarm would have done with other settings: the stored windows decided again by what runs live."""
 
 from asd_agent.whatif.answer import Answer, what_if
 from asd_agent.whatif.episodes import Episode, episodes

@@ -1,4 +1,4 @@
-"""The alarms of a segment of time, as they were and as they would have been with other settings."""
+"""The alarms of a period of time, as they were and as they would have been with other settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ class Answer:
     last_utc_s: float = -math.inf  # and of the last one
     windows: int = 0
     judged: int = 0  # as they were judged then
-    old: int = 0  # windows of a version that kept no operating states and transients
     then: list[Episode] = field(default_factory=list)
     now: list[Episode] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)  # baseline that is gone -> windows
@@ -51,8 +50,6 @@ class Answer:
             self.windows += int(asked.sum())
             judged = asked & np.isin(history.state, _JUDGED)
             self.judged += int(judged.sum())
-            unknown = history.words.index("") if "" in history.words else -1
-            self.old += int((judged & (history.operating == unknown)).sum())
 
 
 def what_if(

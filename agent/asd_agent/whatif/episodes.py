@@ -18,7 +18,7 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     raised_utc_s: float
     cleared_utc_s: float | None = None  # None while it is present
     level: Level  # the highest
-    told: bool  # False when it was shelved or out of service all the time
+    announced: bool  # False when it was shelved or out of service all the time
     reason: str = ""
     mark: str = ""  # what a person said of it afterwards: fault, nothing
 
@@ -36,12 +36,14 @@ def episodes(events: Iterable[AlarmEvent]) -> list[Episode]:
                 alarm_id=event.alarm_id,
                 raised_utc_s=event.utc_s,
                 level=event.level,
-                told=event.notify,
+                announced=event.notify,
                 reason=event.reason,
             )
         elif known is not None and event.kind in (EventKind.RAISED, EventKind.ESCALATED):
             worse = Level.DANGER if Level.DANGER in (known.level, event.level) else Level.ALERT
-            known = msgspec.structs.replace(known, level=worse, told=known.told or event.notify, cleared_utc_s=None)
+            known = msgspec.structs.replace(
+                known, level=worse, announced=known.announced or event.notify, cleared_utc_s=None
+            )
         elif known is not None and event.kind is EventKind.CLEARED and known.cleared_utc_s is None:
             known = msgspec.structs.replace(known, cleared_utc_s=event.utc_s)
         elif known is not None and event.kind in MARKS:

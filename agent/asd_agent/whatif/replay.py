@@ -1,9 +1,8 @@
-"""Stored windows of one machine through lanes and alarm again, under the settings of today.
+"""Stored windows of one machine decided again, under other settings.
 
-`Replay` does what the daemon does, with the same classes: a window is normal or deviates by the thresholds, the lanes
-say what votes, the alarm decides. A restart of the daemon, another baseline and what people did (acknowledged, shelved)
-come at the places where they were. What only the sound could tell is not known here: a window that deviates by these
-limits and did not by those of then is not checked for a broken signal chain.
+`Replay` hands the stored windows to the daemon's own `scoring.decision`. A restart of the daemon, another baseline and
+what people did (acknowledged, shelved) come at the places where they were. What only the sound could show is not known
+here: a window that deviates by these limits and did not by those of then is not checked for a broken signal chain.
 
 A year of one machine has six million windows, and in nearly all of them nothing can happen: those are left out (see
 `screen`). That both ways give the same is a property test.
@@ -14,19 +13,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import msgspec
 import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import Manifest
-from asd_agent.decide.alarm import Alarm
+from asd_agent.decide.alarm import Alarm, without_votes
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.event_rate import EventRate
-from asd_agent.decide.votes import VoteFilter
 from asd_agent.errors import UsageError
+from asd_agent.scoring.decision import Decision
 from asd_agent.store.history import History
 from asd_agent.types import AlarmEvent, AlarmState, EventKind
-from asd_agent.whatif.screen import Judge, Screen, Segment
+from asd_agent.whatif.screen import Screen, Segment
 
 
 class Replay:
@@ -46,8 +43,7 @@ class Replay:
         self._manifest = manifest
         self._commands = deque(c for c in commands if c.kind in _ACTS)
         self._screened = screened
-        self._alarm = Alarm(machine, None, AlarmState())
-        self._judge: Judge | None = None
+        self._decision = Decision(machine, None, AlarmState())
         self._version: str | None = None
         self._last_index = -1
         self.windows = 0
@@ -58,7 +54,7 @@ class Replay:
 
     @property
     def state(self) -> AlarmState:
-        return self._alarm.state
+        return self._decision.alarm.state
 
     def feed(self, history: History) -> list[AlarmEvent]:
         """The next windows -> the events of the alarm."""
@@ -69,10 +65,12 @@ class Replay:
             self._begin(version, int(history.index[first]))
             self._last_index = int(history.index[end - 1])
             self.windows += end - first
-            if version and self._judge is None:
+            if version and self._decision.thresholds is None:
                 self.lost[version] = self.lost.get(version, 0) + end - first
             else:
-                found += self._go_through(Segment(history, first, end, self._judge, self._machine.window_s))
+                found += self._go_through(
+                    Segment(history, first, end, self._decision.thresholds, self._machine.window_s)
+                )
         return found
 
     def finish(self) -> list[AlarmEvent]:
@@ -94,23 +92,16 @@ class Replay:
         return list(zip(firsts, [*firsts[1:], len(history)], strict=True))
 
     def _begin(self, version: str, index: int) -> None:
-        """Lanes and alarm for a segment, as the daemon makes them at its start and for another baseline."""
+        """The decision for a segment, as the daemon makes it at its start and for another baseline."""
+        state = self._decision.alarm.state
         restarted = index <= self._last_index
-        if restarted:  # the votes before an interruption of unknown length are void
-            self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
         if version == self._version and not restarted:
             return
+        self._version = version
         manifest = self._manifest(version) if version else None
-        self._version, self._judge = version, None
+        self._decision = Decision(self._machine, manifest, without_votes(state) if restarted else state)
         if manifest is not None:
-            self.limits = manifest.thresholds(self._machine)
-            per_hour = max(state.transients_per_hour for state in manifest.states)
-            self._judge = Judge(
-                self.limits,
-                VoteFilter(self._machine),
-                EventRate(self._machine, per_hour, manifest.report.seconds),
-            )
-        self._alarm = Alarm(self._machine, self._judge.limits if self._judge else None, self._alarm.state)
+            self.limits = self._decision.thresholds
 
     def _obey(self, before_utc_s: float) -> list[AlarmEvent]:
         """What people did until then, where it has a meaning now: an alarm that is not there cannot be acknowledged."""
@@ -118,7 +109,7 @@ class Replay:
         while self._commands and self._commands[0].utc_s < before_utc_s:
             command = self._commands.popleft()
             try:
-                found += _ACTS[command.kind](self._alarm, command)
+                found += _ACTS[command.kind](self._decision.alarm, command)
             except UsageError:
                 continue
         return found
@@ -127,27 +118,18 @@ class Replay:
 
     def _go_through(self, segment: Segment) -> list[AlarmEvent]:
         found: list[AlarmEvent] = []
-        screen = Screen(segment, self._machine, self._judge.limits if self._judge else None)
+        screen = Screen(segment, self._machine, self._decision.thresholds)
         self.judged += screen.judged
         i = 0
         while i < len(segment):
-            if self._screened and (to := screen.past(i, self._alarm.state, self._judge)) > i:
+            if self._screened and (to := screen.past(i, self._decision)) > i:
                 i = to
                 if screen.votes_at(i):  # the margin brings all that count; older ones would be counted beside them
-                    self._alarm.state = msgspec.structs.replace(self._alarm.state, rising=(), falling=())
-            found += self._step(segment, i)
+                    self._decision.alarm.state = without_votes(self._decision.alarm.state)
+            found += self._decision.update(segment.result(i), True)
             i += 1
             self.stepped += 1
         return found
-
-    def _step(self, segment: Segment, i: int) -> list[AlarmEvent]:
-        """As `service.lanes` and `Monitor.score` do it."""
-        result = segment.result(i)
-        if self._judge is None:
-            return list(self._alarm.update(result, True))
-        self._judge.events.update(result)
-        votes = [self._judge.events.vote(r, self._judge.limits.alert_p) for r in self._judge.changed.admit(result)]
-        return [event for vote in votes for event in self._alarm.update(vote, True)]
 
 
 _Act = Callable[[Alarm, AlarmEvent], tuple[AlarmEvent, ...]]

@@ -1,9 +1,9 @@
 """Where in a row of stored windows something may happen to the alarm, and which windows can be left out.
 
 Nothing happens while the votes cannot reach their number. The number of deviating windows among the last n windows
-bounds that of the votes from above: the lanes only hold back or drop deviating windows, and every normal one votes. The
+bounds that of the votes from above: the vote filter only holds back or drops deviating windows. The
 counts that end an alarm, and those of the higher level, are bounded over n (span + 1) windows: of up to `span` windows
-that overlap a single one may vote (`VoteFilter`).
+that overlap a single one may vote (`decide.votes`).
 
 Gone through one by one are therefore
 
@@ -15,7 +15,6 @@ Gone through one by one are therefore
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,44 +22,35 @@ import numpy.typing as npt
 from asd_agent import config
 from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
-from asd_agent.decide.event_rate import EventRate
 from asd_agent.decide.states import OFF
-from asd_agent.decide.votes import VoteFilter
+from asd_agent.scoring.decision import Decision
 from asd_agent.store.history import NONE, STATES, History
 from asd_agent.store.rounding import p_of
-from asd_agent.types import AlarmState, Level, Quality, State, WindowResult
+from asd_agent.types import Cause, Level, Quality, State, WindowResult
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 
 _P = np.array([p_of(code) for code in range(30_001)] + [np.nan])  # by code; the last one for NONE
 _NORMAL, _ANOMALOUS, _OFF = (STATES.index(s) for s in (State.NORMAL, State.ANOMALOUS, State.OFF))
-_UNHEARD = Quality(reasons=(), level_dbfs=0.0, peak=0.0, dc=0.0, clipped=0.0)  # neither lanes nor alarm look at it
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What the settings make of a baseline, with the lanes that begin anew with it."""
-
-    limits: Thresholds
-    changed: VoteFilter
-    events: EventRate
+_NO_QUALITY = Quality(causes=(), level_dbfs=0.0, peak=0.0, dc=0.0, clipped=0.0)  # the decision does not look at it
 
 
 class Segment:
-    """Windows [n] of one baseline, normal or deviating by the limits of today (`judge` None: still learning)."""
+    """Windows [n] of one baseline, normal or deviating by the limits in question (None: still learning)."""
 
-    def __init__(self, history: History, first: int, end: int, judge: Judge | None, window_s: float) -> None:
+    def __init__(self, history: History, first: int, end: int, limits: Thresholds | None, window_s: float) -> None:
         part = slice(first, end)
         self.utc_s, self.index = history.utc_s[part], history.index[part]
         self.p = _P[history.p[part]]
         self.transient_p = _P[history.transient_p[part]]
         self.transient_ms = history.transient_ms[part]
         self.operating, self.nuisance = history.operating[part], history.nuisance[part]
+        self.cause = history.cause[part]
         self._words, self._window_s = history.words, window_s
         self.state = history.state[part]
-        if judge is not None:
-            self.state = self._judged(history.not_running[part], judge.limits.alert_p)
+        if limits is not None:
+            self.state = self._judged(history.p[part], limits)
 
     def __len__(self) -> int:
         return len(self.state)
@@ -74,20 +64,21 @@ class Segment:
             utc_s=float(self.utc_s[i]),
             origin="",
             state=STATES[self.state[i]],
-            quality=_UNHEARD,
+            quality=_NO_QUALITY,
             p_value=_or_none(self.p[i]),
             operating=self._words[self.operating[i]],
             nuisance=self._words[self.nuisance[i]],
+            cause=Cause(cause) if (cause := self._words[self.cause[i]]) else None,
             transient_p=_or_none(self.transient_p[i]),
             transient_at_s=None if self.transient_ms[i] == NONE else float(self.transient_ms[i]) / 1000,
         )
 
-    def _judged(self, not_running: Bools, alert_p: float) -> npt.NDArray[np.int64]:
-        """The rule of `Pipeline.judge`."""
-        known = ~np.isnan(self.p) & ~not_running & np.isin(self.state, (_NORMAL, _ANOMALOUS, _OFF))
-        known &= ~((self.state == _OFF) & self._is(self.operating, ""))  # stored by an older version: by its level
-        calm = np.where(self._is(self.operating, OFF), _OFF, _NORMAL)
-        return np.where(known, np.where(self.p <= alert_p, _ANOMALOUS, calm), self.state)
+    def _judged(self, code: npt.NDArray[np.int64], limits: Thresholds) -> npt.NDArray[np.int64]:
+        """The rule of the pipeline (`Thresholds.state`), once for each p-value that occurs; `code`: of p [n]."""
+        codes, at = np.unique(code, return_inverse=True)
+        found = np.array([[STATES.index(limits.state(float(_P[c]), off)) for off in (False, True)] for c in codes])
+        judged = ~np.isnan(self.p) & ~self._is(self.cause, Cause.NOT_RUNNING)
+        return np.where(judged, found[at, self._is(self.operating, OFF).astype(int)], self.state)
 
     def _is(self, column: npt.NDArray[np.int64], word: str) -> Bools:
         return np.asarray(column == (self._words.index(word) if word in self._words else -1), bool)
@@ -130,18 +121,19 @@ class Screen:
             }
         self._plain_until = 0
 
-    def past(self, i: int, alarm: AlarmState, judge: Judge | None) -> int:
+    def past(self, i: int, decision: Decision) -> int:
         """The next window from i on that has to be gone through: those before it change nothing."""
+        alarm = decision.alarm.state
         if alarm.mode_windows or STATES[self._mode[i]] is not alarm.mode:
             return i
-        if judge is not None and judge.changed.holding:
+        if decision.votes.holding:
             return i
         looks = self._looks[alarm.level if alarm.active else Level.NORMAL]
         at = int(np.searchsorted(looks, i))
         look = int(looks[at]) if at < len(looks) else len(self._mode)
-        if not self._judged[i] or judge is None:
-            return max(look - 1, i)  # the last one settles the lanes
-        if judge.events.count >= judge.events.allowed:
+        if not self._judged[i] or decision.event_rate is None:
+            return max(look - 1, i)  # the last one settles the vote filter
+        if decision.event_rate.count >= decision.event_rate.allowed:
             self._plain_until = i + self._margin  # its votes stay that long
         if i < self._plain_until:
             return i
@@ -151,8 +143,8 @@ class Screen:
         before = int(np.searchsorted(self._normal, target, side="right"))
         normal = int(self._normal[before - 1]) if before else -1
         if normal >= i:
-            return normal  # it settles the lanes
-        return target if judge.changed.passing else i  # deviating all along
+            return normal  # it settles the vote filter
+        return target if decision.votes.passing else i  # deviating all along
 
     @property
     def judged(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent.config.model import QualityLimits
-from asd_agent.types import Quality, Samples, Window
+from asd_agent.types import Cause, Quality, Samples, Window
 
 NO_SOUND = 1e15  # a float beyond this is not a sample
 FLOOR_DBFS = -200.0
@@ -39,7 +39,7 @@ SIDES: tuple[Side, Side] = (1, -1)
 
 
 def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
-    """Levels and reasons against a judgement, from the native samples; no reason = assessable.
+    """Levels, and the causes that forbid to judge the window, from the native samples; no cause = assessable.
 
     `window_s` is the configured length: a shorter window is "short".
     """
@@ -53,16 +53,16 @@ def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
     silent, without_dc = level_dbfs < limits.silence_dbfs, dc_dbfs < limits.silence_dbfs
     clipped = extremes.clipped_share()
     found = {
-        "gap": window.gap,
-        "short": len(window.samples) < math.floor(window_s * window.rate_hz),
-        "nan": not finite,
-        "silence": silent,
-        "flat": not (silent and without_dc) and extremes.flat_share(rms) >= FLAT_SHARE,
-        "dc": not without_dc and abs(dc) > limits.dc_share * math.hypot(rms, dc),
-        "clipping": clipped >= limits.clipped_share,
+        Cause.GAP: window.gap,
+        Cause.SHORT: len(window.samples) < math.floor(window_s * window.rate_hz),
+        Cause.NAN: not finite,
+        Cause.SILENCE: silent,
+        Cause.FLAT: not (silent and without_dc) and extremes.flat_share(rms) >= FLAT_SHARE,
+        Cause.DC: not without_dc and abs(dc) > limits.dc_share * math.hypot(rms, dc),
+        Cause.CLIPPING: clipped >= limits.clipped_share,
     }
-    reasons = tuple(reason for reason, is_so in found.items() if is_so)
-    return Quality(reasons, level_dbfs, extremes.peak, dc, clipped)
+    causes = tuple(cause for cause, is_so in found.items() if is_so)
+    return Quality(causes, level_dbfs, extremes.peak, dc, clipped)
 
 
 def flat_share(x: Samples, rate_hz: int) -> float:
@@ -82,8 +82,8 @@ def clipped_share(x: Samples) -> float:
 
 @dataclass(frozen=True)
 class _Extremes:
-    """x [n] with the highest and lowest value of each 20 ms [segments], and its sums: one way through memory serves all
-    questions."""
+    """x [n] with the highest and lowest value of each 20 ms [segments], and its sums: computed in one
+    pass."""
 
     x: Samples
     size: int

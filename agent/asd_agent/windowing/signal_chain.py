@@ -1,6 +1,6 @@
 """The fingerprint of the signal chain: what microphone, gain and sound card do to any sound.
 
-Of a window now and then, third octave by third octave, the level in its quietest moments (a low quantile over time:
+Third octave by third octave, the level in its quietest moments (a low quantile over time:
 what knocks and hisses for a moment does not count), the frequency above which there is next to nothing, the native rate
 and the DC. Compared with what calibration saw in the same operating state:
 
@@ -40,7 +40,7 @@ LOUDER_DB = 3.0  # above calibration: sound that somebody added, no edge
 CLIFF_DB, CLIFF_FROM_HZ = 20.0, 1000.0  # so much less within a third octave is an edge
 
 EVERY_S = 60.0
-EVERY_WHILE_LEARNING_S = 15.0
+EVERY_WHILE_CALIBRATING_S = 15.0
 
 
 class ChainFloor(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,18 +139,15 @@ def compare(now: Fingerprint, normal: ChainFloor, edge_hz: float) -> Comparison 
     return Comparison(gain_db, min(now.edge_hz, CENTRES_HZ[lost]))
 
 
-LOST = "nothing above"  # how the reason of a window begins that is not judged for it
-
-
 def lost_words(lost_hz: float, chain: SignalChain) -> str:
     return (
-        f"{LOST} {lost_hz / 1000:.1f} kHz, in calibration up to {chain.edge_hz / 1000:.0f} kHz: "
+        f"nothing above {lost_hz / 1000:.1f} kHz, in calibration up to {chain.edge_hz / 1000:.0f} kHz: "
         "another microphone or sample rate"
     )
 
 
 class Sampler:
-    """Says whose turn it is: windows are looked at now and then. Not thread-safe."""
+    """Takes the fingerprint of one window in `every_s` seconds. Not thread-safe."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self._every_s = every_s
@@ -164,25 +161,25 @@ class Sampler:
         if not new and window.start_s < self._next_s:
             return description
         self._origin, self._next_s = window.origin, window.start_s + (every_s or self._every_s)
-        return replace(description, chain=fingerprint(window.samples, window.rate_hz))
+        return replace(description, fingerprint=fingerprint(window.samples, window.rate_hz))
 
 
-def learnt(states: Iterable[tuple[str, Sequence[Description]]]) -> dict[str, ChainFloor]:
+def floors(states: Iterable[tuple[str, Sequence[Description]]]) -> dict[str, ChainFloor]:
     """Windows of each operating state -> what the chain lets through there."""
-    floors = {}
+    found = {}
     for name, windows in states:
-        seen = [d.chain.floor_db for d in windows if d.chain is not None]
+        seen = [d.fingerprint.floor_db for d in windows if d.fingerprint is not None]
         if seen:
             levels = np.array([f[: min(map(len, seen))] for f in seen])
-            floors[name] = ChainFloor(
+            found[name] = ChainFloor(
                 median_db=np.median(levels, axis=0).round(2).tolist(), low_db=levels.min(axis=0).tolist()
             )
-    return floors
+    return found
 
 
 def of_calibration(windows: Sequence[Description]) -> dict[str, Any]:
     """Rate, edge and DC of most windows, as the fields of SignalChain; empty when none was looked at."""
-    seen = [d.chain for d in windows if d.chain is not None]
+    seen = [d.fingerprint for d in windows if d.fingerprint is not None]
     if not seen:
         return {}
     return {
