@@ -40,7 +40,7 @@ class Plc:
 
     def connected(self) -> bool:
         found = self._status()
-        return bool(found and found["mqtt"]["connected"])
+        return bool(found and found["sink"]["mqtt"]["connected"])
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def test_every_event_arrives_and_the_state_never_runs_ahead_of_them(site, broker
     site.play("faulty")
     site.start()
     site.until(level="danger")
-    wait_for(lambda: site.ask("status")["outbox"] == 0, "the broker has acknowledged everything")
+    wait_for(lambda: site.ask("status")["sink"]["outbox"] == 0, "the broker has acknowledged everything")
     told = [event.id for event in site.events() if event.notify]
     wait_for(lambda: set(told) <= {e["id"] for e in received(collector)}, "every event arrives")
     by_id: dict[str, set[str]] = {}

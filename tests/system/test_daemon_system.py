@@ -143,17 +143,17 @@ def test_a_wrong_password_loses_nothing_and_is_mended_without_a_restart(site, tm
     password.write_text("battery-staple")
     site.configure(mqtt={"url": broker.url, "username": "a", "password_file": str(password)})
     site.start()
-    wait_for(lambda: "refuses user or password" in site.ask("status")["mqtt"]["detail"], "the broker's refusal")
+    wait_for(lambda: "refuses user or password" in site.ask("status")["sink"]["mqtt"]["detail"], "the broker's refusal")
     assert "refuses user or password" in site.cli("doctor").stdout
     site.play("faulty")
     site.until(level="danger")
-    waiting = site.ask("status")["outbox"]
+    waiting = site.ask("status")["sink"]["outbox"]
     assert waiting >= len([event for event in site.events() if event.notify])
     collector = Collector(
         broker.port, "asd/a/m/event", configure=lambda client: client.username_pw_set("a", "correct-horse")
     )
     password.write_text("correct-horse")
-    wait_for(lambda: site.ask("status")["outbox"] == 0, "everything is sent", 90.0)
+    wait_for(lambda: site.ask("status")["sink"]["outbox"] == 0, "everything is sent", 90.0)
     arrived = {json.loads(payload)["id"] for payload in collector.payloads("asd/a/m/event")}
     assert {event.id for event in site.events() if event.kind == "raised"} <= arrived
     collector.close()
