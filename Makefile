@@ -9,7 +9,7 @@ SOURCE ?= simulated
 OWN := runs/own_default
 BUNDLES := agent/asd_agent/bundles
 
-.PHONY: demo encoder test test-fast lint system-packages clean
+.PHONY: demo encoder test test-fast example lint system-packages clean
 
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
@@ -27,6 +27,9 @@ encoder: $(VENV)/.dev
 	$(BIN)/asd-train distil configs/train/own_default.yaml -o $(OWN) --resume
 	$(BIN)/asd-export own $(OWN)/student -o $(BUNDLES)/own --replace $(addprefix --include $(OWN)/student/student.,safetensors json) \
 		--include $(BUNDLES)/own/MODEL_CARD.md
+
+example: $(VENV)/.dev
+	$(BIN)/asd-agent init --example > configs/agent/example.yaml
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from asd_agent import __version__
 from asd_agent.errors import AsdError
 
 COMMANDS = {  # name, which is also the module's -> what it does
+    "init": "ask a few questions, write a working configuration; as root install and start the service",
     "run": "run the daemon: listen, score, raise alarms (SIGHUP reloads the configuration, SIGTERM stops)",
     "calibrate": "learn what normal sounds like and write a candidate baseline",
     "score": "score recordings against the active baseline, computed as for live sound",
@@ -69,7 +70,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         prog="asd-agent",
         description="Listens to a machine, learns on site what normal sounds like, and says over MQTT when that "
         "changes and why.",
-        epilog="First steps: devices, write agent.yaml, doctor, calibrate, run.",
+        epilog="First steps: init, calibrate, status. What is wrong here: doctor.",
     )
     top.add_argument("--version", action="version", version=f"asd-agent {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

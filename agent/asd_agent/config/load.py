@@ -44,6 +44,7 @@ def locate(given: str | None = None) -> Path:
     raise ConfigError(
         f"no configuration: neither -c nor ${VARIABLE} names one, and there is no "
         + " and no ".join(str(place if place.is_absolute() else Path.cwd() / place) for place in PLACES)
+        + "; `asd-agent init` writes one"
     )
 
 
@@ -61,6 +62,15 @@ def read(path: str | Path, kind: type[T], changes: Sequence[str] = ()) -> T:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot be read ({getattr(exc, 'strerror', None) or exc})") from exc
+    return _parsed(text, path, kind, changes)
+
+
+def parse(text: str, name: str) -> Config:
+    """Validate the text of an agent's configuration; `name` is how errors call it. Raises ConfigError."""
+    return _parsed(text, name, Config, ())
+
+
+def _parsed(text: str, path: str | Path, kind: type[T], changes: Sequence[str]) -> T:
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as exc:
