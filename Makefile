@@ -9,7 +9,7 @@ SOURCE ?= simulated
 OWN := runs/own_default
 BUNDLES := agent/asd_agent/bundles
 
-.PHONY: demo encoder test test-fast example lint system-packages clean
+.PHONY: demo encoder test test-fast faults example lint system-packages clean
 
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
@@ -30,6 +30,11 @@ encoder: $(VENV)/.dev
 
 example: $(VENV)/.dev
 	$(BIN)/asd-agent init --example > configs/agent/example.yaml
+
+# Half an hour of faults of all kinds; FAULTS_MINUTES=360 for six hours, ASD_TEST_SEED for another order.
+faults: $(VENV)/.dev system-packages
+	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:system ../$(BIN)/python -m faults.run \
+		-o ../benchmarks/results/faults.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -92,6 +92,7 @@ class Site:
         self.play("normal")
         self.configure()
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}  # of the daemon, beside ours
 
     def configure(self, *machines: dict[str, Any], **sections: Any) -> None:
         self.template.configure(self.path, list(machines) or [machine(self.folder)], self.state_dir, **sections)
@@ -121,6 +122,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | self.environment,
             )
 
     def _answers(self) -> bool:

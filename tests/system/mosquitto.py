@@ -80,6 +80,13 @@ class Mosquitto:
             self._process = None
             assert "Error saving" not in self.log
 
+    def kill(self) -> None:
+        """Nothing is saved."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

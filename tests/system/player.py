@@ -1,11 +1,13 @@
 """A source that tests command: player.py FOLDER FRAME_BYTES RATE_HZ SPEED plays FOLDER/<mode>.raw round and round.
 
-The file FOLDER/mode names what to play and may change at any time; "hang" = deliver nothing, "die" = end at once.
+The file FOLDER/mode names what to play and may change at any time; "hang" = deliver nothing, "die" = end at once,
+"half NAME" = at half of the speed, "random" = random bytes.
 SPEED times faster than life.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,12 +21,13 @@ def main() -> None:
         if mode == "hang":
             time.sleep(0.05)
             continue
-        sound = sounds[mode]
+        sound = os.urandom(2 * size) if mode == "random" else sounds[mode.removeprefix("half ")]
+        pace = speed / 2 if mode.startswith("half ") else speed
         at = at % (len(sound) - size)
         sys.stdout.buffer.write(sound[at : at + size])
         sys.stdout.buffer.flush()
         at += size
-        due_s = max(due_s + 0.1 / speed, time.monotonic() - 0.1)
+        due_s = max(due_s + 0.1 / pace, time.monotonic() - 0.1)
         time.sleep(max(0.0, due_s - time.monotonic()))
 
 

@@ -32,7 +32,7 @@ OnMessage = Callable[[str, bytes], None]  # topic, payload of of what is subscri
 
 QUEUE_MESSAGES = 200  # scores and answers that wait for the network
 STALLED_S = 20.0  # messages under way without any answer: the connection is dead, whatever TCP says
-STEADY_S = 10.0  # a connection that lasted so long was a good one
+STEADY_S = 5.0  # a connection that lasted so long was a good one
 TURN_S = 1.0
 FALLBACK_S = 3.0  # without an answer to version 5 (amqtt misreads it and waits for more) the older one is tried
 
