@@ -10,6 +10,11 @@ AUC source, AUC target and pAUC over all machines, in percent; `over_frozen` is 
 the frozen encoder, `over_best_frozen` to that one which does best on these very clips, with an interval over test clips
 drawn for both alike.
 
+Back-ends without training score the frozen encoder's layers with their frequencies kept apart: poolings that weigh what
+is rare (rdp8, rdp16gem3) or take the largest value (max), a bank for each band (beam) with and without VarMin, banks
+scaled by their spacing, local density, parallel banks of mean and maximum. --backends alone does nothing else, in 15
+minutes.
+
 What is judged is source separation (configs/train/own_mn04.yaml) read out with frequencies kept apart; both were chosen
 on the machines of seed 0, the figures are of others (--machines-seed). --classify adds classification of machine,
 attributes and domain. About 30 minutes on one core.
@@ -25,7 +30,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +43,9 @@ import torch
 from asd_agent.types import Floats
 from asd_train import config as cfg
 from asd_train.autoencoder import Autoencoder, evaluate_autoencoder
-from asd_train.backbones import Backbone
+from asd_train.backbones import Backbone, load_backbone
 from asd_train.data import Clip, DataSource, load_clips
+from asd_train.embed import PooledEncoder
 from asd_train.embed_clips import embed_clips
 from asd_train.evaluate import Section, evaluate
 from asd_train.fit import fit
@@ -51,6 +57,17 @@ from asd_train.synth import Counts, draw_machines, write_challenge
 COUNTS = Counts(source=120, target=10, test=320, supplemental=30)
 CLIP_S = 4.0
 ROUNDS = 500  # of a bootstrap
+BANDS = {
+    "cosine": Scoring(kind="cosine"),
+    "beam": Scoring(kind="beam", varmin=False),
+    "beam, VarMin": Scoring(kind="beam"),
+}
+OTHERS = {
+    "two banks": Scoring(kind="two_bank"),
+    "two banks, scaled": Scoring(kind="two_bank", scaled=True),
+    "local density": Scoring(kind="local_density"),
+}
+POOLINGS = {"time": BANDS | OTHERS, "rdp8": BANDS, "rdp16gem3": BANDS, "max": BANDS}
 
 
 def main() -> int:
@@ -65,18 +82,20 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30, help="of the autoencoder; 0 = without it (default: 30)")
     parser.add_argument("--seeds", default="0,1", help="one fine-tuning by separation each (default: 0,1)")
     parser.add_argument("--classify", default="", help="seeds of fine-tunings by classification (default: none)")
+    parser.add_argument("--backends", action="store_true", help="only the frozen encoder and its back-ends")
+    parser.add_argument("--data", type=Path, help="recordings of an earlier run; made when the folder is empty")
     parser.add_argument("--threads", type=int, help="default: one a core")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        data, runs = Path(folder) / "2025", Path(folder) / "runs"
-        write_challenge(
-            data, draw_machines(args.machines, args.machines_seed, CLIP_S), COUNTS, workers=args.threads or 0
-        )
+        data, runs = args.data or Path(folder) / "2025", Path(folder) / "runs"
+        if not data.is_dir() or not any(data.iterdir()):
+            machines = draw_machines(args.machines, args.machines_seed, CLIP_S)
+            write_challenge(data, machines, COUNTS, workers=args.threads or 0)
         clips = load_clips([DataSource(path=str(data))])
-        for how in ("mse", "mahalanobis") if args.epochs else ():
+        for how in ("mse", "mahalanobis") if args.epochs and not args.backends else ():
             start = time.perf_counter()
             sections = evaluate_autoencoder(clips, Autoencoder(score=how, epochs=args.epochs), torch.device("cpu"))
             rows.append(row(f"autoencoder, {how}", sections, time.perf_counter() - start))
@@ -84,8 +103,13 @@ def main() -> int:
         found = [row(name, sections, seconds) for name, sections, seconds in frozen]
         rows += found
         best = int(np.argmax([one["official_score"] for one in found]))
+        reference = {"over_best_frozen": frozen[best][1]}
+        backends = list(without_training(args.checkpoint, clips))
+        rows += [row(name, sections, seconds, reference) for name, sections, seconds in backends]
         tried = [("separate", seed) for seed in numbers(args.seeds)]
         tried += [("classify", seed) for seed in numbers(args.classify)]
+        if args.backends:
+            tried = []
         for objective, seed in tried:
             name = f"fine-tuned, {objective}, seed {seed}"
             tuned = embedded(name, system(args, data, objective, seed), runs, clips)
@@ -152,6 +176,25 @@ def embedded(
         (f"{name}, {words}", evaluate(clips, vectors, Scoring(kind="cosine")), seconds)
         for words, vectors in readouts(whole, trained.encoders[0].backbone).items()
     ]
+
+
+def without_training(checkpoint: str, clips: Sequence[Clip]) -> Iterator[tuple[str, list[Section], float]]:
+    """(name, scores, seconds) of each back-end that needs no training, all layers with their frequencies kept apart."""
+    backbone = load_backbone(checkpoint)
+    encoder = PooledEncoder(backbone, range(1, backbone.layers + 1), "+".join(POOLINGS))
+    start = time.perf_counter()
+    whole = embed_clips(encoder, clips, backbone.rate_hz, clip_s=CLIP_S, device=torch.device("cpu"))
+    seconds = time.perf_counter() - start
+    # Layer by layer one pooling follows the other, so each band's pooling repeats with the layers.
+    of_band = np.concatenate([
+        np.repeat(np.arange(len(POOLINGS)), backbone.frequencies(layer)) for layer in encoder.layers
+    ])  # fmt: skip
+    sizes = np.array(encoder.blocks)
+    for how, backends in (POOLINGS | {"time+max": {"beam, VarMin": BANDS["beam, VarMin"]}}).items():
+        chosen = np.isin(of_band, [list(POOLINGS).index(part) for part in how.split("+")])
+        vectors, blocks = whole[:, np.repeat(chosen, sizes)], sizes[chosen].tolist()
+        for words, scoring in backends.items():
+            yield f"{how}, {words}", evaluate(clips, vectors, scoring, blocks=blocks), seconds
 
 
 def readouts(whole: Floats, backbone: Backbone) -> dict[str, Floats]:

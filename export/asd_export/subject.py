@@ -97,14 +97,16 @@ def _system(folder: Path, distance: Distance | None) -> Subject:
 
     system, card = load_system(folder)
     kinds = [branch.backbone.name for branch in system.encoders]
-    known: tuple[Distance, ...] = ("cosine", "euclidean", "whitened")
+    known: tuple[Distance, ...] = ("cosine", "euclidean", "whitened", "beam")
     trained = next((kind for kind in known if kind == card.scoring.kind), card.scoring.metric)
     chosen: Distance = distance or trained
     with (folder / WEIGHTS).open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return Subject(
         module=_Single(system),
-        outputs=[Output(name="embedding", dim=system.dim, distance=chosen)],
+        outputs=[
+            Output(name="embedding", dim=system.dim, distance=chosen, blocks=system.blocks if chosen == "beam" else [])
+        ],
         name=_name(Path(card.name)),
         rate_hz=system.rate_hz,
         lowest_rate_hz=None,
@@ -121,7 +123,7 @@ def _system(folder: Path, distance: Distance | None) -> Subject:
 
 def _outputs(encoder: PooledEncoder, distance: Distance, labels: bool) -> list[Output]:
     sizes = [encoder.width(layer) for layer in encoder.layers]
-    blocks = sizes if len(sizes) > 1 and distance == "whitened" else []
+    blocks = encoder.blocks if distance == "beam" else sizes if len(sizes) > 1 and distance == "whitened" else []
     outputs = [Output(name="embedding", dim=encoder.dim, distance=distance, blocks=blocks)]
     if labels:
         _check_labels(encoder.backbone)

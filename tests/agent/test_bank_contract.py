@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "kmeans": {"target": TARGET},
     "selective_mahalanobis": {"target": TARGET},
     "domain_z": {"target": TARGET, "mixup": 5},
+    "beam": {"target": TARGET, "blocks": [8, 16]},
 }
 CASES = [
     *OPTIONS.items(),
@@ -40,6 +41,9 @@ CASES = [
     ("local_density", {"metric": "euclidean"}),
     ("kmeans", {"centres": 4}),
     ("domain_z", {"target": TARGET}),
+    ("two_bank", {"target": TARGET, "scaled": True}),
+    ("beam", {"blocks": [8, 16], "varmin": False}),
+    ("beam", {}),
 ]
 every_bank = pytest.mark.parametrize(
     ("kind", "options"), CASES, ids=[f"{k}-{'-'.join(o) or 'plain'}" for k, o in CASES]

@@ -72,6 +72,8 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
         ("eat", {"layers": "0,2", "pool": "mean"}),
         ("efficientat", {"layers": "2,4,7,11,13,16"}),
         ("efficientat", {"pool": "time"}),
+        ("efficientat", {"layers": "all", "pool": "rdp8", "distance": "beam"}),
+        ("beats", {"layers": "all", "pool": "rdp4gem3+max"}),
     ],
 )
 def test_bundle_equals_torch(checkpoints: Path, tmp_path: Path, name: str, options: dict[str, Any]) -> None:

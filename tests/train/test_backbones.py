@@ -70,7 +70,7 @@ def test_eat_padding_changes_nothing() -> None:
     mask = torch.arange(40_000) >= torch.tensor([[16_000], [40_000]])
     (padded,) = backbone(batch, mask)
     (alone,) = backbone(clip)
-    for how in ("mean", "cls", "time"):
+    for how in ("mean", "cls", "time", "max", "rdp8", "rdp4gem3", "time+max"):
         assert (pool(padded, how)[:1] - pool(alone, how)).abs().max() < 1e-5
 
 
@@ -137,7 +137,7 @@ def test_pooling(backbone: Backbone) -> None:
     (tokens,) = backbone(wave)
     assert torch.allclose(pool(tokens, "mean"), tokens.features.mean((1, 2)))
     assert torch.allclose(pool(tokens, "time"), tokens.features.mean(1).flatten(1))
-    for how in ("mean", "time"):
+    for how in ("mean", "time", "rdp8+max"):
         encoder = PooledEncoder(backbone, (1, backbone.layers), how)
         assert encoder(wave).shape == (2, encoder.dim)
         assert encoder.dim == pooled_dim(backbone, (1, backbone.layers), how)

@@ -12,13 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from asd_train.data import ClassOptions, DataSource
+from asd_train.pooling import PATTERN
 from asd_train.scoring import Scoring
 
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
 Layers = Literal["last", "all"] | list[int]
-Pool = Literal["mean", "cls", "time", "attentive"]
+Pooling = Annotated[str, Meta(pattern=PATTERN)]  # asd_train.pooling
+Pool = Pooling | Literal["attentive"]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +77,7 @@ class Output(_Section, frozen=True):
     """What is scored. `layers` None: what was trained, all branches joined; else layers of the encoders."""
 
     layers: Layers | None = None
-    pool: Literal["mean", "cls", "time"] = "mean"  # of `layers`
+    pool: Pooling = "mean"  # of `layers`
 
 
 class Model(_Section, frozen=True):

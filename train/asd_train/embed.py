@@ -16,7 +16,7 @@ from asd_agent.errors import SourceError, UsageError
 from asd_agent.files import save_arrays
 from asd_train.backbones import Backbone, Tokens, load_backbone
 from asd_train.data.audio import read_audio
-from asd_train.pooling import parse_layers, pool, pooled_dim
+from asd_train.pooling import band_sizes, parse_layers, pool, pooled_dim
 
 
 class PooledEncoder(nn.Module):
@@ -26,6 +26,11 @@ class PooledEncoder(nn.Module):
         super().__init__()
         self.backbone, self.layers, self.how = backbone, tuple(layers), how
         self.dim = pooled_dim(backbone, self.layers, how)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Values in each band of the joined vector."""
+        return band_sizes(self.backbone, self.layers, self.how)
 
     def width(self, layer: int) -> int:
         """What one layer contributes to the joined vector."""

@@ -71,13 +71,15 @@ def evaluate(
     vectors: Floats,
     scoring: Scoring,
     log_mel: LogMel | None = None,
+    blocks: Sequence[int] = (),
 ) -> list[Section]:
-    """Score every section; `vectors` [clips, dim] belong to `clips`.
+    """Score every section; `vectors` [clips, dim] belong to `clips`, `blocks` are the values in each of their bands.
 
     `log_mel` is needed for `scoring.weight` of energy. Raises UsageError when a section cannot be scored.
     """
     return [
-        _evaluate([clips[r] for r in rows], vectors[rows], scoring, log_mel) for rows in sections_of(clips).values()
+        _evaluate([clips[r] for r in rows], vectors[rows], scoring, log_mel, blocks)
+        for rows in sections_of(clips).values()
     ]
 
 
@@ -99,7 +101,9 @@ def is_normal(clip: Clip) -> bool:
     return clip.split == "train" and clip.kind == "clip" and clip.label == "normal"
 
 
-def _evaluate(clips: list[Clip], vectors: Floats, scoring: Scoring, log_mel: LogMel | None) -> Section:
+def _evaluate(
+    clips: list[Clip], vectors: Floats, scoring: Scoring, log_mel: LogMel | None, blocks: Sequence[int]
+) -> Section:
     test = sorted((r for r, c in enumerate(clips) if c.split == "test"), key=lambda r: clips[r].file)
     source, target = _normal_rows(clips, scoring)
     normals = Normals(vectors[source], vectors[target])
@@ -107,7 +111,7 @@ def _evaluate(clips: list[Clip], vectors: Floats, scoring: Scoring, log_mel: Log
     if scoring.weight is not None:
         weights = _weights(clips, vectors, (source, target), test, scoring, log_mel)
     try:
-        scores = score(normals, vectors[test], scoring, weights)
+        scores = score(normals, vectors[test], scoring, weights, blocks)
     except UsageError as exc:
         raise UsageError(f"{clips[0].machine} {clips[0].section}: {exc}") from exc
     year, machine, section = clips[0].group

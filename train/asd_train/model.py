@@ -24,7 +24,7 @@ from asd_train.folders import written_whole
 from asd_train.layers import augment, lora
 from asd_train.layers.attentive import AttentiveStatistics
 from asd_train.layers.spectrum import SpectrumNet
-from asd_train.pooling import pool, pooled_dim
+from asd_train.pooling import band_sizes, pool, pooled_dim
 from asd_train.scoring import Scoring
 
 CARD, WEIGHTS = "system.json", "model.safetensors"
@@ -42,6 +42,12 @@ class EncoderBranch(nn.Module):
         self.attention = AttentiveStatistics(self.width) if config.pool == "attentive" else None
         self.dense = nn.Linear(self.width, config.dim) if config.dim else None
         self.width = config.dim or self.width
+
+    @property
+    def blocks(self) -> list[int]:
+        if self.dense is not None or self.attention is not None:
+            return [self.width]
+        return band_sizes(self.backbone, self.layers, self.config.pool)
 
     def tokens(self, waveform: Tensor, padding: Tensor | None, layers: list[int] | None = None) -> list[Tokens]:
         """Tokens of the branch's (or the given) layers; SpecAug in training."""
@@ -97,6 +103,7 @@ class SpectrumBranch(nn.Module):
         except ValueError as exc:
             raise UsageError(f"fft branch: {exc}") from exc
         self.width = config.dim
+        self.blocks = [config.dim]
 
     def forward(self, waveform: Tensor, padding: Tensor | None = None) -> Tensor:
         out: Tensor = self.net(waveform)
@@ -134,6 +141,15 @@ class System(nn.Module):
             return sum(self.widths)
         layers = output.layers
         return sum(pooled_dim(b.backbone, _numbers(layers, b.backbone), output.pool) for b in self.encoders)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Values in each band of the embedding that is scored; a branch with layers behind its pooling is one band."""
+        output = self.config.output
+        if output.layers is None:
+            return [size for branch in self for size in branch.blocks]
+        layers = output.layers
+        return [s for b in self.encoders for s in band_sizes(b.backbone, _numbers(layers, b.backbone), output.pool)]
 
     def embed_branches(self, waveform: Tensor, padding: Tensor | None = None) -> list[Tensor]:
         return [branch(waveform, padding) for branch in self]

@@ -6,11 +6,13 @@ The recipes of the reports (asd-facts, 5), as `scoring:` of a configuration:
     C     {kind: domain_z, metric: euclidean, memmixup: 990, transductive: true}                   GenRep
     D     {kind: two_bank, smote: 0.2}                        the smaller of both domains, target oversampled
     E     {kind: euclidean}
+and without training (arXiv 2608.00447)
+          {kind: beam}          a bank for each band of the embedding, by poolings that keep frequencies apart
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -35,20 +37,23 @@ Kind = Literal[
     "kmeans",
     "selective_mahalanobis",
     "domain_z",
+    "beam",
 ]
 _NEEDS_TARGET = ("two_bank", "selective_mahalanobis", "domain_z")
-_TAKES_TARGET = (*_NEEDS_TARGET, "local_density", "kmeans")
+_TAKES_TARGET = (*_NEEDS_TARGET, "local_density", "kmeans", "beam")
 FOLDS = 5
 
 
 class Scoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How embeddings become scores. An agent runs cosine, euclidean and whitened, no other."""
+    """How embeddings become scores."""
 
     kind: Kind = "cosine"
     metric: Metric = "cosine"  # of two_bank, local_density, kmeans, domain_z, and of smote
     k: Annotated[int, Meta(ge=1)] = 1  # neighbours (cosine, euclidean, two_bank)
     centres: Annotated[int, Meta(ge=1)] = 16  # kmeans
-    density_neighbours: Annotated[int, Meta(ge=1)] = 4  # local_density
+    density_neighbours: Annotated[int, Meta(ge=1)] = 4  # local_density, beam
+    varmin: bool = True  # beam: what the density of the normals explains is taken from the distances
+    scaled: bool = False  # two_bank: distances to each bank over the spacing of its rows
     smote: Annotated[float, Meta(ge=0, le=1)] = 0.0  # target oversampled to this share of the source; 0 = not
     smote_neighbours: Annotated[int, Meta(ge=1)] = 3
     memmixup: Annotated[int, Meta(ge=0)] = 0  # source neighbours mixed into every target vector; 0 = none
@@ -100,8 +105,9 @@ class Scores:
     held_out: Floats  # [n + t] normal clips, each scored by a bank without its block; NaN where that cannot be
 
 
-def fit(normals: Normals, scoring: Scoring) -> bank.Bank:
-    """The bank of one machine; raises UsageError when the recipe needs what the data has not."""
+def fit(normals: Normals, scoring: Scoring, blocks: Sequence[int] = ()) -> bank.Bank:
+    """The bank of one machine; `blocks`: values in each band of the embedding, for beam. Raises UsageError when the
+    recipe needs what the data has not."""
     source, target = normals.source, normals.target
     if not len(target) and (scoring.kind in _NEEDS_TARGET or scoring.smote or scoring.bank == "target"):
         raise UsageError(f"{scoring.kind}: no training clips of a target domain; use cosine, euclidean or whitened")
@@ -110,7 +116,7 @@ def fit(normals: Normals, scoring: Scoring) -> bank.Bank:
             target = _oversampled(source, target, scoring)
         if scoring.memmixup and scoring.kind != "domain_z":  # which mixes itself, for its own statistics
             target = bank.memmixup(target, source, neighbours=scoring.memmixup)
-        options = _options(scoring)
+        options = _options(scoring, blocks)
         if scoring.bank == "target":
             return bank.fit(scoring.kind, target, **options)
         if scoring.kind in _TAKES_TARGET and len(target):
@@ -120,20 +126,22 @@ def fit(normals: Normals, scoring: Scoring) -> bank.Bank:
         raise UsageError(f"{scoring.kind}: {exc}") from exc
 
 
-def score(normals: Normals, test: Floats, scoring: Scoring, weights: Weights | None = None) -> Scores:
+def score(
+    normals: Normals, test: Floats, scoring: Scoring, weights: Weights | None = None, blocks: Sequence[int] = ()
+) -> Scores:
     """Scores of the test clips [m, dim] and held-out scores of the normals; high = anomalous.
 
     `weights` multiply distances before any standard score is taken: a negative standard score times a large
     weight would look normal.
     """
     weights = weights or (np.ones(len(test)), np.ones(len(normals)))
-    fitted = fit(normals, scoring)
+    fitted = fit(normals, scoring, blocks)
     measured = _distances(fitted, test) * weights[0][:, None]
     scale = (measured.mean(axis=0), measured.std(axis=0)) if scoring.transductive else None
     held_out = np.full(len(normals), np.nan)
     if len(normals.source) > 1:
         for rest, block, rows in normals.folds():
-            part = fit(rest, scoring)
+            part = fit(rest, scoring, blocks)
             held_out[rows] = _finish(part, _distances(part, block) * weights[1][rows][:, None], scale)
     return Scores(_finish(fitted, measured, scale), held_out)
 
@@ -164,14 +172,15 @@ def _oversampled(source: Floats, target: Floats, scoring: Scoring) -> Floats:
     )
 
 
-def _options(scoring: Scoring) -> dict[str, Any]:
+def _options(scoring: Scoring, blocks: Sequence[int]) -> dict[str, Any]:
     """The arguments that this kind of bank knows."""
     known: dict[str, dict[str, Any]] = {
         "cosine": {"k": scoring.k},
         "euclidean": {"k": scoring.k},
-        "two_bank": {"metric": scoring.metric, "k": scoring.k},
+        "two_bank": {"metric": scoring.metric, "k": scoring.k, "scaled": scoring.scaled},
         "local_density": {"metric": scoring.metric, "neighbours": scoring.density_neighbours},
         "kmeans": {"metric": scoring.metric, "centres": scoring.centres, "seed": scoring.seed},
         "domain_z": {"metric": scoring.metric, "mixup": scoring.memmixup},
+        "beam": {"blocks": blocks, "varmin": scoring.varmin, "neighbours": scoring.density_neighbours},
     }
     return known.get(scoring.kind, {})

@@ -12,7 +12,7 @@ from asd_agent.errors import UsageError
 from asd_agent.types import Floats
 from asd_train.data import Clip, DataSource
 from asd_train.scoring import Scoring
-from asd_train.vectors import join_arrays, match, read_npz
+from asd_train.vectors import join_arrays, match, read_blocks, read_npz
 
 Progress = Callable[[str, int, int], None]  # (what, done, in all)
 
@@ -34,6 +34,7 @@ class Subject:
     """A source of embeddings; `data` and `scoring` are its own wishes."""
 
     embed: Callable[[Sequence[Clip], Progress], Floats]  # [clips, dim]
+    blocks: tuple[int, ...] = ()  # values in each band of the embedding; empty = not known
     data: tuple[DataSource, ...] = ()
     scoring: Scoring = field(default_factory=Scoring)
 
@@ -55,7 +56,7 @@ def _file(path: Path, options: Options) -> Subject:
         files, arrays = read_npz(path)
         return match(files, join_arrays(arrays, options.arrays, path), clips)
 
-    return Subject(embed)
+    return Subject(embed, read_blocks(path))
 
 
 def _system(folder: Path, options: Options) -> Subject:
@@ -79,7 +80,7 @@ def _system(folder: Path, options: Options) -> Subject:
             progress=lambda done, total: progress("embedding", done, total),
         )
 
-    return Subject(embed, tuple(msgspec.convert(data, list[DataSource])), card.scoring)
+    return Subject(embed, tuple(system.blocks), tuple(msgspec.convert(data, list[DataSource])), card.scoring)
 
 
 def _checkpoint(path: Path, options: Options) -> Subject:
@@ -102,4 +103,4 @@ def _checkpoint(path: Path, options: Options) -> Subject:
             progress=lambda done, total: progress("embedding", done, total),
         )
 
-    return Subject(embed)
+    return Subject(embed, tuple(encoder.blocks))

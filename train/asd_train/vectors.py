@@ -32,6 +32,15 @@ def read_npz(path: str | Path) -> tuple[list[str], dict[str, Vectors]]:
     return [str(f) for f in files], vectors
 
 
+def read_blocks(path: str | Path) -> tuple[int, ...]:
+    """Values in each band of the array `embedding`, as `asd-train evaluate` keeps them; () where the file has none."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return tuple(int(size) for size in content["blocks"]) if "blocks" in content.files else ()
+    except (OSError, ValueError, BadZipFile) as exc:
+        raise UsageError(f"{path}: cannot be read as embeddings ({exc})") from exc
+
+
 def join_arrays(arrays: dict[str, Vectors], names: Sequence[str], path: str | Path) -> Vectors:
     """The named arrays side by side [n, sum of dims]; without names the only one. Raises UsageError."""
     if not names and len(arrays) > 1:

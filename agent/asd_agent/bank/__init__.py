@@ -1,6 +1,6 @@
 """Banks: memories of normal embeddings that measure how far a new one is. One back-end a file, numpy only.
 
-An agent uses "whitened", "cosine" and "euclidean", as the bundle says; the others serve domain shift and the
+An agent uses "whitened", "cosine", "euclidean" and "beam", as the bundle says; the others serve domain shift and the
 training's evaluation. `smote` and `memmixup` make more target rows before a fit.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent.bank.base import Arrays, Bank, rows
+from asd_agent.bank.beam import Beam
 from asd_agent.bank.domain_z import DomainZ, transductive
 from asd_agent.bank.kmeans import KMeans
 from asd_agent.bank.local_density import LocalDensity
@@ -41,6 +42,7 @@ _FIT: dict[str, Callable[..., Bank]] = {
     "kmeans": KMeans.fit,
     "selective_mahalanobis": SelectiveMahalanobis.fit,
     "domain_z": DomainZ.fit,
+    "beam": Beam.fit,
 }
 _RESTORE: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Bank]] = {
     "whitened": Whitened.from_arrays,
@@ -51,6 +53,7 @@ _RESTORE: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Bank]] = {
     "kmeans": KMeans.from_arrays,
     "selective_mahalanobis": SelectiveMahalanobis.from_arrays,
     "domain_z": DomainZ.from_arrays,
+    "beam": Beam.from_arrays,
 }
 KINDS = tuple(_FIT)
 
@@ -77,6 +80,8 @@ def around(model: Bank, x: npt.ArrayLike, how: Widen = "none") -> Bank:
     """The measure of distance of `model` with other normals x [n, dim], rescaled by their local density where that is
     `how` a new condition is widened. Raises CalibrationError for a bank that has no such measure."""
     measure = _measure(model)
+    if isinstance(measure, Beam):
+        return measure.around(x)
     if not isinstance(measure, Whitened | Nearest):
         raise CalibrationError(f"a bank of kind {model.kind!r} cannot be extended: calibrate anew")
     other = measure.around(x)
@@ -97,7 +102,7 @@ def widened(model: Bank, target: npt.ArrayLike, how: Widen, share: int) -> Float
 
 def nearest(model: Bank, q: npt.ArrayLike, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
     """q [dim] -> distances and rows of the nearest `most` normals, in rising order; empty for a bank without rows."""
-    if isinstance(model, Whitened | Nearest | LocalDensity):
+    if isinstance(model, Whitened | Nearest | LocalDensity | Beam):
         return model.neighbours(q, most)
     return np.zeros(0), np.zeros(0, np.intp)
 

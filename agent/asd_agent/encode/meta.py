@@ -16,7 +16,7 @@ from msgspec import Meta
 FORMAT_VERSION = 1
 INPUT = "waveform"
 
-Distance = Literal["whitened", "cosine", "euclidean"]
+Distance = Literal["whitened", "cosine", "euclidean", "beam"]
 VariantName = Literal["fp32", "int8"]
 Quantity = Literal["level", "unsteadiness", "modulation"]
 Count = Annotated[int, Meta(ge=1)]
@@ -38,7 +38,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dim: Count
     distance: Distance
     axes: list[Axis] = []  # empty, or runs that together cover all `dim` values in their order
-    # Sizes of the parts of a joined embedding (layers of a network), each of which weighs the same in the distance.
+    # Sizes of the parts of a joined embedding (layers of a network, their bands), each of which weighs the same in the
+    # whitened distance, or has a bank of its own (beam).
     blocks: list[Count] = []
     # "nuisance": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
     # voices, animals, rain. They explain a deviation (`decide.lanes`); several such outputs are families, each with
@@ -50,8 +51,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.blocks and sum(self.blocks) != self.dim:
             raise ValueError(f"outputs: the blocks of {self.name!r} hold {sum(self.blocks)} values, not {self.dim}")
-        if self.blocks and self.distance != "whitened":
-            raise ValueError(f"outputs: {self.name!r} has blocks, which only the whitened distance knows")
+        if self.blocks and self.distance not in ("whitened", "beam"):
+            raise ValueError(f"outputs: {self.name!r} has blocks, which only the distances whitened and beam know")
         if len(self.labels) not in (0, self.dim) or (self.role == "nuisance" and not self.labels):
             raise ValueError(f"outputs: {self.name!r} has {self.dim} values and {len(self.labels)} labels")
         covered = sum(len(axis.values) for axis in self.axes)

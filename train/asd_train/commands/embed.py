@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file or folder of an encoder")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="sound file, or folder of sound files")
     parser.add_argument("--layers", default="last", help="all, last, or numbers like 4,8,12 (default: last)")
-    parser.add_argument("--pool", default="mean", choices=("mean", "cls", "time", "none"), help="default: mean")
+    parser.add_argument("--pool", default="mean", help="mean, cls, time, max, rdp8, rdp16gem3, none (default: mean)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.npz")
     parser.set_defaults(run=run)

@@ -31,7 +31,8 @@ INPUT is one of
   cosine euclidean whitened                  nearest normal (what an agent runs); k=3
   two_bank,smote=0.2                         the smaller of source and target, target oversampled;
   metric=euclidean,k=1 domain_z,metric=euclidean,memmixup=990     GenRep; transductive=true as published
-  local_density kmeans,centres=16 selective_mahalanobis
+  local_density kmeans,centres=16 selective_mahalanobis two_bank,scaled=true
+  beam                                       a bank for each band (--pool time, rdp8, max); varmin=false
   any of them with supplemental=clean, weight.strength=1, weight.of=[energy], bank=target,...
 
 OUT gets anomaly_score_*.csv and decision_result_*.csv (threshold: 90th percentile of a gamma distribution
@@ -69,7 +70,9 @@ def add_parser(subparsers: Any) -> None:
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--array", metavar="NAME", action="append", default=[], help="of an .npz; several are joined")
     encoder.add_argument("--layers", default="last", help="of a checkpoint: all, last, or numbers like 4,8,12 (last)")
-    encoder.add_argument("--pool", default="mean", choices=("mean", "cls", "time"), help="of a checkpoint (mean)")
+    encoder.add_argument(
+        "--pool", default="mean", help="of a checkpoint: mean, cls, time, max, rdp8, rdp16gem3, ... (mean)"
+    )
     encoder.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (auto)")
     encoder.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips (32)")
     encoder.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (0)")
@@ -111,10 +114,10 @@ def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tu
     with _progress() as tell:
         vectors = subject.embed(clips, tell)
     if path.suffix != ".npz":
-        _keep(clips, vectors, out)
+        _keep(clips, vectors, subject.blocks, out)
     for place, scoring in enumerate(scorings or [subject.scoring]):
         folder = out / args.scoring[place] if len(scorings) > 1 else out
-        yield folder, evaluate(clips, vectors, scoring, _log_mel), rules, scoring.transductive
+        yield folder, evaluate(clips, vectors, scoring, _log_mel, subject.blocks), rules, scoring.transductive
 
 
 def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules, bool]:
@@ -197,14 +200,15 @@ def _log_mel(path: str) -> Floats:
     return log_mel(read_audio(path, 16_000), 16_000)
 
 
-def _keep(clips: Sequence[Clip], vectors: Floats, out: Path) -> None:
+def _keep(clips: Sequence[Clip], vectors: Floats, blocks: Sequence[int], out: Path) -> None:
     import numpy as np
 
     from asd_agent.files import save_arrays
 
     out.mkdir(parents=True, exist_ok=True)
     files = np.array([clip.path for clip in clips])
-    save_arrays(out / "embeddings.npz", {"file": files, "embedding": vectors.astype(np.float32)})
+    arrays = {"file": files, "embedding": vectors.astype(np.float32), "blocks": np.array(blocks, np.int64)}
+    save_arrays(out / "embeddings.npz", arrays)
 
 
 def _plot(sections: Sequence[Section], folder: Path) -> None:
