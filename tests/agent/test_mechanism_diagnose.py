@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import BaselineError
 from asd_agent.mechanism import Analyser, Finding, MechanismBaseline, Rank, Speed
-from asd_agent.mechanism.decoys import test_trains as decoy_test
 from asd_agent.mechanism.diagnose import diagnose
 from mechanism_machine import CONFIG, RATE_HZ, SECONDS, SHAFT_HZ, TEETH, Faults, inner_order, machine, outer_order
 
@@ -155,16 +154,35 @@ def test_a_wrong_bearing_is_not_blamed():
         assert all(not f.component for f in diagnose(x, RATE_HZ, config))
 
 
-def test_a_line_behind_a_shaft_harmonic_is_not_tested():
-    """An outer race at exactly three times the shaft cannot be told from it."""
-    bearing = {"name": "T", "orders": {"bpfo": 3.0, "bpfi": 5.0}}
-    config = msgspec.convert({"shaft_hz": 24.9, "bearings": [bearing]}, Mechanism)
-    analyser = Analyser(config, RATE_HZ)
-    whole = analyser.analyse(machine(100, Faults(half_orders=0.2), seconds=2))
-    assert whole.speed is not None
-    known = analyser.known_lines_hz(whole.speed.hz, whole.envelope.top_hz)
-    for evidence in decoy_test(whole.envelope, analyser.trains, whole.speed, known):
-        assert np.abs(known - evidence.hz).min() > 3 * whole.envelope.df_hz
+def near_three(order: float) -> Mechanism:
+    """A bearing whose outer race is passed nearly three times per turn, as in a 6203."""
+    bearing = {"name": "T", "orders": {"bpfo": order, "bpfi": 8 - order}}
+    return msgspec.convert({"shaft_hz": 24.9, "bearings": [bearing]}, Mechanism)
+
+
+def test_a_train_that_resolves_from_a_shaft_harmonic_is_named():
+    """2.97 orders against 3: six bins of an 8 s window."""
+    x = train_of_impacts(2.97, seconds=8)
+    top = diagnose(x, RATE_HZ, near_three(3.0))[0]
+    assert top.component == "bearing T outer race"
+    assert top.order == pytest.approx(2.97, rel=0.002)
+
+
+def test_a_train_that_does_not_resolve_is_reported_with_both_readings():
+    top = diagnose(train_of_impacts(3.0, seconds=8), RATE_HZ, near_three(3.01))[0]
+    assert top.component == ""
+    assert "3 x shaft or BPFO of T" in top.words
+
+
+def train_of_impacts(order: float, seconds: float, shaft_hz: float = SHAFT_HZ) -> np.ndarray:
+    """A healthy machine with impacts at any order."""
+    x = machine(100, seconds=seconds, shaft_hz=shaft_hz).astype(float)
+    rng = np.random.default_rng(3)
+    times = np.cumsum((1 + 0.01 * rng.standard_normal(round(order * shaft_hz * seconds))) / (order * shaft_hz))
+    hits = np.zeros(len(x))
+    hits[(times[times < seconds - 0.01] * RATE_HZ).astype(int)] = 0.12
+    t = np.arange(160) / RATE_HZ
+    return (x + np.convolve(hits, np.exp(-600 * t) * np.sin(2 * np.pi * 2500 * t))[: len(x)]).astype(np.float32)
 
 
 def test_an_old_bearing_that_did_not_grow_is_not_blamed():

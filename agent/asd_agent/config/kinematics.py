@@ -136,7 +136,7 @@ class Mechanism(_Part, frozen=True, kw_only=True):
     shaft_hz: Annotated[float, Meta(gt=0, le=2000)] | None = None  # nominal; refined from the sound near by
     shaft_range_hz: tuple[Positive, Positive] | None = None  # where to look for it when it is not known
     speed_topic: Annotated[str, Meta(pattern=r"^[^#+\s]+$")] | None = None  # MQTT: rpm, or JSON with rpm and running
-    speed_tolerance: Annotated[float, Meta(ge=0, le=0.2)] = 0.02  # of shaft_hz: slip under load
+    speed_tolerance: Annotated[float, Meta(ge=0, le=0.2)] = 0.08  # of shaft_hz: slip under load, a name plate's error
     mains_hz: Annotated[float, Meta(ge=10, le=1000)] | None = None
     poles: Annotated[int, Meta(ge=2, le=100)] | None = None
     rotor_bars: Annotated[int, Meta(ge=3, le=500)] | None = None

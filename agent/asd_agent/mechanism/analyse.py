@@ -15,9 +15,10 @@ from asd_agent.mechanism.envelope import Envelope, envelope, gain, mute, periods
 from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.kurtosis import kurtosis
 from asd_agent.mechanism.orders import orders
+from asd_agent.mechanism.shaft_speed import SpeedRange
 from asd_agent.mechanism.shape import level, shape
 from asd_agent.mechanism.spectrum import Spectrum, transform
-from asd_agent.mechanism.speed import DEFAULT_RANGE_HZ, Speed, find, refine
+from asd_agent.mechanism.speed import DEFAULT_RANGE_HZ, WIDEST_RANGE_HZ, Speed, find, refine
 from asd_agent.mechanism.wavelet import wavelet
 from asd_agent.types import Floats, Samples
 
@@ -93,6 +94,14 @@ class Analyser:
             nominal = Speed(self.config.shaft_hz, "configured", tolerance=max(self.config.speed_tolerance, 0.001))
             return refine(spectrum, nominal)
         return find(spectrum, *(self.config.shaft_range_hz or DEFAULT_RANGE_HZ))
+
+    def speed_range(self, given: Speed | None) -> SpeedRange:
+        """Where the reference shaft's speed may lie by what was given or configured, before anything is heard."""
+        if given is not None:
+            return SpeedRange.around(given.hz, given.tolerance + 0.001)
+        if self.config.shaft_hz is not None:
+            return SpeedRange.around(self.config.shaft_hz, self.config.speed_tolerance + 0.001)
+        return SpeedRange(*(self.config.shaft_range_hz or WIDEST_RANGE_HZ))
 
     def envelope_top_hz(self, speed: Speed | None) -> float:
         """High enough for three harmonics of every bearing line with its sidebands."""

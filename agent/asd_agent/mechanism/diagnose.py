@@ -37,11 +37,11 @@ def diagnose(
     analyser = Analyser(config, rate_hz)
     whole = analyser.analyse(samples, speed)
     if baseline is None:
-        return bearing_findings(analyser, whole, None)
+        return bearing_findings(analyser, whole, None, speed)
     verdict = baseline.judge(analyser.describe(samples, whole).values)
     if verdict.p_value is None or verdict.p_value >= ABNORMAL:
         return []
-    found = bearing_findings(analyser, whole, verdict)
+    found = bearing_findings(analyser, whole, verdict, speed)
     found += changes.line_findings(analyser, whole, verdict)
     explained = changes.explained_hz(analyser, whole, verdict)
     knock = changes.knock_finding(whole, verdict)

@@ -20,6 +20,7 @@ from asd_agent.types import Samples
 
 TILE_HZ = 1000.0
 MOST_TILES = 12
+MOST_BANDS = 16  # of the mean envelope
 FADE = 1e-6  # power relative to the loudest 200 Hz: below it a bin is faded out
 BACKGROUND_HZ = 10.0  # neighbourhood that a line stands against
 OCTAVES = tuple(2.0**k for k in range(11))  # 1 Hz to 1024 Hz
@@ -55,6 +56,38 @@ def envelope(spectrum: Spectrum, top_hz: float) -> Envelope:
         _against_background(_tile_power(white, spectrum.df_hz, tile_hz, tiles, keep), spectrum.df_hz),
         tile_hz,
     )
+
+
+def full_envelope(spectrum: Spectrum, top_hz: float) -> Samples:
+    """[bins] of the full band alone, up to `top_hz`: a longer `Envelope.full`."""
+    keep = int(min(top_hz, 0.2 * spectrum.rate_hz) / spectrum.df_hz)
+    power = _power(_full_spectrum(prewhiten(spectrum), spectrum, keep))
+    return _against_background(power, spectrum.df_hz)
+
+
+def mean_envelope(spectrum: Spectrum, top_hz: float) -> tuple[Samples, Samples]:
+    """(mean over narrow bands of their whitened squared envelope spectra [bins], kurtosis of each band's envelope
+    [bands]).
+
+    The spectral coherence of a pre-whitened signal, integrated over the carrier frequency without its phase (the
+    enhanced envelope spectrum of Antoni et al., Mech. Syst. Signal Process. 92, 2017): faint lines of bands that ring
+    differently add up. The kurtosis of the complex envelope is 0 for Gaussian noise, large for impacts.
+    """
+    white = prewhiten(spectrum)
+    band_hz = max(TILE_HZ, spectrum.rate_hz / 2 / MOST_BANDS)
+    bands = max(1, int(spectrum.rate_hz / 2 / band_hz + 0.01))
+    keep = int(min(top_hz, 0.9 * band_hz) / spectrum.df_hz)
+    width = min(int(band_hz / spectrum.df_hz), (len(white) - 1) // bands)
+    length = 2 * fast_length(max(width // 2 + 1, int((width + keep) * 0.55)))
+    total, peaked = np.zeros(keep, np.float32), np.empty(bands, np.float32)
+    for band in range(bands):
+        first = 1 + band * width
+        analytic = scipy.fft.ifft(white[first : first + width], n=length)
+        power = analytic.real**2 + analytic.imag**2
+        mean = float(power.mean()) + 1e-30
+        peaked[band] = float(np.dot(power, power)) / length / mean**2 - 2
+        total += _against_background(_power(scipy.fft.rfft(power - np.float32(mean))[:keep]), spectrum.df_hz)
+    return total / np.float32(bands), peaked
 
 
 def _full_spectrum(white: npt.NDArray[np.complex64], spectrum: Spectrum, keep: int) -> npt.NDArray[np.complex64]:

@@ -13,7 +13,9 @@ HALF_ORDERS = (0.5, 1.5, 2.5, 3.5)
 MAINS_MULTIPLES = (1, 2, 4, 6)
 MESH_HARMONICS = 3
 SIDEBANDS = 3
-SLIP = (-0.007, 0.02)  # of the cage, one for all lines of a bearing (Randall & Antoni 2011; CWRU -0.4..-0.1 %)
+SLIP = (-0.01, 0.02)  # of the cage, one for all lines of a bearing (Randall & Antoni 2011; CWRU -0.7..-0.1 %)
+PARTS = {"bpfo": "outer race", "bpfi": "inner race", "bsf2": "rolling element", "ftf": "rolling element or cage"}
+SPIN_SLIP = (-0.012, 0.012)  # of the rolling elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Train:
     order: float  # of the reference shaft
     spacing: float | None  # order of the sidebands
     slip: tuple[float, float]  # relative range of the line under SLIP
+    shaft: float  # order of the bearing's own shaft
+    cage: float  # order of its cage
 
     @property
     def label(self) -> str:
@@ -53,8 +57,8 @@ class Train:
 
     @property
     def part(self) -> str:
-        part = {"bpfo": "outer race", "bpfi": "inner race", "bsf2": "rolling element", "ftf": "cage"}[self.kind]
-        return f"bearing {self.bearing} {part}"
+        """Lines of the cage come from a damaged cage and from a rolling element that passes the load zone with it."""
+        return f"bearing {self.bearing} {PARTS[self.kind]}"
 
 
 def trains(config: Mechanism) -> list[Train]:
@@ -69,13 +73,18 @@ def _bearing_trains(bearing: Bearing, ratio: float) -> Iterator[Train]:
     outer, inner = (-high, -low), (low * lag, high * lag)
     if bearing.rotating == "outer":
         outer, inner = inner, outer
-    yield Train(f"{bearing.name}.bpfo", bearing.name, "bpfo", orders.bpfo * ratio, None, outer)
-    yield Train(f"{bearing.name}.bpfi", bearing.name, "bpfi", orders.bpfi * ratio, ratio, inner)
+    cage = orders.ftf * ratio
+    inner_turns = bearing.rotating == "inner"
+    for kind, order, slip, turns in (
+        ("bpfo", orders.bpfo, outer, not inner_turns),
+        ("bpfi", orders.bpfi, inner, inner_turns),
+    ):
+        spacing = ratio if turns else None
+        yield Train(f"{bearing.name}.{kind}", bearing.name, kind, order * ratio, spacing, slip, ratio, cage)
     if orders.bsf2 is not None:
-        yield Train(
-            f"{bearing.name}.bsf2", bearing.name, "bsf2", orders.bsf2 * ratio, orders.ftf * ratio, (-0.012, 0.012)
-        )
-    yield Train(f"{bearing.name}.ftf", bearing.name, "ftf", orders.ftf * ratio, None, (-high, -low))
+        spin = orders.bsf2 * ratio
+        yield Train(f"{bearing.name}.bsf2", bearing.name, "bsf2", spin, cage, SPIN_SLIP, ratio, cage)
+    yield Train(f"{bearing.name}.ftf", bearing.name, "ftf", cage, None, (-high, -low), ratio, cage)
 
 
 def groups(config: Mechanism) -> list[LineGroup]:

@@ -19,9 +19,11 @@ from asd_agent.types import Samples
 
 TEETH = (20, 10, 6)
 DEFAULT_RANGE_HZ = (12.0, 65.0)
+WIDEST_RANGE_HZ = (8.0, 65.0)  # where the joint test looks when nothing is known
 CEILING = 2.0  # log10 over the floor: a very strong line counts no more than 20 dB
 PRESENT = 0.9  # a tooth 9 dB over the floor
 ENOUGH = 0.5  # confidence from which a speed is used
+NEAR = 0.02  # of a known speed: few combs fit by chance
 SURE = 0.7  # no need to try other numbers of teeth
 FLOOR_HZ = 6.0
 Source = Literal["given", "configured", "estimated"]
@@ -95,12 +97,17 @@ def comb_near(spectrum: Spectrum, hz: float, margin: float, teeth: int) -> Comb:
 
 
 def refine(spectrum: Spectrum, known: Speed) -> Speed:
-    """A known speed, sharpened by the nearest comb within its tolerance if there is one; else as it was."""
-    margin = known.tolerance + 0.001
-    comb = estimate(spectrum, known.hz * (1 - margin), known.hz * (1 + margin))
-    if comb.z < 4.0 or comb.present < 0.35:
-        return known
-    return _speed(spectrum, comb, known.source, known.confidence)
+    """A known speed, sharpened by the nearest comb within its tolerance if there is one; else as it was. Further away
+    than NEAR a comb must be as clear as one that nothing is known of."""
+    near = min(known.tolerance, NEAR) + 0.001
+    comb = estimate(spectrum, known.hz * (1 - near), known.hz * (1 + near))
+    if comb.z >= 4.0 and comb.present >= 0.35:
+        return _speed(spectrum, comb, known.source, known.confidence)
+    if known.tolerance > NEAR:
+        comb = estimate(spectrum, known.hz * (1 - known.tolerance), known.hz * (1 + known.tolerance))
+        if comb.confidence >= ENOUGH:
+            return _speed(spectrum, comb, known.source, known.confidence)
+    return known
 
 
 def find(spectrum: Spectrum, low_hz: float, high_hz: float) -> Speed | None:

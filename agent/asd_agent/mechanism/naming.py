@@ -1,0 +1,183 @@
+"""Which component, if any, may be named: the decision over the readings of the joint test.
+
+A component is named when its train is significant, better explained by it than by a train of unknown origin or by a
+part of another family of lines, and no other component has support of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asd_agent.mechanism.analyse import Analyser, Analysis
+from asd_agent.mechanism.baseline import Verdict
+from asd_agent.mechanism.combs import Spectra, unexplained
+from asd_agent.mechanism.envelope import full_envelope, mean_envelope
+from asd_agent.mechanism.evidence import LineEvidence, raw_lines
+from asd_agent.mechanism.families import explained_elsewhere
+from asd_agent.mechanism.hypotheses import Reading, lattice, loudness, train_readings
+from asd_agent.mechanism.lines import Train
+from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
+from asd_agent.types import Floats
+
+LIMIT = 0.01  # corrected for everything that was tested
+CALM_LIMIT = 0.001  # where the sound is not impulsive: healthy bearings have faint lines too
+IMPULSIVE = 3.0  # kurtosis of a band's envelope
+MARGIN = 1.0  # ln e by which a component must beat a train of unknown origin
+OWN_SUPPORT = 4.6  # ln e of another component beside the best one's lines: both are there
+CLOSE = 1.5  # ln e: another component explains the same lines about as well
+SAME_SPEED = 0.005
+OWN_LINES = 0.0  # ln e of twice the ball spin itself beside the cage's lines
+CAGE_FITS = 0.009  # every bearing's cage turns at about 0.4 x shaft: this one's must fit closely
+FAR_LOUDER = 2.3  # ln power (10 dB): the other component's lines are those of a healthy bearing
+GROWN = 3.0  # standard scores of a bearing's indicator above its baseline
+FEWEST_HARMONICS = 2
+TOP_HARMONICS = 6.0
+TOP_HZ = (500.0, 2000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the joint test says of one set of spectra."""
+
+    named: Reading | None
+    significant: bool  # a train was found; without candidates it is none of the parts'
+    candidates: tuple[Reading, ...] = ()  # best first: the named one and its runner-up, or equal ones
+
+
+@dataclass(frozen=True)
+class WindowSpectra:
+    """The two envelopes that are tested: the full band, and the mean over narrow bands for faint lines."""
+
+    full: Spectra
+    bands: Spectra
+    impulsive: bool
+    heard_hz: float | None  # the shaft's speed by its comb of harmonics, when that is clear
+
+
+def window_spectra(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> WindowSpectra:
+    spectrum = whole.angular
+    top = joint_top_hz(analyser.trains, speeds)
+    full = full_envelope(spectrum, top)
+    bands, peaked = mean_envelope(spectrum, top)
+    muted = mains_lines_hz(analyser, max(top, 12 * speeds.high_hz))
+    raw = raw_lines(spectrum, 12 * speeds.high_hz, muted)
+    ratios = (1.0, *(s.ratio for s in analyser.config.shafts))
+    full_lines = LineEvidence(full, spectrum.df_hz, muted)
+    band_lines = LineEvidence(bands, spectrum.df_hz, muted, windows=len(peaked))
+    impulsive = float(peaked.max()) > IMPULSIVE
+    heard_hz = whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
+    return WindowSpectra(Spectra(full_lines, raw, ratios), Spectra(band_lines, raw, ratios), impulsive, heard_hz)
+
+
+def joint_top_hz(trains: Sequence[Train], speeds: SpeedRange) -> float:
+    highest = max(t.order for t in trains) * speeds.high_hz
+    return float(np.clip(TOP_HARMONICS * highest, *TOP_HZ))
+
+
+def mains_lines_hz(analyser: Analyser, top_hz: float) -> Floats:
+    mains = analyser.config.mains_hz
+    return np.zeros(0) if mains is None else np.arange(1.0, int(top_hz / mains) + 1) * mains
+
+
+def diagnose_trains(
+    analyser: Analyser, spectra: WindowSpectra, speeds: SpeedRange, verdict: Verdict | None
+) -> Diagnosis:
+    """Full band first; the mean over narrow bands where the sound is impulsive or a baseline shows growth."""
+    found = _test(analyser, spectra.full, speeds, verdict, 1, spectra.impulsive, spectra.heard_hz)
+    if found.significant or not (spectra.impulsive or verdict is not None):
+        return found
+    return _test(analyser, spectra.bands, speeds, verdict, 2, spectra.impulsive, spectra.heard_hz)
+
+
+def _test(
+    analyser: Analyser,
+    spectra: Spectra,
+    speeds: SpeedRange,
+    verdict: Verdict | None,
+    methods: int,
+    impulsive: bool,
+    heard_hz: float | None,
+) -> Diagnosis:
+    belief = believe(spectra, speeds, heard_hz)
+    spectra = spectra.without(belief.shaft_lines(spectra.envelope.top_hz))
+    ranked = train_readings(spectra, analyser.trains, belief)
+    if not ranked:
+        return Diagnosis(None, False)
+    tested = methods * len(ranked)
+    limit = LIMIT if impulsive or verdict is not None else CALM_LIMIT
+    best = ranked[0]
+    if tested * best.p_value >= limit or best.harmonics < FEWEST_HARMONICS:
+        return Diagnosis(None, False)
+    if verdict is not None and not _grew(best, verdict):
+        return Diagnosis(None, True)
+    if speeds.tolerance > VAGUE and not belief.supports(best.shaft_hz, SAME_SPEED):
+        return Diagnosis(None, True)
+    free = unexplained(spectra, speeds.low_hz, speeds.high_hz)
+    if (free is not None and best.log_e < free.log_e + MARGIN) or explained_elsewhere(spectra, best, belief):
+        return Diagnosis(None, True)
+    calm = not impulsive and verdict is None
+    if _shared_with_others(best, calm):
+        return Diagnosis(None, True, (best,))
+    rivals = _rivals(spectra, ranked, calm)
+    if rivals:
+        return Diagnosis(None, True, (best, *rivals))
+    return Diagnosis(best, True, tuple(ranked[:2]))
+
+
+def _shared_with_others(reading: Reading, calm: bool) -> bool:
+    """Lines of the cage come from every bearing; those of a rolling element are impulsive and not the cage's alone."""
+    if reading.train.kind == "ftf":
+        return calm or abs(reading.order / reading.train.order - 1) > CAGE_FITS
+    return reading.train.kind == "bsf2" and (calm or reading.own_log_e < OWN_LINES)
+
+
+def _rivals(spectra: Spectra, ranked: Sequence[Reading], calm: bool) -> tuple[Reading, ...]:
+    """Components that explain the same lines nearly as well (at another speed, or in an equal bearing), and those that
+    are significant at the same speed without the best one's lines and not far quieter. A healthy bearing shows all its
+    rates faintly: where the sound is calm, quieter ones count too."""
+    best = ranked[0]
+    rest = [r for r in ranked[1:] if not _same_part(r.train, best.train)]
+    close = [r for r in rest if r.log_e > best.log_e - CLOSE]
+    others = [r.train for r in rest if r not in close and r.log_e > OWN_SUPPORT]
+    if not others:
+        return tuple(close)
+    left = spectra.without(lattice(best))
+    own = train_readings(left, others, believe(left, SpeedRange.around(best.shaft_hz, SAME_SPEED)))
+    own = [r for r in own if r.log_e > OWN_SUPPORT and r.harmonics >= FEWEST_HARMONICS]
+    if not calm:
+        own = [r for r in own if loudness(spectra, r) > loudness(spectra, best) - FAR_LOUDER]
+    return (*close, *own)
+
+
+def _same_part(one: Train, other: Train) -> bool:
+    """Rolling elements show at twice their spin and at the cage's rate."""
+    return one.bearing == other.bearing and {one.kind, other.kind} <= {"bsf2", "ftf"}
+
+
+def _grew(reading: Reading, verdict: Verdict) -> bool:
+    """The component's indicator, or, where the speed was not known to place it, the octave of its rate."""
+    grown = growth(reading, verdict)
+    return grown >= GROWN if grown is not None else periods_grew(verdict, reading.hz)
+
+
+def growth(reading: Reading, verdict: Verdict | None) -> float | None:
+    if verdict is None:
+        return None
+    found = [verdict.deviation(f"envelope.{reading.train.name}.{way}") for way in ("full", "tiles")]
+    return max((d.z for d in found if d is not None), default=None)
+
+
+def periods_grew(verdict: Verdict | None, hz: float) -> bool:
+    """Without a baseline every clear period is worth a line; with one, only if its octave grew."""
+    if verdict is None:
+        return True
+    for deviation in verdict.deviations:
+        parts = deviation.name.split(".")
+        if parts[0] == "envelope" and parts[-1] in ("line", "tile_line") and deviation.z >= GROWN:
+            low, high = (float(v) for v in parts[1].split("-"))
+            if any(low <= k * hz < high for k in (1, 2, 3)):
+                return True
+    return False
