@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -91,12 +92,30 @@ class BaselineStore:
 
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
-        folder = self.folder / "baselines" / version
+        files = self._verified(version, ("baseline.json", "arrays.npz"))
+        manifest = self._manifest(version, files["baseline.json"])
+        try:
+            with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
+                arrays = {k: stored[k] for k in stored.files}
+        except (ValueError, OSError) as exc:
+            raise BaselineError(f"{self._path(version)}: not a baseline of this version ({exc}); {REMEDY}") from exc
+        return Baseline(manifest=manifest, arrays=arrays)
+
+    def manifest(self, version: str) -> Manifest:
+        """Of a version, without reading its arrays. Raises BaselineError."""
+        return self._manifest(version, self._verified(version, ("baseline.json",))["baseline.json"])
+
+    def _path(self, version: str) -> Path:
+        return self.folder / "baselines" / version
+
+    def _verified(self, version: str, names: Sequence[str]) -> dict[str, bytes]:
+        """The files of a version, as its checksums say they are. Raises BaselineError."""
+        folder = self._path(version)
         if version not in self.versions():  # nor any other path
             known = ", ".join(self.versions()) or "none; calibrate first"
             raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
         try:
-            files = {name: (folder / name).read_bytes() for name in ("baseline.json", "arrays.npz")}
+            files = {name: (folder / name).read_bytes() for name in names}
             lines = (folder / "SHA256SUMS").read_text().splitlines()
             sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
         except (OSError, ValueError) as exc:
@@ -104,15 +123,17 @@ class BaselineStore:
         for name, content in files.items():
             if sums.get(name) != hashlib.sha256(content).hexdigest():
                 raise BaselineError(f"{folder / name}: the checksum does not match SHA256SUMS; {REMEDY}")
+        return files
+
+    def _manifest(self, version: str, content: bytes) -> Manifest:
+        folder = self._path(version)
         try:
-            manifest = msgspec.json.decode(files["baseline.json"], type=Manifest)
-            with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
-                arrays = {k: stored[k] for k in stored.files}
-        except (msgspec.DecodeError, ValueError, OSError) as exc:
+            manifest = msgspec.json.decode(content, type=Manifest)
+        except msgspec.DecodeError as exc:
             raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
         if manifest.format != FORMAT:
             raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
-        return Baseline(manifest=manifest, arrays=arrays)
+        return manifest
 
     def checksum(self, version: str) -> str:
         """sha256 of its SHA256SUMS, which hold those of its files; empty when there is no such baseline."""

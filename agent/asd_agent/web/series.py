@@ -79,7 +79,7 @@ class Limits:
         if not version:
             return math.nan
         try:
-            manifest = BaselineStore(self._state_dir, machine.id).load(version).manifest
+            manifest = BaselineStore(self._state_dir, machine.id).manifest(version)
         except BaselineError:
             return math.nan
         return -math.log10(manifest.thresholds(machine).alert_p)
