@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 
 import structlog
 
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # syslog's
 _json = structlog.processors.JSONRenderer()
+_plain = structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"])
+_newest: deque[str] = deque(maxlen=500)
 
 
 def configure(level: str = "info") -> None:
@@ -30,12 +33,23 @@ def configure(level: str = "info") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _remember,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # whatever stderr is by then
         cache_logger_on_first_use=False,
     )
+
+
+def tail(lines: int) -> list[str]:
+    """The newest lines of this process, the oldest first."""
+    return list(_newest)[-lines:]
+
+
+def _remember(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    _newest.append(_plain(_logger, _method, dict(event)))
+    return event
 
 
 def _is_journal() -> bool:

@@ -14,12 +14,14 @@ import pytest
 
 from asd_agent import config
 from asd_agent.baseline import Baseline
-from asd_agent.types import AlarmState, Level, State
+from asd_agent.capture import SourceStatus
+from asd_agent.types import AlarmState, ChainStatus, Level, State
 from listening import FAULT, calibrated, listening, sound
 
 pytest.importorskip("starlette", reason="needs the extra `web`")
 from starlette.testclient import TestClient
 
+from asd_agent.service.status import AgentStatus, HealthStatus, MachineStatus, SinkStatus
 from asd_agent.store import Reader
 from asd_agent.web.app import make_app
 from asd_agent.web.card import absent, card
@@ -28,7 +30,6 @@ from asd_agent.web.security.users import Users
 from asd_agent.web.series import Limits, series
 from asd_agent.web.site import Site
 from asd_agent.web.spark import spark
-from asd_agent.web.status import AgentStatus, Chain, MachineStatus, Source
 
 MACHINE = config.Machine(
     id="pump-1", source=config.SimulatedSource(), window_s=1.0, hop_s=0.5, alarm=config.Alarm(window_votes="3/5")
@@ -63,11 +64,17 @@ def browser(heard: Path) -> TestClient:
     return TestClient(make_app(Site(settings, str(path), Users(heard / "users.json"))), "http://127.0.0.1:8070")
 
 
+def health_of(status: str, reasons: tuple[str, ...] = ()) -> HealthStatus:
+    return HealthStatus(status=ChainStatus(status), reasons=reasons)
+
+
 def status(**changes: object) -> MachineStatus:
     good = MachineStatus(
-        id="pump-1", available=True, source=Source(available=True), state=State.NORMAL, score=0.4, p_value=0.4,
-        threshold=2.0, reason="", operating="running", unknown_state="", alarm=AlarmState(condition=State.NORMAL),
-        health=Chain(status="good"), level_dbfs=-20.0, last_window=None, windows=9, dropped=0, lag_s=0.1,
+        id="pump-1", available=True, source=SourceStatus(available=True, detail=""), state=State.NORMAL,
+        score=0.4, p_value=0.4,
+        threshold=2.0, reason="", operating="running", reported_operating="", unknown_state="",
+        transients_last_hour=0, reported_shaft_hz=None, shadow=None, alarm=AlarmState(condition=State.NORMAL),
+        health=health_of(status="good"), level_dbfs=-20.0, last_window=None, windows=9, dropped=0, lag_s=0.1,
         baseline="20260101T000000Z",
     )  # fmt: skip
     return msgspec.structs.replace(good, **changes)
@@ -78,10 +85,10 @@ def test_only_a_good_machine_on_a_good_chain_is_green():
     old = "2026-01-01T00:00:00.000Z"
     for changes in (
         {"available": False},
-        {"health": Chain(status="failure", reasons=("silence in 7 of the last 12 windows",))},
-        {"health": Chain(status="out_of_specification")},
-        {"health": Chain(status="maintenance_required")},
-        {"health": Chain(status="function_check")},
+        {"health": health_of(status="failure", reasons=("silence in 7 of the last 12 windows",))},
+        {"health": health_of(status="out_of_specification")},
+        {"health": health_of(status="maintenance_required")},
+        {"health": health_of(status="function_check")},
         {"state": State.LEARNING},
         {"state": State.NOT_ASSESSABLE},
         {"state": State.OFF},
@@ -97,7 +104,7 @@ def test_only_a_good_machine_on_a_good_chain_is_green():
 
 
 def test_an_alarm_outranks_a_chain_that_wants_attention():
-    found = card(MACHINE, status(alarm=AlarmState(level=Level.DANGER, reason="hum"), health=Chain(status="good")))
+    found = card(MACHINE, status(alarm=AlarmState(level=Level.DANGER, reason="hum"), health=health_of(status="good")))
     assert (found.tone, found.headline, found.detail) == ("bad", "Alarm: danger", "hum")
 
 
@@ -185,8 +192,8 @@ def test_metrics_are_what_prometheus_reads():
     from prometheus_client.parser import text_string_to_metric_families
 
     agent = AgentStatus(
-        agent="a", version="0", utc_s=0.0, time_synced=True, uptime_s=5.0, mqtt=None, outbox=3, scores_dropped=0,
-        findings=(), machines=(status(),),
+        agent="a", version="0", utc_s=0.0, time_synced=True, uptime_s=5.0,
+        sink=SinkStatus(mqtt=None, outbox=3, scores_dropped=0, findings=()), machines=(status(),),
     )  # fmt: skip
     families = {f.name: f for f in text_string_to_metric_families(exposition(agent, 2).decode())}
     assert families["asd_outbox_messages"].samples[0].value == 3

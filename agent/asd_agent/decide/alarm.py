@@ -37,6 +37,8 @@ _OF_PEOPLE = (
     EventKind.UNSHELVED,
     EventKind.OUT_OF_SERVICE,
     EventKind.IN_SERVICE,
+    EventKind.MARKED_FAULT,
+    EventKind.MARKED_NOTHING,
 )
 Events = tuple[AlarmEvent, ...]
 
@@ -121,6 +123,13 @@ class Alarm:
         stamp = _Stamp(now_utc_s, time_synced)
         event = self._event(EventKind.OUT_OF_SERVICE if on else EventKind.IN_SERVICE, stamp, reason, by=by)
         return (event,) if on else (event, *self._catch_up(stamp))
+
+    def mark(self, alarm_id: str, fault: bool, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
+        """A person says of an alarm, mostly of one that has gone, whether it was a fault."""
+        kind = EventKind.MARKED_FAULT if fault else EventKind.MARKED_NOTHING
+        words = "it was a fault" if fault else "it was nothing"
+        stamp = _Stamp(now_utc_s, time_synced)
+        return (self._event(kind, stamp, words, alarm_id=alarm_id, by=by, comment=comment),)
 
     # -- votes
 

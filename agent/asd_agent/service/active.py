@@ -77,6 +77,10 @@ class ActiveBaseline:
         with self._lock:
             self._sink.introduce(self._machine, self.alarm_state)
 
+    def knows_alarm(self, alarm_id: str) -> bool:
+        """Whether this machine has ever raised it."""
+        return self._sink.knows_alarm(self._machine, alarm_id)
+
     # -- what there is
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from asd_agent.errors import UsageError
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.active import ActiveBaseline
 
@@ -30,3 +31,9 @@ class AlarmCommands:
     def out_of_service(self, on: bool, by: str, reason: str) -> str:
         self._active.command(lambda alarm: alarm.out_of_service(on, by, reason, time.time(), self._synced()))
         return f"{self._id}: {'out of service' if on else 'back in service'}"
+
+    def mark(self, alarm_id: str, fault: bool, by: str, comment: str) -> str:
+        if not self._active.knows_alarm(alarm_id):
+            raise UsageError(f"{self._id}: there is no alarm {alarm_id!r}")
+        self._active.command(lambda alarm: alarm.mark(alarm_id, fault, by, comment, time.time(), self._synced()))
+        return f"{self._id}: the alarm is marked: it was {'a fault' if fault else 'nothing'}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -16,6 +16,8 @@ from msgspec import Meta
 from asd_agent.bank import Widen
 from asd_agent.calibration.workflow import CalibrationOptions
 from asd_agent.errors import UsageError
+from asd_agent.log import tail
+from asd_agent.service.live import Heard, check_allowed
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
@@ -56,6 +58,15 @@ class Unshelve(_ForMachine, frozen=True, kw_only=True):
 
 class OutOfService(_ForMachine, frozen=True, kw_only=True):
     on: bool = True
+    by: str = ""
+    reason: str = ""
+
+
+class Mark(_ForMachine, frozen=True, kw_only=True):
+    """What a person says of an alarm afterwards."""
+
+    alarm_id: str
+    verdict: Literal["fault", "nothing"]
     by: str = ""
     reason: str = ""
 
@@ -107,6 +118,19 @@ class CancelCalibration(_ForMachine, frozen=True, kw_only=True):
     pass
 
 
+class Live(_ForMachine, frozen=True, kw_only=True):
+    """The newest sound: level and spectrogram; `sound`: also itself. For the local page, never over MQTT."""
+
+    after: int = 0  # frame up to which it is known
+    sound: bool = False
+
+
+class Log(_Verb, frozen=True, kw_only=True):
+    """The newest lines of the daemon's log. Never over MQTT."""
+
+    lines: Annotated[int, Meta(ge=1, le=500)] = 200
+
+
 VERBS: dict[str, type[msgspec.Struct]] = {
     "status": Status,
     "ack": Acknowledge,
@@ -122,6 +146,9 @@ VERBS: dict[str, type[msgspec.Struct]] = {
     "extend": Extend,
     "rename_state": RenameState,
 }
+
+
+QUIET = (Status, Calibration, Live, Log)  # asked all the time, and change nothing
 
 
 class Commands:
@@ -142,6 +169,9 @@ class Commands:
             "extend": (Extend, self._extend),
             "rename_state": (RenameState, lambda a: self._machine(a).calibrator.rename_state(a.old, a.new)),
             "calibration": (Calibration, lambda a: self._machine(a).calibrator.progress()),
+            "mark": (Mark, lambda a: self._machine(a).alarm.mark(a.alarm_id, a.verdict == "fault", a.by, a.reason)),
+            "live": (Live, self._live),
+            "log": (Log, lambda a: tail(a.lines)),
             "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).calibrator.cancel()),
         }
         self._verbs["ack"] = self._verbs["acknowledge"]
@@ -155,9 +185,13 @@ class Commands:
             request = msgspec.convert(args, kind)
         except msgspec.ValidationError as exc:
             raise UsageError(f"{verb}: {exc}") from exc
-        if kind is not Status and kind is not Calibration:
+        if kind not in QUIET:
             log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
         return act(request)
+
+    def _live(self, args: Live) -> Heard | None:
+        check_allowed(self._daemon.settings, args.sound)
+        return self._machine(args).live.heard(args.after, args.sound)
 
     def _machine(self, args: _ForMachine) -> Machine:
         return self._daemon.machine(args.machine)

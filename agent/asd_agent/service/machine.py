@@ -5,6 +5,7 @@ active       ActiveBaseline   pipeline, decision, alarm             owner: its l
 alarm        AlarmCommands    what people do to the alarm
 calibrator   Calibrator       every way to a new baseline           owner: its lock
 reported     ReportedValues   what the controller says over MQTT    owner: its lock
+live         LiveSound        the newest sound, while somebody looks owner: its lock
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from asd_agent.service.active import ActiveBaseline, MakePipeline
 from asd_agent.service.alarm_commands import AlarmCommands
 from asd_agent.service.calibrator import Calibrator
 from asd_agent.service.health import ChainHealth, Finding, worst
+from asd_agent.service.live import LiveSound
 from asd_agent.service.mixer_watch import MixerWatch
 from asd_agent.service.reported import ReportedValues
 from asd_agent.service.shadow import Shadow
@@ -51,6 +53,7 @@ class Machine:
         self.alarm = AlarmCommands(settings.id, self.active, synced)
         self.reported = ReportedValues(settings)
         self.windows = WindowQueue(settings, self._rates)
+        self.live = LiveSound(settings.source)
         self.last: WindowResult | None = None
         self.scored = 0  # windows
         self.lag_s: float | None = None
@@ -78,6 +81,7 @@ class Machine:
             return
         self.source_error = ""
         self._sink.received(self, block, received, begun)
+        self.live.feed(block)
 
     def source_ended(self) -> None:
         self.windows.flush()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asd_agent.service.machine import Machine
     from asd_agent.service.status import AgentStatus, MachineStatus
 
+ALL_EVENTS = 1_000_000
 log = structlog.get_logger()
 
 
@@ -116,6 +117,10 @@ class Sink:
         self._store.commit_events(kept, state, self._outgoing(messages))
         for event in kept:
             log_transition(event)
+
+    def knows_alarm(self, machine: Machine, alarm_id: str) -> bool:
+        """Whether it was ever raised. Raises StoreError."""
+        return any(event.alarm_id == alarm_id for event in self._store.events(machine=machine.id, limit=ALL_EVENTS))
 
     def introduce(self, machine: Machine, state: AlarmState) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""

@@ -75,6 +75,9 @@ class AgentStatus(_Status, frozen=True, kw_only=True):
     sink: SinkStatus
     machines: tuple[MachineStatus, ...]
 
+    def machine(self, machine_id: str) -> MachineStatus | None:
+        return next((m for m in self.machines if m.id == machine_id), None)
+
 
 class CalibrationProgress(_Status, frozen=True, kw_only=True):
     phase: str  # listening, fitting, done, failed, cancelled

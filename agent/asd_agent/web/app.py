@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent
 from asd_agent.web.feed import Feed
-from asd_agent.web.pages import actions, alarm, api, login, machine, overview
+from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, machine, overview
 from asd_agent.web.security.guard import Guard
 from asd_agent.web.site import STATIC, Site, answer
 
@@ -34,6 +34,8 @@ def make_app(site: Site) -> Starlette:
         *overview.ROUTES,
         *machine.ROUTES,
         *alarm.ROUTES,
+        *calibrate.ROUTES,
+        *live.ROUTES,
         *actions.ROUTES,
         *api.ROUTES,
         *login.ROUTES,

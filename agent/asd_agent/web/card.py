@@ -11,10 +11,10 @@ import time
 import msgspec
 
 from asd_agent import config
-from asd_agent.types import Level, State
+from asd_agent.service.status import MachineStatus
+from asd_agent.types import ChainStatus, Level, State
 from asd_agent.web import words
 from asd_agent.web.spark import Spark
-from asd_agent.web.status import MachineStatus
 
 Tone = str  # good, notice, warn, bad, quiet: a colour and a sign
 STALE_WINDOWS = 4  # hops without a window before the last one says nothing any more
@@ -72,12 +72,12 @@ def card(machine: config.Machine, status: MachineStatus, now_utc_s: float | None
     )
 
 
-_CHAIN: dict[str, Tone] = {
-    "good": "good",
-    "maintenance_required": "warn",
-    "out_of_specification": "warn",
-    "function_check": "notice",
-    "failure": "bad",
+_CHAIN: dict[ChainStatus, Tone] = {
+    ChainStatus.GOOD: "good",
+    ChainStatus.MAINTENANCE_REQUIRED: "warn",
+    ChainStatus.OUT_OF_SPECIFICATION: "warn",
+    ChainStatus.FUNCTION_CHECK: "notice",
+    ChainStatus.FAILURE: "bad",
 }
 
 
@@ -87,7 +87,7 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
     why = "; ".join(status.health.reasons)
     if not status.available:
         return "bad", "No sound", status.source.detail or why
-    if status.health.status == "failure":
+    if status.health.status is ChainStatus.FAILURE:
         return "bad", "Measuring chain has failed", why
     if alarm.level is not Level.NORMAL and not alarm.out_of_service:
         return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.reason)
@@ -105,7 +105,7 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
         return "notice", "Unknown operating state", status.unknown_state
     if status.state is State.ANOMALOUS:
         return "notice", "Deviates, no alarm yet", status.reason
-    if status.health.status != "good":
+    if status.health.status is not ChainStatus.GOOD:
         return _CHAIN[status.health.status], "Normal; look at the measuring chain", why
     return "good", "Normal", ""
 

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import anyio.to_thread
-import msgspec
 
 from asd_agent import config
 from asd_agent.errors import AsdError
+from asd_agent.service.client import typed
 from asd_agent.service.control import DaemonAbsent, ask
-from asd_agent.web.status import AgentStatus
+from asd_agent.service.status import AgentStatus
 
 STATUS_S = 10.0  # the longest wait for a status
 FRESH_S = 0.4  # a status that is not older answers everybody
@@ -37,11 +37,11 @@ class Daemon:
         async with self._lock:
             if time.monotonic() - self._asked_s > FRESH_S:
                 try:
-                    self._status = msgspec.convert(await self.ask("status", timeout_s=STATUS_S), AgentStatus)
+                    self._status = typed(await self.ask("status", timeout_s=STATUS_S), AgentStatus)
                     self._error = ""
                 except DaemonAbsent:
                     self._status, self._error = None, "the agent is not running"
-                except (AsdError, msgspec.ValidationError) as exc:
+                except AsdError as exc:
                     self._status, self._error = None, str(exc)
                 self._asked_s = time.monotonic()
             return self._status, self._error

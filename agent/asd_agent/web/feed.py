@@ -16,13 +16,14 @@ import structlog
 
 from asd_agent import config
 from asd_agent.errors import StoreError
+from asd_agent.service import client
+from asd_agent.service.status import AgentStatus
 from asd_agent.types import EventKind
 from asd_agent.web import words
 from asd_agent.web.card import Card, absent, card
 from asd_agent.web.series import series
 from asd_agent.web.site import Site
 from asd_agent.web.spark import HOURS, POINTS, SHORTEST_S, Spark, spark
-from asd_agent.web.status import AgentStatus
 
 EVERY_S = 0.5
 SPARK_EVERY_S = 15.0
@@ -127,8 +128,8 @@ class Feed:
     async def _calibration(self, machine: config.Machine, running: bool) -> float | None:
         if not running:
             return None
-        progress = await self._site.daemon.ask("calibration", machine=machine.id)
-        return round(float(progress["done"]), 3)
+        progress = await anyio.to_thread.run_sync(client.calibration, self._site.settings, machine.id)
+        return round(progress.done, 3)
 
     async def _spark(self, machine: config.Machine) -> Spark:
         made_s, made = self._sparks.get(machine.id, (-1e9, Spark()))

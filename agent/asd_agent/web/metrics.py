@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from asd_agent.types import Level, State
-from asd_agent.web.status import AgentStatus, MachineStatus
+from asd_agent.service.status import AgentStatus, MachineStatus
+from asd_agent.types import ChainStatus, Level, State
 
 LEVELS = list(Level)
-HEALTH = ("good", "maintenance_required", "out_of_specification", "function_check", "failure")
 
 
 def exposition(status: AgentStatus | None, viewers: int) -> bytes:
@@ -34,10 +33,10 @@ class _Metrics(Collector):
             return
         yield GaugeMetricFamily("asd_uptime_seconds", "Since the daemon started", status.uptime_s)
         yield GaugeMetricFamily("asd_time_synced", "1 when the clock is synchronised", float(status.time_synced))
-        yield GaugeMetricFamily("asd_outbox_messages", "That the broker has not acknowledged", status.outbox)
-        connected = status.mqtt is not None and status.mqtt.connected
+        yield GaugeMetricFamily("asd_outbox_messages", "That the broker has not acknowledged", status.sink.outbox)
+        connected = status.sink.mqtt is not None and status.sink.mqtt.connected
         yield GaugeMetricFamily("asd_mqtt_connected", "1 while connected to the broker", float(connected))
-        yield CounterMetricFamily("asd_scores_dropped", "Scores not published or not stored", status.scores_dropped)
+        yield CounterMetricFamily("asd_scores_dropped", "Not published or not stored", status.sink.scores_dropped)
         for name, words, kind in _NUMBERS:
             family = kind(f"asd_machine_{name}", words, labels=["machine"])
             for machine in status.machines:
@@ -46,7 +45,7 @@ class _Metrics(Collector):
             yield family
         yield _one_of("asd_machine_state", "1 for the state of the newest window", "state", list(State),
                       {m.id: m.state for m in status.machines})  # fmt: skip
-        yield _one_of("asd_machine_chain", "1 for the state of the measuring chain (NE 107)", "status", list(HEALTH),
+        yield _one_of("asd_machine_chain", "1 for the state of the signal chain", "status", list(ChainStatus),
                       {m.id: m.health.status for m in status.machines})  # fmt: skip
 
 
@@ -84,7 +83,7 @@ def _value(machine: MachineStatus, name: str) -> float | None:
     return values[name]
 
 
-def _one_of(name: str, words: str, label: str, known: list[str], found: dict[str, str]) -> GaugeMetricFamily:
+def _one_of(name: str, words: str, label: str, known: Sequence[str], found: Mapping[str, str]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, words, labels=["machine", label])
     for machine, value in found.items():
         for candidate in known:

@@ -14,10 +14,10 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore, Manifest, Pointers
 from asd_agent.errors import BaselineError, StoreError
 from asd_agent.service import client
-from asd_agent.whatif import Episode
 from asd_agent.web.child import Compared
 from asd_agent.web.pages.machine import DAY_S, alarms_of
 from asd_agent.web.site import Site, answer, site
+from asd_agent.whatif import Episode
 
 COMPARED_S = 30 * 86_400.0
 VERSIONS = 12  # listed
