@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent
 from asd_agent.web.feed import Feed
-from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, machine, overview
+from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, machine, overview, whatif
 from asd_agent.web.security.guard import Guard
 from asd_agent.web.site import STATIC, Site, answer
 
@@ -35,6 +35,7 @@ def make_app(site: Site) -> Starlette:
         *machine.ROUTES,
         *alarm.ROUTES,
         *calibrate.ROUTES,
+        *whatif.ROUTES,
         *live.ROUTES,
         *actions.ROUTES,
         *api.ROUTES,

@@ -1,6 +1,6 @@
 """A machine as the overview shows it: one tone and one headline from many facts, the most serious first.
 
-Green means: sound arrives, it can be judged, it is like normal, and the measuring chain is good. Nothing less is green.
+Green means: sound arrives, it can be judged, it is like normal, and the signal chain is good. Nothing less is green.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
     if not status.available:
         return "bad", "No sound", status.source.detail or why
     if status.health.status is ChainStatus.FAILURE:
-        return "bad", "Measuring chain has failed", why
+        return "bad", "Signal chain has failed", why
     if alarm.level is not Level.NORMAL and not alarm.out_of_service:
         return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.reason)
     if alarm.out_of_service:
@@ -106,7 +106,7 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
     if status.state is State.ANOMALOUS:
         return "notice", "Deviates, no alarm yet", status.reason
     if status.health.status is not ChainStatus.GOOD:
-        return _CHAIN[status.health.status], "Normal; look at the measuring chain", why
+        return _CHAIN[status.health.status], "Normal; look at the signal chain", why
     return "good", "Normal", ""
 
 

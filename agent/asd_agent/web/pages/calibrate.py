@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore, Manifest, Pointers
-from asd_agent.errors import BaselineError, StoreError
+from asd_agent.errors import AsdError, BaselineError, StoreError
 from asd_agent.service import client
+from asd_agent.service.control import DaemonAbsent
 from asd_agent.web.child import Compared
 from asd_agent.web.pages.machine import DAY_S, alarms_of
 from asd_agent.web.site import Site, answer, site
@@ -51,7 +52,12 @@ async def progress(request: Request) -> Response:
     """GET /api/v1/machines/M/calibration: how far the calibration is, and its report at the end."""
     here = site(request)
     machine = here.machine(request.path_params["machine"])
-    return answer(await anyio.to_thread.run_sync(client.calibration, here.settings, machine.id))
+    try:
+        return answer(await anyio.to_thread.run_sync(client.calibration, here.settings, machine.id))
+    except DaemonAbsent:
+        raise
+    except AsdError:
+        return answer(None)  # none has been started
 
 
 async def comparison(request: Request) -> Response:

@@ -49,6 +49,7 @@ running.querySelector("[data-cancel]")?.addEventListener("click", () => send("ca
 async function watch(mine) {
   let state;
   try { state = await get(`${api}/calibration`); } catch { return; }
+  if (!state) return;
   const active = state.phase in PHASES;
   running.hidden = !active && !mine;
   if (running.hidden) return;

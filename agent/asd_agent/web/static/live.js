@@ -2,7 +2,7 @@
 import { prefix, say } from "./page.js";
 import { inferno } from "./colours.js";
 
-const QUIET_DBFS = -90, LOUD_DBFS = 0, RANGE_DB = 70;
+const QUIET_DBFS = -90, LOUD_DBFS = 0, RANGE_DB = 60, FORGET_DB = 0.1;
 
 export function look(button, panel) {
   const canvas = panel.querySelector("canvas"), listen = panel.querySelector("#listen");
@@ -46,7 +46,7 @@ export function look(button, panel) {
 
 export function meter(panel, dbfs) {
   const bar = panel.querySelector(".meter"), share = Math.min(Math.max((dbfs - QUIET_DBFS) / (LOUD_DBFS - QUIET_DBFS), 0), 1);
-  bar.querySelector(".fill").style.transform = `scaleX(${share})`;
+  bar.querySelector(".fill").style.clipPath = `inset(0 ${(100 * (1 - share)).toFixed(1)}% 0 0)`;
   bar.setAttribute("aria-valuenow", dbfs.toFixed(0));
   bar.querySelector(".value").textContent = `${dbfs.toFixed(0)} dBFS`;
 }
@@ -58,12 +58,14 @@ function columns(canvas, heard) {
   if (!count) return;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   if (canvas.height !== rows) { canvas.height = rows; context.fillRect(0, 0, canvas.width, rows); }
+  const loudest = Math.max(...bytes) - 128;
+  canvas.peak = Math.max(loudest, (canvas.peak ?? loudest) - FORGET_DB);
   context.drawImage(canvas, -count, 0);
   const image = context.createImageData(count, rows);
   for (let column = 0; column < count; column++) {
     for (let row = 0; row < rows; row++) {
       const db = bytes[column * rows + row] - 128;
-      image.data.set([...inferno((db + RANGE_DB + 30) / RANGE_DB), 255], 4 * ((rows - 1 - row) * count + column));
+      image.data.set([...inferno((db - canvas.peak + RANGE_DB) / RANGE_DB), 255], 4 * ((rows - 1 - row) * count + column));
     }
   }
   context.putImageData(image, canvas.width - count, 0);
