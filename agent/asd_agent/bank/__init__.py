@@ -25,7 +25,8 @@ from asd_agent.bank.selective_mahalanobis import SelectiveMahalanobis
 from asd_agent.bank.smote import smote
 from asd_agent.bank.two_bank import TwoBank
 from asd_agent.bank.whitened import Whitened
-from asd_agent.errors import BaselineError, CalibrationError
+from asd_agent.config import plugins
+from asd_agent.errors import AsdError, BaselineError, CalibrationError, UsageError
 from asd_agent.types import Floats
 
 __all__ = [
@@ -64,16 +65,26 @@ MIXED = 100
 
 def fit(kind: str, x: npt.ArrayLike, **options: Any) -> Bank:
     """A bank of normal embeddings x [n, dim]; options as in `fit` of that kind. Raises CalibrationError."""
-    if kind not in _FIT:
-        raise CalibrationError(f"unknown distance {kind!r}: one of {', '.join(KINDS)}")
-    return _FIT[kind](x, **options)
+    if kind in _FIT:
+        return _FIT[kind](x, **options)
+    made: Bank = _plugin(kind, CalibrationError).fit(x, **options)
+    return made
 
 
 def from_arrays(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Bank:
     """The bank that `arrays()` described. Raises BaselineError."""
-    if kind not in _RESTORE:
-        raise BaselineError(f"unknown distance {kind!r}: one of {', '.join(KINDS)}; calibrate anew")
-    return _RESTORE[kind](arrays)
+    if kind in _RESTORE:
+        return _RESTORE[kind](arrays)
+    made: Bank = _plugin(kind, BaselineError).from_arrays(arrays)
+    return made
+
+
+def _plugin(kind: str, error: type[AsdError]) -> Any:
+    """A class like those here, from another package. Raises `error`."""
+    try:
+        return plugins.load("asd_agent.detectors", kind)
+    except UsageError as exc:
+        raise error(f"unknown distance {kind!r}: one of {', '.join(KINDS)}; {exc}") from exc
 
 
 def around(model: Bank, x: npt.ArrayLike, how: Widen = "none") -> Bank:

@@ -15,6 +15,7 @@ from asd_agent.capture.pcm import PacketDecoder, RawDecoder
 from asd_agent.capture.replay import ReplaySource
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.capture.stdin import StdinSource
+from asd_agent.config import plugins
 from asd_agent.errors import SourceError
 
 
@@ -39,9 +40,18 @@ def open_source(source: config.Source, channels_used: Sequence[int] = (), patien
             return ReplaySource(file_blocks(source.path, source.loop), source.pace)
         case config.DirectorySource():
             return ReplaySource(directory_blocks(source.path, source.loop), source.pace)
+        case config.PluginSource():
+            return _plugin(source)
         case config.SimulatedSource():
             _enough(1, wanted)
             return ReplaySource(machine_blocks(source), source.pace)
+
+
+def _plugin(source: config.PluginSource) -> Source:
+    opened = plugins.load("asd_agent.sources", source.name)(**source.options)
+    if not isinstance(opened, Source):
+        raise SourceError(f"the plug-in {source.name!r} made a {type(opened).__name__}, not an asd_agent.api.Source")
+    return opened
 
 
 def _microphone(source: config.MicrophoneSource, channels: int) -> list[str]:

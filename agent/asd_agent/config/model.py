@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -93,7 +93,14 @@ class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
     faults: list[Fault] = []
 
 
-Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource
+class PluginSource(_Source, frozen=True, kw_only=True, tag="plugin"):
+    """A source that another package brings (entry point asd_agent.sources)."""
+
+    name: str
+    options: dict[str, Any] = {}  # keywords for it
+
+
+Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource | PluginSource
 
 
 SEPARATE_VOTES = (3, 5)
@@ -167,6 +174,7 @@ class Machine(_Section, frozen=True, kw_only=True):
     window_s: Annotated[float, Meta(ge=1, le=60)] = 10.0
     hop_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     bundle: str | Annotated[list[str], Meta(min_length=1)] = "default"
+    distance: str | None = None  # None = the bundle's; else for all its embeddings, built in or of a plug-in
     mechanism: Mechanism | None = None
     operating: Operating | None = None  # None = the state is found from the sound
     alarm: Alarm = Alarm()
@@ -273,10 +281,18 @@ class Agent(_Section, frozen=True, kw_only=True):
 RESERVED = ("availability", "request", "response")  # next to the machines' topics
 
 
+class Notifier(_Section, frozen=True, kw_only=True):
+    """Told of alarm events beside the broker; another package brings it (entry point asd_agent.notifiers)."""
+
+    name: str
+    options: dict[str, Any] = {}  # keywords for it
+
+
 class Config(_Section, frozen=True, kw_only=True):
     agent: Agent
     machines: Annotated[list[Machine], Meta(min_length=1)]
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
+    notifiers: list[Notifier] = []
     web: Web | None = None  # the local page; its own process, `asd-agent web`
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -80,7 +81,9 @@ class Pipeline:
             for bundle, encoder in encoders.items()
             for output in encoder.bundle.meta.outputs
         }
-        self.outputs: dict[str, Output] = {k: o for k, o in named.items() if o.role == "detector"}
+        self.outputs: dict[str, Output] = {
+            k: _measured(o, machine.distance) for k, o in named.items() if o.role == "detector"
+        }
         self.nuisance: dict[str, Output] = {k: o for k, o in named.items() if o.role == "nuisance"}
         self.states: tuple[OperatingState, ...] = ()
         self.thresholds: Thresholds | None = None
@@ -325,6 +328,13 @@ def _rates(metas: Iterable[BundleMeta]) -> dict[int, int]:
 def detector_name(bundle: str, output: str, bundles: int) -> str:
     """Plain where one bundle is used, with the bundle's name (a path: its last part) where there are several."""
     return output if bundles == 1 else f"{bundle.rstrip('/').rsplit('/', 1)[-1]}.{output}"
+
+
+def _measured(output: Output, distance: str | None) -> Output:
+    """With the distance of the configuration in place of the bundle's."""
+    if distance is None:
+        return output
+    return msgspec.structs.replace(output, distance=distance, blocks=output.blocks if distance == "whitened" else [])
 
 
 def _names(bundles: Mapping[str, str]) -> str:

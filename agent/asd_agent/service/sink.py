@@ -20,6 +20,7 @@ from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
 from asd_agent.service.journal import ChainLog, log_transition
+from asd_agent.service.notifiers import Notifiers
 from asd_agent.service.status import SinkStatus
 from asd_agent.store import Message, Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
@@ -45,6 +46,7 @@ class Sink:
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
         self._chains = ChainLog()
+        self._notifiers = Notifiers(settings.notifiers)
         self._connect(settings)
 
     def _connect(self, settings: config.Config) -> None:
@@ -65,6 +67,10 @@ class Sink:
 
     def reload(self, settings: config.Config) -> None:
         """Connect anew when the broker's settings changed."""
+        if settings.notifiers != self._settings.notifiers:  # first: it may refuse the configuration
+            new_notifiers = Notifiers(settings.notifiers)
+            self._notifiers.close()
+            self._notifiers = new_notifiers
         before, self._settings = self._settings, settings
         if (settings.mqtt, settings.subscribed_topics) != (before.mqtt, before.subscribed_topics):
             if self._publisher is not None:
@@ -80,6 +86,7 @@ class Sink:
     def close(self) -> None:
         """Write the clips in progress; send what waits as far as a few seconds allow, and say offline."""
         self._recorder.close()
+        self._notifiers.close()
         if self._publisher is not None:
             self._publisher.stop()
 
@@ -117,6 +124,7 @@ class Sink:
         self._store.commit_events(kept, state, self._outgoing(messages))
         for event in kept:
             log_transition(event)
+            self._notifiers.tell(event)
 
     def knows_alarm(self, machine: Machine, alarm_id: str) -> bool:
         """Whether it was ever raised. Raises StoreError."""
