@@ -9,7 +9,7 @@ SOURCE ?= simulated
 OWN := runs/own_default
 BUNDLES := agent/asd_agent/bundles
 
-.PHONY: demo encoder test test-fast faults example lint system-packages clean
+.PHONY: demo encoder test test-fast faults generated lint system-packages clean
 
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
@@ -28,8 +28,10 @@ encoder: $(VENV)/.dev
 	$(BIN)/asd-export own $(OWN)/student -o $(BUNDLES)/own --replace $(addprefix --include $(OWN)/student/student.,safetensors json) \
 		--include $(BUNDLES)/own/MODEL_CARD.md
 
-example: $(VENV)/.dev
+# What is made of the code and kept in the repository; tests compare.
+generated: $(VENV)/.dev
 	$(BIN)/asd-agent init --example > configs/agent/example.yaml
+	for kind in config mqtt asyncapi; do $(BIN)/asd-agent schema $$kind > docs/schema/$$kind.json; done
 
 # Half an hour of faults of all kinds; FAULTS_MINUTES=360 for six hours, ASD_TEST_SEED for another order.
 faults: $(VENV)/.dev system-packages

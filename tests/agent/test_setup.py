@@ -86,7 +86,7 @@ def test_the_example_is_complete_valid_and_current():
     for struct, key in keys(config.Config):
         assert re.search(rf"^[ #-]*{key}:", text, re.MULTILINE), f"{struct}.{key} is missing"
     stored = (REPOSITORY / "configs" / "agent" / "example.yaml").read_text()
-    assert stored == text, "run `make example`"
+    assert stored == text, "run `make generated`"
 
 
 def test_every_kind_of_source_in_the_example_is_valid_when_it_is_switched_on():
