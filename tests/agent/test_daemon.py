@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -345,6 +346,7 @@ def test_events_that_belong_together_are_committed_together(tmp_path, monitor):
 class FakeDaemon:
     def __init__(self, monitor):
         self._monitor = monitor
+        self.changing = contextlib.nullcontext()
 
     def machine(self, name):
         if name != "m":

@@ -324,3 +324,39 @@ def test_what_a_power_cut_left_is_removed(tmp_path: Path) -> None:
     ClipRecorder(tmp_path, SETTINGS)
     assert not list(tmp_path.glob("evidence/*/.*.part"))
     assert path.exists()
+
+
+def test_a_clip_that_had_only_begun_is_finished_from_what_was_kept(tmp_path: Path) -> None:
+    evidence = ClipRecorder(tmp_path, SETTINGS)
+    feed(evidence, 0, 2 * RATE)
+    event = evidence.attach(alarm_event("e1"))
+    evidence.save_begun()
+    feed(evidence, 2 * RATE, RATE // 2)
+    assert not (tmp_path / event.evidence).exists()
+    ClipRecorder(tmp_path, SETTINGS)  # the process was killed
+    samples, clip = clip_of(tmp_path, event.evidence)
+    assert len(samples) == 2 * RATE
+    assert clip.event == event
+    assert list((tmp_path / event.evidence).parent.glob(".*")) == []
+
+
+def test_the_whole_clip_replaces_its_beginning(tmp_path: Path) -> None:
+    evidence = ClipRecorder(tmp_path, SETTINGS)
+    feed(evidence, 0, 2 * RATE)
+    event = evidence.attach(alarm_event("e1"))
+    evidence.save_begun()
+    evidence.save_begun()  # once is enough
+    feed(evidence, 2 * RATE, RATE)
+    evidence.maintain()
+    assert len(clip_of(tmp_path, event.evidence)[0]) == 3 * RATE
+    assert list((tmp_path / event.evidence).parent.glob(".*")) == []
+
+
+def test_a_clip_that_cannot_be_written_is_withdrawn(tmp_path: Path) -> None:
+    evidence = ClipRecorder(tmp_path, SETTINGS, spare_bytes=1 << 60)
+    feed(evidence, 0, RATE)
+    event = evidence.attach(alarm_event("e1"))
+    evidence.save_begun()
+    evidence.close()
+    assert evidence.withdrawn() == [("m1", event.evidence)]
+    assert evidence.withdrawn() == []

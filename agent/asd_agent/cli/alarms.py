@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -88,13 +89,15 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
     if not events:
         print("no alarm events yet")
         return 0
-    show(("time", "machine", "event", "level", "score", "replay"), [_row(event) for event in events])
+    show(
+        ("time", "machine", "event", "level", "score", "replay"), [_row(event, settings.state_dir) for event in events]
+    )
     return 0
 
 
-def _row(event: AlarmEvent) -> Row:
+def _row(event: AlarmEvent, state_dir: Path) -> Row:
     score = "" if event.score is None else f"{event.score:.1f}"
-    clip = event.id[:ID] if event.evidence else ""
+    clip = event.id[:ID] if event.evidence and (state_dir / event.evidence).exists() else ""
     by = f"by {event.by}" if event.by else ""
     return Row(
         (local(event.utc_s), event.machine, event.kind.value, event.level.value, score, clip),

@@ -29,6 +29,8 @@ from asd_agent.errors import UsageError
 from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, Vote, WindowResult
 
 STEADY_WINDOWS = 3  # in a row, until a change between judged and not judged is reported
+LONGEST_SHELVING_S = 400 * 86_400.0
+LATEST_UTC_S = 4_102_444_800.0  # 2100-01-01
 _RANK = {Level.NORMAL: 0, Level.ALERT: 1, Level.DANGER: 2}
 _JUDGED = (State.NORMAL, State.ANOMALOUS)
 _OF_PEOPLE = (
@@ -84,6 +86,17 @@ class Alarm:
             return ()
         return self._unshelve("", "shelving has run out", _Stamp(now_utc_s, time_synced))
 
+    def move_shelving(self, jump_s: float, now_utc_s: float) -> bool:
+        """The wall clock has been set by `jump_s`: a shelving keeps the time that it had left. Whether it has moved.
+
+        One that would have lasted for years was asked for on a clock that had not been set yet: its end is right.
+        """
+        until = self.state.shelved_until_utc_s
+        if until == 0 or until - (now_utc_s - jump_s) > LONGEST_SHELVING_S:
+            return False
+        self._set(shelved_until_utc_s=until + jump_s)
+        return True
+
     def acknowledge(self, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
         """Somebody has seen it; a latched alarm ends. Raises UsageError when there is none, or it was done before."""
         state = self.state
@@ -105,6 +118,8 @@ class Alarm:
         """No notifications until then; shelving again moves the end. Raises UsageError for a time that has passed."""
         if not math.isfinite(until_utc_s) or until_utc_s <= now_utc_s:
             raise UsageError(f"{self._machine}: shelve until a time that lies in the future")
+        if until_utc_s > LATEST_UTC_S:
+            raise UsageError(f"{self._machine}: shelve until a time before the year 2100 (out-of-service has no end)")
         self._set(shelved_until_utc_s=until_utc_s, shelve_reason=reason)
         stamp = _Stamp(now_utc_s, time_synced)
         return (self._event(EventKind.SHELVED, stamp, reason, by=by, until_utc_s=until_utc_s),)

@@ -35,6 +35,8 @@ class EventRate:
         sudden = result.transient_p is not None and result.transient_p <= self._p and not result.nuisance
         if sudden and (not self._times or moment_s - self._times[-1] >= EPISODE_S):
             self._times.append(moment_s)
+        while self._times and self._times[-1] > moment_s + EPISODE_S:  # the clock has been set back
+            self._times.pop()
         while self._times and moment_s - self._times[0] > HOUR_S:
             self._times.popleft()
         return len(self._times) >= self.allowed

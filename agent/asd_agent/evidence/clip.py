@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import structlog
 
 from asd_agent.errors import StoreError
 from asd_agent.files import write_whole
@@ -26,6 +27,8 @@ from asd_agent.types import AlarmEvent, Samples, WindowResult
 
 SPARE_BYTES = 32 << 20  # clips never take the last free space of the disk
 DAY_S = 86_400.0
+BEGUN = ".begun-"  # in front of the name of a clip that is not complete yet
+log = structlog.get_logger(__name__)
 SOUND_SUFFIXES = (".flac", ".wav")
 
 Bits = Literal[16, 24, 32]
@@ -184,7 +187,7 @@ def encode_sound(samples: Samples, rate_hz: int, suffix: str) -> bytes:
 
 def sidecars(folder: Path) -> list[Path]:
     """Of all clips under `evidence`, oldest first."""
-    return sorted(folder.glob("*/*.json"), key=lambda path: path.name)
+    return sorted(folder.glob("*/[!.]*.json"), key=lambda path: path.name)
 
 
 def expire_clips(folder: Path, now_utc_s: float, max_age_days: float, max_bytes: float) -> int:
@@ -200,6 +203,39 @@ def expire_clips(folder: Path, now_utc_s: float, max_age_days: float, max_bytes:
         total -= size
         deleted += 1
     return deleted
+
+
+def begun_path(path: Path) -> Path:
+    """Where the beginning of a clip is kept until the whole is there."""
+    return path.with_name(f"{BEGUN}{path.name}")
+
+
+def remove_begun(path: Path) -> None:
+    """The whole clip of this name is there."""
+    begun = begun_path(path)
+    for file in (begun, begun.with_suffix(".json")):
+        file.unlink(missing_ok=True)
+
+
+def finish_begun(folder: Path, relative: str = "") -> int:
+    """Clips that a killed process had only begun are complete with what was kept of them; returns how many.
+
+    `relative`: only this one, as the event names it.
+    """
+    finished = 0
+    for sound in sorted(path for suffix in SOUND_SUFFIXES for path in folder.glob(f"*/{BEGUN}*{suffix}")):
+        if relative and sound != begun_path(folder.parent / relative):
+            continue
+        whole = sound.with_name(sound.name.removeprefix(BEGUN))
+        try:
+            if not (whole.exists() and whole.with_suffix(".json").exists()):
+                sound.with_suffix(".json").rename(whole.with_suffix(".json"))
+                sound.rename(whole)
+                finished += 1
+            remove_begun(whole)
+        except OSError as exc:
+            log.warning("clip not finished", path=str(whole), error=str(exc))
+    return finished
 
 
 def remove_unfinished(folder: Path) -> None:

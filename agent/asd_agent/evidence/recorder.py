@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,12 @@ from asd_agent.evidence.clip import (
     Clip,
     ScoredWindow,
     Segment,
+    begun_path,
     bits_of,
     clip_path,
     expire_clips,
+    finish_begun,
+    remove_begun,
     remove_unfinished,
     write_clip,
 )
@@ -80,6 +83,7 @@ class _Recording:
     missing_frames: int
     chunks: list[Chunk]
     about: dict[str, Any]  # further fields of the clip
+    saved: bool = False  # what there was at the beginning is on disk
     rows: dict[int, ScoredWindow] = field(default_factory=dict)  # index -> window
 
     def push(self, chunk: Chunk) -> None:
@@ -131,7 +135,11 @@ class _Tape:
 
 
 class ClipRecorder:
-    """`feed` and `attach` only touch memory; `maintain` writes and expires. Thread-safe; never raises."""
+    """`feed` and `attach` only touch memory; `save_begun` and `maintain` write. Thread-safe; never raises.
+
+    A clip in progress is saved as far as it goes soon after its beginning. If the process is killed meanwhile, the next
+    one finishes the clip with that: what an event names is there in the end.
+    """
 
     def __init__(
         self,
@@ -149,8 +157,10 @@ class ClipRecorder:
         self._ready: deque[_Recording] = deque()
         self._lock = threading.Lock()
         self._next_expiry_s = 0.0
+        self._withdrawn: deque[tuple[str, str]] = deque(maxlen=64)
         self.failed = 0  # clips lost since the start: no room on disk, or too many at once
         remove_unfinished(state_dir / "evidence")
+        finish_begun(state_dir / "evidence")
 
     def feed(
         self, machine: str, samples: Samples, rate_hz: int, utc_s: float, gap: bool = False, *,
@@ -228,9 +238,26 @@ class ClipRecorder:
             self._next_expiry_s = time.monotonic() + EXPIRE_S
             self._expire(time.time() if now_utc_s is None else now_utc_s)
 
+    def save_begun(self) -> None:
+        """Often: save the beginning of each new clip, under a name of its own."""
+        with self._lock:
+            begun = [tape.recording for tape in self._tapes.values() if tape.recording is not None]
+            new = [replace(recording, chunks=list(recording.chunks), rows=dict(recording.rows))
+                   for recording in begun if not recording.saved]  # fmt: skip
+            for recording in begun:
+                recording.saved = True
+        for recording in new:
+            path = begun_path(self._state_dir / recording.event.evidence)
+            try:
+                write_clip(path, *_assembled(recording), self._spare_bytes)
+            except (OSError, RuntimeError) as exc:
+                log.warning("beginning of a clip not saved", path=str(path), error=str(exc))
+
     def close(self) -> None:
         """End and write the clips in progress."""
-        for machine in list(self._tapes):
+        with self._lock:
+            machines = list(self._tapes)
+        for machine in machines:
             self.finish(machine)
         self._write_some(QUEUE_CLIPS)
         self.maintain()
@@ -258,10 +285,24 @@ class ClipRecorder:
         if recording is None:
             return
         if len(self._ready) >= QUEUE_CLIPS:
-            self.failed += 1
+            self._lost(recording)
             log.warning("evidence clip dropped: too many at once", alarm=recording.event.alarm_id)
             return
         self._ready.append(recording)
+
+    def _lost(self, recording: _Recording) -> None:
+        """What was saved of its beginning is the clip; without that the event names a clip that is not there."""
+        self.failed += 1
+        finish_begun(self._state_dir / "evidence", recording.event.evidence)
+        if not (self._state_dir / recording.event.evidence).exists():
+            self._withdrawn.append((recording.event.machine, recording.event.evidence))
+
+    def withdrawn(self) -> list[tuple[str, str]]:
+        """Machine and path of clips that were named and will not be there; each is told once."""
+        found = []
+        while self._withdrawn:
+            found.append(self._withdrawn.popleft())
+        return found
 
     def _write_some(self, most: int) -> None:
         for _ in range(most):
@@ -274,30 +315,15 @@ class ClipRecorder:
             return self._ready.popleft() if self._ready else None
 
     def _write(self, recording: _Recording) -> None:
-        samples = np.concatenate([chunk.floats for chunk in recording.chunks] or [np.empty(0, np.float32)])
-        first = recording.chunks[0].received if recording.chunks else 0
-        clip = Clip(
-            event=recording.event,
-            rate_hz=recording.rate_hz,
-            start_utc_s=recording.start_utc_s,
-            before_s=recording.before_frames / recording.rate_hz,
-            after_s=(len(samples) - recording.before_frames) / recording.rate_hz,
-            gaps_s=tuple(_gaps(recording.chunks, recording.rate_hz)),
-            segments=tuple(_segments(recording.chunks)),
-            windows=tuple(
-                msgspec.structs.replace(row, frame=row.frame - first)
-                for _, row in sorted(recording.rows.items())
-                if first <= row.frame < first + len(samples)
-            ),
-            **recording.about,
-        )
+        samples, clip = _assembled(recording)
         path = self._state_dir / recording.event.evidence
         try:
             write_clip(path, samples, clip, self._spare_bytes)
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
-            self.failed += 1
+            self._lost(recording)
             log.warning("evidence clip not written", path=str(path), error=str(exc))
             return
+        remove_begun(path)
         if self._draw is not None:
             try:
                 write_whole(path.with_suffix(".png"), self._draw(samples, clip))
@@ -310,6 +336,28 @@ class ClipRecorder:
             expire_clips(self._state_dir / "evidence", now_utc_s, limits.max_age_days, limits.max_total_mb * 1e6)
         except OSError as exc:
             log.warning("old evidence clips not deleted", error=str(exc))
+
+
+def _assembled(recording: _Recording) -> tuple[Samples, Clip]:
+    """The sound so far, and its description."""
+    samples = np.concatenate([chunk.floats for chunk in recording.chunks] or [np.empty(0, np.float32)])
+    first = recording.chunks[0].received if recording.chunks else 0
+    clip = Clip(
+        event=recording.event,
+        rate_hz=recording.rate_hz,
+        start_utc_s=recording.start_utc_s,
+        before_s=recording.before_frames / recording.rate_hz,
+        after_s=(len(samples) - recording.before_frames) / recording.rate_hz,
+        gaps_s=tuple(_gaps(recording.chunks, recording.rate_hz)),
+        segments=tuple(_segments(recording.chunks)),
+        windows=tuple(
+            msgspec.structs.replace(row, frame=row.frame - first)
+            for _, row in sorted(recording.rows.items())
+            if first <= row.frame < first + len(samples)
+        ),
+        **recording.about,
+    )
+    return samples, clip
 
 
 def _packed(samples: Samples) -> tuple[npt.NDArray[Any], Bits]:

@@ -98,7 +98,8 @@ class Messages:
         )
         return Message(topic=self.topics.event(event.machine), payload=encode(payload))
 
-    def alarm(self, machine: str, state: AlarmState, utc_s: float | None = None) -> Message:
+    def alarm(self, machine: str, state: AlarmState, utc_s: float | None = None, evidence: str = "") -> Message:
+        """`evidence`: path of the clip, empty where there is none."""
         payload = payloads.Alarm(
             **self._header(utc_s),
             machine=machine,
@@ -114,12 +115,13 @@ class Messages:
             shelve_reason=state.shelve_reason,
             out_of_service=state.out_of_service,
             reason=state.reason,
+            evidence=evidence,
         )
         return _retained(self.topics.alarm(machine), encode(payload))
 
-    def of_event(self, event: AlarmEvent, state: AlarmState) -> list[Message]:
+    def of_event(self, event: AlarmEvent, state: AlarmState, evidence: str = "") -> list[Message]:
         """For the outbox with an event: the event, unless it is only to be recorded, and the new state."""
-        state_message = self.alarm(event.machine, state, event.utc_s)
+        state_message = self.alarm(event.machine, state, event.utc_s, evidence)
         return [self.event(event), state_message] if event.notify else [state_message]
 
     def health(
@@ -158,11 +160,14 @@ class Messages:
 
     def forget(self, machine: str) -> list[Message]:
         """For a machine that is no longer configured: the broker forgets what it retains of it."""
-        topics = self.topics
-        return [
-            _retained(topic, b"")
-            for topic in (topics.machine_availability(machine), topics.alarm(machine), topics.health(machine))
-        ]
+        return self.forget_topic(self.topics.alarm(machine))
+
+    def forget_topic(self, alarm_topic: str) -> list[Message]:
+        """The same of a machine that is known by the topic of its alarm state, perhaps under another agent's name."""
+        machine = alarm_topic.rsplit("/", 1)[0]
+        messages = [_retained(f"{machine}/{name}", b"") for name in ("availability", "alarm", "health")]
+        root = machine.rsplit("/", 1)[0]
+        return messages if root == self.topics.root else [*messages, _retained(f"{root}/availability", b"")]
 
     def _header(self, utc_s: float | None) -> dict[str, Any]:
         return {

@@ -85,6 +85,9 @@ class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
     states: Annotated[dict[State, int], Meta(description="how many of them were in each state")] = {}
 
 
+ClipPath = Annotated[str, Meta(description="path of the clip below the agent's state directory; empty = there is none")]
+
+
 class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
     """The alarm of a machine as it stands; retained. `time` is that of the last change."""
 
@@ -100,6 +103,7 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
     shelve_reason: str
     out_of_service: bool
     reason: Annotated[str, Meta(description="why the alarm was raised or escalated")]
+    evidence: ClipPath
 
 
 class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
@@ -114,7 +118,7 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     by: Annotated[str, Meta(description="who acknowledged, shelved, ...; empty = the agent")]
     comment: str
     until: Annotated[str | None, Meta(description="end of a shelving", extra_json_schema=_TIME)]
-    evidence: Annotated[str, Meta(description="path of the clip below the agent's state directory; else empty")]
+    evidence: ClipPath
     baseline: Annotated[str, Meta(description="version of the baseline that judged")]
 
 

@@ -58,12 +58,22 @@ class ActiveBaseline:
             self._sink.scored(self._machine, step, events, self._decision.alarm.state)
         return step
 
-    def tick(self) -> None:
-        """Once a second: a shelving that ends, drift to keep."""
+    def tick(self, jump_s: float = 0.0) -> None:
+        """Once a second: a shelving that ends, drift to keep, a baseline that somebody else has promoted.
+
+        `jump_s`: by how much the wall clock has just been set; a shelving keeps the time that it has left.
+        """
+        if jump_s:
+            with self._lock:
+                if self._decision.alarm.move_shelving(jump_s, time.time()):
+                    self.introduce()
         self.command(lambda alarm: alarm.tick(time.time(), self._synced()))
-        if self.version and time.monotonic() >= self._drift_s:
+        if time.monotonic() >= self._drift_s:
             self._drift_s = time.monotonic() + KEEP_DRIFT_S
-            drift_file.save(self.store.folder, self.version, self._decision.drifts)
+            with self._lock:
+                version, drifts = self.version, self._decision.drifts
+            if version:
+                drift_file.save(self.store.folder, version, drifts)
 
     def command(self, act: Callable[[Alarm], Events]) -> None:
         """Let `act` change the alarm; its events are on disk when this returns. Raises UsageError."""
@@ -93,8 +103,16 @@ class ActiveBaseline:
         return self._pipeline
 
     @property
-    def decision(self) -> Decision:
-        return self._decision
+    def drifting(self) -> dict[str, float]:
+        """See Decision."""
+        with self._lock:
+            return self._decision.drifting
+
+    @property
+    def transients(self) -> int:
+        """Counted in the last hour."""
+        with self._lock:
+            return self._decision.transients
 
     @property
     def version(self) -> str:

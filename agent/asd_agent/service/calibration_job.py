@@ -63,8 +63,9 @@ class CalibrationJob:
         """Describe recordings in a thread of its own, then fit."""
 
         def work() -> None:
-            self._descriptions = read(self._report)
+            descriptions = read(self._report)
             with self._lock:
+                self._descriptions = descriptions
                 if self._phase != "listening":
                     return
                 self._phase = "fitting"

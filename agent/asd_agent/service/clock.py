@@ -7,6 +7,9 @@ import threading
 import time
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
 _TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # exists once systemd-timesyncd has set the clock
 _STA_UNSYNC = 0x40  # <linux/timex.h>
 _TIME_ERROR = 5
@@ -15,6 +18,33 @@ _RECHECK_S = {True: 600.0, False: 30.0}
 
 _lock = threading.Lock()
 _known: tuple[float, bool] | None = None  # when asked (monotonic), the answer
+
+
+_BEGAN = time.time(), time.monotonic()  # of this process
+JUMP_S = 30.0  # what a daemon that slews the clock never does within a second
+
+
+def settled_utc_s() -> float:
+    """The wall time by which old records are deleted: a clock that is not synchronised must not run ahead by a jump."""
+    if synchronized():
+        return time.time()
+    return min(time.time(), _BEGAN[0] + time.monotonic() - _BEGAN[1])
+
+
+class Jumps:
+    """Sees that the wall clock has been set. Of one thread."""
+
+    def __init__(self) -> None:
+        self._offset_s = time.time() - time.monotonic()
+
+    def seen(self) -> float:
+        """By how many seconds since the last question; 0 where it only ran, or was slewed."""
+        offset_s = time.time() - time.monotonic()
+        jump_s, self._offset_s = offset_s - self._offset_s, offset_s
+        if abs(jump_s) < JUMP_S:
+            return 0.0
+        log.warning("the clock has been set", seconds=round(jump_s))
+        return jump_s
 
 
 def synchronized() -> bool:

@@ -185,9 +185,11 @@ class Commands:
             request = msgspec.convert(args, kind)
         except msgspec.ValidationError as exc:
             raise UsageError(f"{verb}: {exc}") from exc
-        if kind not in QUIET:
-            log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
-        return act(request)
+        if kind in QUIET:
+            return act(request)
+        log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
+        with self._daemon.changing:  # a reload must not replace the machine meanwhile: the answer would be forgotten
+            return act(request)
 
     def _live(self, args: Live) -> Heard | None:
         check_allowed(self._daemon.settings, args.sound)

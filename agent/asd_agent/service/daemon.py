@@ -37,6 +37,7 @@ from asd_agent.types import AlarmState, Level
 TICK_S = 1.0
 HEALTH_S = 10.0
 MAINTAIN_S = 10.0
+RELOAD_WAIT_S = 0.5
 log_ = structlog.get_logger()
 
 
@@ -50,6 +51,7 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._began = time.monotonic()
+        self.changing = threading.RLock()  # held by a command that changes something, and by a reload: one at a time
         self._lock = threading.RLock()  # of the two below, while a reload changes them
         self._machines: dict[str, Machine] = {}
         self.settings = settings
@@ -68,6 +70,7 @@ class Daemon:
                 ending.callback(self._halt)
                 with self._lock:
                     self._machines = self._make_machines(self.settings)
+                    self._sink.forget_strangers(self._machines)
                     for machine in self._machines.values():
                         machine.active.introduce()
                     self._captures.follow(self._machines.values())
@@ -134,9 +137,8 @@ class Daemon:
         try:
             settings = config.load(self._path)
             self._refuse_lasting(settings)
-            with (
-                self._worker.between_windows
-            ):  # no window changes an alarm between the reading of its state and the swap
+            # No window changes an alarm between the reading of its state and the swap.
+            with self._worker.between_windows:
                 machines = self._make_machines(settings)
                 self._sink.reload(settings)
                 new, gone = self._swap(settings, machines)
@@ -182,17 +184,23 @@ class Daemon:
                 log_.exception("round of the main thread failed, it is repeated")
 
     def _round(self, interval: float | None, due: _Due) -> None:
-        if self._reload.is_set():
-            self._reload.clear()
-            self._reload_config()
+        # A command that takes long (a calibration is fitted) must not hold up the watchdog: the next round tries again.
+        if self._reload.is_set() and self.changing.acquire(timeout=RELOAD_WAIT_S):
+            try:
+                self._reload.clear()
+                self._reload_config()
+            finally:
+                self.changing.release()
         stuck = self._progress.stuck((interval or 60.0) / 2)
         if stuck:
             log_.error("no progress", threads=stuck)
             notify(f"STATUS=no progress: {', '.join(stuck)}")
         elif interval:
             notify("WATCHDOG=1")
+        jump_s = due.jumps.seen()
         for machine in list(self._machines.values()):
-            machine.tick()
+            machine.tick(jump_s)
+        self._sink.tick()
         now = time.monotonic()
         before, due.available = due.available, self._available()
         if now >= due.health_s or due.available != before:  # a source that dies or comes back is reported at once
@@ -201,7 +209,7 @@ class Daemon:
             notify(f"STATUS={self._words()}")
         if now >= due.maintain_s:
             due.maintain_s = now + MAINTAIN_S
-            self._store.maintain()
+            self._store.maintain(clock.settled_utc_s())
 
     def _on_signal(self, number: int, _frame: object) -> None:
         (self._reload if number == signal.SIGHUP else self._stop).set()
@@ -240,3 +248,4 @@ class _Due:
     health_s: float = 0.0
     maintain_s: float = 0.0
     available: dict[str, bool] = field(default_factory=dict)  # as last published
+    jumps: clock.Jumps = field(default_factory=clock.Jumps)

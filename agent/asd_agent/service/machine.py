@@ -108,9 +108,9 @@ class Machine:
 
     # -- from the main thread
 
-    def tick(self) -> None:
-        """Once a second: a shelving that ends, a calibration that waits in vain."""
-        self.active.tick()
+    def tick(self, jump_s: float = 0.0) -> None:
+        """Once a second: a shelving that ends, a calibration that waits in vain. `jump_s`: of the wall clock."""
+        self.active.tick(jump_s)
         self.calibrator.tick()
         self._mixer.tick()
 
@@ -134,7 +134,7 @@ class Machine:
         wanted = [
             f"normal sound ({name}) has drifted by {by:+.1f} standard deviations since calibration: look at machine "
             "and microphone, or calibrate again"
-            for name, by in self.active.decision.drifting.items()
+            for name, by in self.active.drifting.items()
         ]
         if self.settings.operating is not None and not self.reported.operating.now:
             topic = self.settings.operating.topic
@@ -160,7 +160,7 @@ class Machine:
             operating=last.operating if last else "",
             reported_operating=self.reported.operating.now,
             unknown_state=self.active.unknown_state,
-            transients_last_hour=self.active.decision.transients,
+            transients_last_hour=self.active.transients,
             alarm=self.active.alarm_state,
             health=HealthStatus(status=worst(findings), reasons=tuple(f.words for f in findings)),
             level_dbfs=last.quality.level_dbfs if last else None,

@@ -68,8 +68,8 @@ class Shadow:
         """What the encoders of the shadow want beside the machine's `own` rates (rate -> lowest rate of a source)."""
         wanted = Pipeline(self._machine, self._encoders, None).rates if self._encoders and not self._same else {}
         if any(lowest > rate_hz for lowest in wanted.values()):
-            self._encoders = {}
-            self._unit = None
+            with self._lock:
+                self._encoders, self._unit = {}, None
             self._fail(f"the sound comes at {rate_hz} Hz, the shadow's bundle wants {max(wanted.values())} Hz")
             return {}
         return {rate: lowest for rate, lowest in wanted.items() if rate not in own}
@@ -159,7 +159,8 @@ class Shadow:
 
     def _take_up(self, version: str) -> _Unit:
         """Raises BaselineError, StoreError."""
-        self._unit = None
+        with self._lock:
+            self._unit = None
         baseline = self._baselines.load(version)
         pipeline = Pipeline(self._machine, self._encoders, baseline)
         name = shadow_name(self._machine.id, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,6 +44,7 @@ class Sink:
         self._settings = settings
         self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
         self._publisher: Publisher | None = None
+        self._clips: dict[str, tuple[str, str]] = {}  # machine -> its last alarm with a clip, and the clip's path
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
         self._chains = ChainLog()
@@ -120,7 +122,11 @@ class Sink:
         """On disk first, with what is to be sent; the publisher takes it from there."""
         version = machine.active.version
         kept = [self._with_clip(machine, msgspec.structs.replace(event, baseline=version)) for event in events]
-        messages = [message for event in kept for message in self._messages.of_event(event, state)]
+        for event in kept:
+            if event.evidence:
+                self._clips[machine.id] = event.alarm_id, event.evidence
+        clip = self._clip(machine.id, state)
+        messages = [message for event in kept for message in self._messages.of_event(event, state, clip)]
         self._store.commit_events(kept, state, self._outgoing(messages))
         for event in kept:
             log_transition(event)
@@ -132,7 +138,30 @@ class Sink:
 
     def introduce(self, machine: Machine, state: AlarmState) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""
-        self._store.set_state(machine.id, state, self._outgoing([self._messages.alarm(machine.id, state)]))
+        if state.event_id:
+            self._find_clip(machine.id, state.event_id)
+        message = self._messages.alarm(machine.id, state, evidence=self._clip(machine.id, state))
+        self._store.set_state(machine.id, state, self._outgoing([message]))
+
+    def _clip(self, machine_id: str, state: AlarmState) -> str:
+        """Of the alarm that is active or latched; empty where there is none."""
+        alarm_id, path = self._clips.get(machine_id, ("", ""))
+        return path if state.event_id and alarm_id == state.event_id else ""
+
+    def _find_clip(self, machine_id: str, alarm_id: str) -> None:
+        """After a restart: the clip that an event names, if it is there."""
+        if self._clips.get(machine_id, ("", ""))[0] == alarm_id:
+            return
+        try:
+            events = self._store.events(machine=machine_id)
+        except StoreError:
+            return
+        named = [event.evidence for event in events if event.alarm_id == alarm_id and event.evidence]
+        there = [path for path in named if (self._settings.state_dir / path).exists()]
+        if there:
+            self._clips[machine_id] = alarm_id, there[-1]
+        elif named:
+            log.warning("the clip of an alarm was lost with the process", machine=machine_id, clip=named[-1])
 
     def _publish_score(self, machine: Machine, result: WindowResult) -> None:
         if self._publisher is None:
@@ -202,6 +231,35 @@ class Sink:
             outbox=sink.outbox,
             scores_dropped=sink.scores_dropped,
         )
+
+    def tick(self) -> None:
+        """Once a second: the sound of a new alarm must not be lost with the process."""
+        self._recorder.save_begun()
+        for machine_id, path in self._recorder.withdrawn():
+            if self._clips.get(machine_id, ("", ""))[1] == path:
+                del self._clips[machine_id]
+                self._withdraw(machine_id)
+
+    def _withdraw(self, machine_id: str) -> None:
+        """The alarm as it stands names a clip that could not be written."""
+        try:
+            state = self._store.states().get(machine_id)
+            if state is not None:
+                self._store.outbox.put(self._outgoing([self._messages.alarm(machine_id, state)]))
+        except StoreError as exc:
+            log.warning("missing clip not withdrawn", machine=machine_id, error=str(exc))
+
+    def forget_strangers(self, machines: Iterable[str]) -> None:
+        """What the broker retains of machines and agent names that were given up while the daemon was not running."""
+        if self._publisher is None:
+            return
+        topics = {self._messages.topics.alarm(machine) for machine in machines}
+        try:
+            strange = [m.topic for m in self._store.outbox.retained() if m.topic not in topics]
+            alarms = [topic for topic in strange if topic.endswith("/alarm")]
+            self._store.outbox.put([m for topic in alarms for m in self._messages.forget_topic(topic)])
+        except StoreError as exc:
+            log.warning("the broker still holds the state of machines that are gone", error=str(exc))
 
     def forget(self, machine_id: str) -> None:
         """A machine is no longer configured."""
