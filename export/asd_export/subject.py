@@ -60,6 +60,8 @@ def read_subject(
     labels: the probabilities of AudioSet's sounds that no machine makes as further outputs. Raises AsdError.
     """
     path = Path(checkpoint).expanduser()
+    if (path / "system" / "system.json").is_file():  # a run of asd-train fit
+        path = path / "system"
     if (path / "system.json").is_file():
         if layers != "last" or pool != "mean" or labels:
             raise UsageError(f"{path}: a trained system has its own layers and pooling; leave these options out")

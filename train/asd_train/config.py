@@ -5,6 +5,7 @@ Frozen structs with their defaults beside them; an unknown key is an error that 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -199,8 +200,9 @@ class System(_Section, frozen=True):
             raise ValueError("an fft branch needs clip_s: its network has a fixed input length")
 
 
-def tiny(system: System, steps: int = 12) -> System:
-    """The same system with small random encoders and a few steps: tries a configuration in seconds."""
+def tiny(system: System, steps: int = 12, kept: Collection[str] = ()) -> System:
+    """The same system with small random encoders and a few steps: tries a configuration in seconds. `kept`: keys of
+    `train` that stay as they are."""
     replace = msgspec.structs.replace
     branches = [_tiny_branch(branch) for branch in system.model.branches]
     schedule = system.train and system.train.schedule
@@ -218,12 +220,21 @@ def tiny(system: System, steps: int = 12) -> System:
         snapshots=[min(s, steps) for s in system.train.snapshots[:1]],
         workers=0,
     )
+    train = train and keep(train, system.train, kept)
     return replace(
         system,
         model=replace(system.model, branches=branches, output=_tiny_output(system.model.output)),
         clip_s=system.clip_s and min(2.0, system.clip_s),
         train=train,
     )
+
+
+def keep(small: Train, own: Train | None, keys: Collection[str]) -> Train:
+    """`small` with these values of `own`; steps and epochs exclude each other."""
+    values = {key: getattr(own, key) for key in keys if key in Train.__struct_fields__}
+    if values.keys() & {"steps", "epochs"}:
+        values = {"steps": None, "epochs": None, **values}
+    return msgspec.structs.replace(small, **values)
 
 
 def _tiny_branch(branch: Branch) -> Branch:

@@ -132,7 +132,9 @@ def _table(paths: Sequence[Path], truth: Mapping[str, Mapping[str, Truth]], norm
     assert named is not None
     test = [_columns(path) for path in paths]
     normal = [_columns(_normals_of(path)) if _normals_of(path).is_file() else {} for path in paths]
-    files, normals = _same(paths, test), _same([_normals_of(p) for p in paths], normal) if all(normal) else []
+    files = _same(paths, test)
+    # Of the normal clips those that every member has held out: folds and clips that could not be judged differ.
+    normals = [file for file in normal[0] if all(file in column for column in normal)]
     year = int(paths[0].parent.name) if re.fullmatch(r"20\d\d", paths[0].parent.name) else 0
     known = truth.get(named["machine"], {})
     clips = tuple(_clip(file, named["machine"], named["section"], year, known) for file in files)

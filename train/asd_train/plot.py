@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from asd_train.evaluate import Section
 from asd_train.metrics import MAX_FPR, auc, pauc, roc
 
 _COLOURS = {"normal": "#2b6cb0", "anomaly": "#c05621"}
+
+
+def available() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_section(section: Section, limit: float, path: Path) -> None:

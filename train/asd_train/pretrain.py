@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ from asd_train import state
 from asd_train.backbones import Backbone, build, load_backbone
 from asd_train.backbones.eat import FREQUENCIES, Eat
 from asd_train.checkpoints import save_checkpoint
-from asd_train.config import Count, Positive, Schedule, Share, Train
+from asd_train.config import Count, Positive, Schedule, Share, Train, keep
 from asd_train.data import Clip, DataSource, load_clips, training_clips
 from asd_train.data.audio import AudioCache, Progress
 from asd_train.data.dataset import Batch, Batches, ClipDataset
@@ -81,8 +82,8 @@ class Pretrain(_Section, frozen=True):
     utterance_over: Literal["sum", "mean"] = "sum"
 
 
-def tiny(config: Pretrain, steps: int = 6) -> Pretrain:
-    """The same with a small random encoder and a few steps."""
+def tiny(config: Pretrain, steps: int = 6, kept: Collection[str] = ()) -> Pretrain:
+    """The same with a small random encoder and a few steps. `kept`: keys of `train` that stay as they are."""
     train = msgspec.structs.replace(
         config.train, steps=steps, epochs=None, batch_size=4, accumulate=1, lr=1e-3, precision="fp32",
         schedule=Schedule(), snapshots=[], workers=0,
@@ -95,7 +96,7 @@ def tiny(config: Pretrain, steps: int = 6) -> Pretrain:
         masking=msgspec.structs.replace(config.masking, clones=2),
         decoder=msgspec.structs.replace(config.decoder, blocks=1),
         teacher=Teacher(start=0.9, end=0.9),
-        train=train,
+        train=keep(train, config.train, kept),
     )
 
 

@@ -1,10 +1,9 @@
-"""What an evaluation leaves behind: the challenge's CSVs, a table, numbers for other programs, and reading it
-back.
+"""What an evaluation leaves behind: the challenge's CSVs, a table, numbers for other programs, and reading it back.
 
     anomaly_score_<machine>_section_00_test.csv      file,score     no header, as the challenge asks
     decision_result_<machine>_section_00_test.csv    file,0|1
-    normal_score_<machine>_section_00_train.csv      held-out scores of normal training clips: thresholds,
-    ensembles results.json  results.md  <machine>.png          figures (where the truth is known)
+    normal_score_<machine>_section_00_train.csv      held-out scores of normal training clips
+    results.json  results.md  <machine>.png          figures (where the truth is known)
 
 Clips of several years lie in a folder a year.
 """
@@ -76,8 +75,10 @@ def summarise(
     `transductive`: the scores of a clip depend on the other test clips, which readers must be told.
     """
     known = [section for section in sections if section.labelled]
+    unlabelled = [section.name for section in sections if not section.labelled]
+    about = {"rules": rules, "transductive": transductive, "unlabelled": unlabelled}
     if not known:
-        return {"rules": rules, "transductive": transductive, "machines": [], "score": None, "interval": None}
+        return {**about, "machines": [], "score": None, "interval": None}
     scored = [section.scored() for section in known]
     figures = [section_figures(s, rules) for s in scored]
     intervals = bootstrap(scored, rules, rounds) if rounds else {}
@@ -94,8 +95,7 @@ def summarise(
         for section, s, values in zip(known, scored, figures, strict=True)
     ]
     return {
-        "rules": rules,
-        "transductive": transductive,
+        **about,
         "machines": machines,
         "score": official_score(figures, rules),
         "interval": intervals.get("all"),
@@ -137,6 +137,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     means = [_percent(summary["means"].get(c)) for c in columns]
     rows.append(["**all**", *means, f"**{_percent(summary['score'])}**", _span(summary["interval"])])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    if summary["unlabelled"]:
+        table += f"\nNo labels of {', '.join(summary['unlabelled'])}: scored, but not among the figures.\n"
     return table + (_TRANSDUCTIVE if summary["transductive"] else "")
 
 

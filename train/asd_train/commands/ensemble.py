@@ -91,10 +91,12 @@ def _config(args: argparse.Namespace) -> Ensemble:
 
     from asd_agent.config.load import read
     from asd_train.ensemble import Ensemble, Member
+    from asd_train.kinds import check_kind
 
     if Path(args.results[0]).suffix in (".yaml", ".yml"):
         if len(args.results) > 1 or args.weights:
             raise UsageError("give either one YAML, which holds members and weights, or folders")
+        check_kind(args.results[0], "ensemble")
         config = read(args.results[0], Ensemble)
     else:
         weights = _weights(args.weights, len(args.results))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 INPUT is one of
-  RUN or RUN/system       what asd-train fit wrote; data and scoring are those of its configuration unless
-  given here FILE.npz                embeddings of asd-train embed or asd-agent embed
+  RUN or RUN/system       what asd-train fit wrote; data and scoring are those of its configuration unless given
+  FILE.npz                embeddings of asd-train embed or asd-agent embed
   CHECKPOINT              a public encoder, frozen (--layers, --pool)
   SYSTEM.yaml             one without embeddings: `autoencoder:` (the challenge's baseline, trained on the spot) or
                           `mechanism:` (the agent's mechanism analysis; for --replace of asd-train ensemble)
 
 --scoring is a kind and its options; given several times, each writes to its own folder below OUT:
   cosine euclidean whitened                  nearest normal (what an agent runs); k=3
-  two_bank,smote=0.2                         the smaller of source and target, target oversampled;
-  metric=euclidean,k=1 domain_z,metric=euclidean,memmixup=990     GenRep; transductive=true as published
+  two_bank,smote=0.2                         the smaller of source and target, target oversampled
+  domain_z,metric=euclidean,memmixup=990     GenRep; transductive=true as published
   local_density kmeans,centres=16 selective_mahalanobis two_bank,scaled=true
   beam                                       a bank for each band (--pool time, rdp8, max); varmin=false
   any of them with supplemental=clean, weight.strength=1, weight.of=[energy], bank=target,...
@@ -42,8 +43,8 @@ without the encoder.
   asd-train evaluate runs/b_fbeats --data dcase2025t2 -o results/b_fbeats
   asd-train evaluate BEATs_iter3.pt --layers 5 --pool time --data dcase2025t2 \\
       --scoring domain_z,metric=euclidean,memmixup=990,transductive=true -o results/genrep
-  asd-train evaluate results/genrep/embeddings.npz --data dcase2025t2 --scoring cosine --scoring whitened -o
-  again
+  asd-train evaluate results/genrep/embeddings.npz --data dcase2025t2 --scoring cosine --scoring whitened -o again
+  asd-train evaluate runs/b_fbeats --snapshots -o results/curve     figures of every train.snapshots; curve.png
 """
 
 
@@ -66,6 +67,9 @@ def add_parser(subparsers: Any) -> None:
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--scoring", metavar="KIND[,KEY=VALUE...]", action="append", help="see below")
     scoring.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="rounds; 0 = no intervals (1000)")
+    scoring.add_argument(
+        "--snapshots", action="store_true", help="of a run: every snapshot, a folder each, and the curve over steps"
+    )
     scoring.add_argument("--no-plots", action="store_true", help="no pictures")
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--array", metavar="NAME", action="append", default=[], help="of an .npz; several are joined")
@@ -83,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     from asd_train.results import summarise, write_scores, write_summary
 
     path, out = Path(args.input), Path(args.output)
+    if args.snapshots:
+        return _curve(path, out, args)
     if args.batch_size < 1 or args.workers < 0 or args.bootstrap < 0:
         raise UsageError("--batch-size must be at least 1, --workers and --bootstrap at least 0")
     for folder, sections, rules, transductive in _evaluations(path, out, args):
@@ -95,6 +101,18 @@ def run(args: argparse.Namespace) -> int:
         except OSError as exc:
             raise UsageError(f"{folder}: cannot be written ({exc.strerror or exc})") from exc
         print(f"{folder}\n\n{(folder / 'results.md').read_text()}")
+    return 0
+
+
+def _curve(path: Path, out: Path, args: argparse.Namespace) -> int:
+    """Evaluates the snapshots of a run one by one; nothing is selected by what comes out."""
+    from asd_train.curve import points_of, write_curve
+
+    systems = points_of(path)
+    for step, folder in systems.items():
+        one = argparse.Namespace(**{**vars(args), "input": str(folder), "output": str(out / f"step-{step:08d}")})
+        run(argparse.Namespace(**{**vars(one), "snapshots": False}))
+    print(write_curve(out, list(systems)))
     return 0
 
 
@@ -126,6 +144,7 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
     from asd_train.autoencoder import Baseline, evaluate_autoencoder
     from asd_train.embed import pick_device
     from asd_train.evaluate import rules_of
+    from asd_train.kinds import check_kind, command_of
     from asd_train.mechanism_scores import MechanismSystem, evaluate_mechanism
 
     if args.scoring:
@@ -141,6 +160,8 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
             clips = _clips(args, system.data)
             sections = evaluate_mechanism(clips, system.mechanism, args.workers, tell, system.rms)
         else:
+            if "asd-train fit" not in (command_of(path) or "asd-train fit"):
+                check_kind(path, "evaluate")
             raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
     return out, sections, rules_of(clips) if args.rules == "auto" else args.rules, False
 
@@ -212,9 +233,12 @@ def _keep(clips: Sequence[Clip], vectors: Floats, blocks: Sequence[int], out: Pa
 
 
 def _plot(sections: Sequence[Section], folder: Path) -> None:
-    from asd_train.plot import plot_section
+    from asd_train.plot import available, plot_section
     from asd_train.results import threshold
 
+    if not available():
+        print('asd-train: no pictures without matplotlib: pip install "asd-agent[plot]"', file=sys.stderr)
+        return
     for section in sections:
         if section.labelled:
             name = f"{section.year or ''} {section.name}".strip().replace(" ", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from asd_train.commands.fit import add_config_arguments, changes, folder_of, resumable
+from asd_train.commands.fit import add_config_arguments, changes, folder_of, resumable, train_keys
 
 EPILOG = """\
 No labels are needed: any hours of normal sound do. The result is RUN/encoder, a checkpoint that configurations for
@@ -31,11 +31,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from asd_agent.config.load import read
     from asd_train import pretrain
+    from asd_train.kinds import check_kind
+    from asd_train.launch import use_all_processes
     from asd_train.progress import reading
 
+    check_kind(args.config, "pretrain")
+    use_all_processes()
     config = read(args.config, pretrain.Pretrain, changes(args))
     if args.tiny:
-        config = pretrain.tiny(config)
+        config = pretrain.tiny(config, kept=train_keys(changes(args)))
     if args.dry_run:
         from asd_train.plan import print_pretrain_plan
 

@@ -9,15 +9,14 @@ from typing import Any
 from asd_agent.errors import UsageError
 
 EPILOG = """\
-Machines with a shaft, gears, strokes, a body and surroundings; source and target domains that differ in
-speed, load, noise or microphone; anomalies are physical faults (bearing, imbalance, gear tooth, rub, squeal,
-leak, knocks). What is written depends on --seed alone, not on --workers. The defaults are the challenge's
-numbers: about 15 minutes of one core and 280 MB a machine. The same clips are made again when only counts
-change.
+Machines with a shaft, gears, strokes, a body and surroundings; source and target domains that differ in speed,
+load, noise or microphone; anomalies are physical faults (bearing, imbalance, gear tooth, rub, squeal, leak,
+knocks). What is written depends on --seed alone, not on --workers: the same clips are made again when only counts
+change. The defaults are the challenge's numbers: about 15 minutes of one core and 280 MB a machine.
 
   asd-train synth /data/synth --machines 7 --seed 1
   asd-train synth /tmp/small --machines 2 --source 40 --target 4 --test 16 --supplemental 8 --seconds 2
-  asd-train evaluate autoencoder --data /tmp/small -o /tmp/small-results
+  asd-train evaluate configs/train/baseline_mse.yaml --data /tmp/small -o /tmp/small-results
 """
 
 
