@@ -35,7 +35,21 @@ from asd_agent.service.commands import Commands
 from asd_agent.service.machine import Machine
 from asd_agent.service.reported import ReportedState, parsed
 from asd_agent.service.unknown_state import KNOWN_AFTER
-from asd_agent.types import AlarmState, Block, Cause, Description, Quality, State, Transient, Window, WindowRef
+from asd_agent.store import Store
+from asd_agent.types import (
+    AlarmEvent,
+    AlarmState,
+    Block,
+    Cause,
+    Description,
+    EventKind,
+    Level,
+    Quality,
+    State,
+    Transient,
+    Window,
+    WindowRef,
+)
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint, floors
 from asd_agent.windowing.windower import Windower
 
@@ -109,6 +123,21 @@ class Daemon:
 
 
 # -- an unknown state, confirmed by one command
+
+
+def test_what_raised_an_alarm_becomes_normal_only_by_an_explicit_word(monitor, tmp_path):
+    ask = Commands(Daemon(monitor))
+    hear(monitor, running(2.0 * KNOWN_AFTER, 3, **FAST), utc_s=1e9)
+    raised = AlarmEvent(
+        id="e1", alarm_id="0123456789", machine="m", kind=EventKind.RAISED, level=Level.ALERT, utc_s=1e9 + 6,
+        time_synced=True, reason="2-3 kHz louder",
+    )  # fmt: skip
+    with Store(tmp_path) as store:
+        store.commit_events([raised], AlarmState(), [])
+    with pytest.raises(CalibrationError, match=r"alarm 01234567 \(2-3 kHz louder\).*--despite-alarm"):
+        ask("extend", {"machine": "m", "name": "fast"})
+    assert [s.name for s in monitor.active.pipeline.states] == ["running"]
+    assert "confirmed as the state 'fast'" in ask("extend", {"machine": "m", "name": "fast", "despite_alarm": True})
 
 
 def test_an_unknown_state_is_told_and_becomes_known_only_by_a_command(monitor):

@@ -33,6 +33,7 @@ class BaselineStore:
     """The baselines of one machine under the state directory."""
 
     def __init__(self, state_dir: Path, machine: str) -> None:
+        self.state_dir = state_dir
         self.folder = state_dir / "machines" / machine
         self.machine = machine
 

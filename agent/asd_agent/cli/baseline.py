@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             act.add_argument("--name", default="", metavar="STATE", help='its name (default: "condition 2", ...)')
             act.add_argument("--since", metavar="TIME", help="take the deviating windows since then, such as 10:42")
             act.add_argument("--last", type=duration, metavar="10m", help="take the deviating windows of the last 10m")
+            act.add_argument("--despite-alarm", action="store_true", help="also windows that raised an alarm")
             act.add_argument("--candidate", action="store_true", help="do not make the new baseline the active one")
         if name == "rename":
             act.add_argument("old", metavar="OLD", help="present name of the state")

@@ -24,6 +24,8 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
     if args.since and args.last:
         raise UsageError("give one of --since and --last, or neither: then since the unknown state began")
     request: dict[str, Any] = {"machine": target.id, "name": args.name, "promote": not args.candidate}
+    if args.despite_alarm:
+        request["despite_alarm"] = True
     if args.since:
         request["since_utc_s"] = moment(args.since)
     if args.last:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
-
 from asd_agent import config
 from asd_agent.cli.options import add_config, add_json
-from asd_agent.cli.words import console, utc
+from asd_agent.cli.words import Row, console, lasted, listing, local, print_json, wrapped, zone
 from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.text import Text
 
     from asd_agent.service.status import AgentStatus, MachineStatus, ShadowStatus
 
@@ -35,11 +32,12 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     data = client.status(settings)
     if args.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=1).decode() + "\n")
+        print_json(data)
         return 0
     if args.watch:
         _watch(settings, data)
-    console().print(view(data))
+    out = console()
+    out.print(view(data, out.width), soft_wrap=True)
     return 0
 
 
@@ -50,56 +48,64 @@ def _watch(settings: config.Config, data: AgentStatus) -> NoReturn:
     out = console()
     if not out.is_terminal:
         while True:
-            out.print(view(data))
+            out.print(view(data, out.width), soft_wrap=True)
             time.sleep(REFRESH_S)
             data = client.status(settings)
-    with Live(view(data), console=out, auto_refresh=False) as live:
+    with Live(view(data, out.width), console=out, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_S)
-            live.update(_now(settings), refresh=True)
+            live.update(_now(settings, out.width), refresh=True)
 
 
-def _now(settings: config.Config) -> RenderableType:
+def _now(settings: config.Config, width: int) -> Text:
     from rich.text import Text
 
     try:
-        return view(client.status(settings))
+        return view(client.status(settings), width)
     except DaemonAbsent as exc:
-        return Text(str(exc), style="red")
+        return Text(wrapped(str(exc), width), style="red")
 
 
-def view(data: AgentStatus) -> RenderableType:
-    """The status answer as a table with one line of the agent's own state below it."""
-    from rich.console import Group
-    from rich.table import Table
+def view(data: AgentStatus, width: int) -> Text:
+    """The status answer: a row a machine with what there is to say below it, then the agent's own state."""
     from rich.text import Text
 
-    table = Table(
-        "machine", "state", "score", "alert at", "alarm", "signal chain", "windows", "lag", "baseline",
-        box=None, header_style="bold", padding=(0, 2, 0, 0),
-    )  # fmt: skip
-    for m in data.machines:
-        health = m.health.status
-        table.add_row(
-            m.id,
-            "; ".join(words for words in (m.state.replace("_", " "), m.unknown_state) if words),
-            number(m.score),
-            number(m.threshold),
-            Text(alarm_words(m), style=COLOUR.get(m.alarm.level, "")),
-            Text(
-                "; ".join([health.replace("_", " "), *m.health.reasons]),
-                style=HEALTH_COLOUR.get(health, "yellow"),
-            ),
-            f"{m.windows}" + (f" ({m.dropped} dropped)" if m.dropped else ""),
-            f"{m.lag_s:.1f} s" if m.lag_s is not None else "",
-            (m.baseline or "none: calibrate") + shadow_words(m.shadow),
-        )
+    heads = ("machine", "state", "score", "limit", "alarm", "signal chain", "lag")
+    table = listing(heads, [_row(machine) for machine in data.machines], width)
     broker = data.sink.mqtt.detail if data.sink.mqtt else "not configured"
-    foot = (
-        f"agent {data.agent} {data.version}, up {data.uptime_s / 3600:.1f} h, broker: {broker}, "
-        f"outbox {data.sink.outbox}, {utc(data.utc_s)} UTC" + ("" if data.time_synced else " (clock not synchronised)")
+    foot = [
+        f"agent {data.agent} {data.version}, up {lasted(data.uptime_s)}, {local(data.utc_s)} {zone()}"
+        + ("" if data.time_synced else " (clock not synchronised)"),
+        f"broker: {broker}, outbox {data.sink.outbox}",
+        *data.sink.findings,
+    ]
+    return Text("\n").join([table, Text(), *(Text(wrapped(line, width), style="dim") for line in foot)])
+
+
+def _row(machine: MachineStatus) -> Row:
+    chain = machine.health.status
+    cells = (
+        machine.id,
+        machine.state.replace("_", " "),
+        number(machine.score),
+        number(machine.threshold),
+        machine.alarm.level,
+        chain.replace("_", " "),
+        "" if machine.lag_s is None else f"{machine.lag_s:.1f} s",
     )
-    return Group(table, Text(foot, style="dim"))
+    styles = {4: COLOUR.get(machine.alarm.level, ""), 5: HEALTH_COLOUR.get(chain, "yellow")}
+    return Row(cells, [words for words in _notes(machine) if words], styles)
+
+
+def _notes(machine: MachineStatus) -> list[str]:
+    dropped = f", {machine.dropped} dropped" if machine.dropped else ""
+    baseline = f"baseline {machine.baseline}" if machine.baseline else f"no baseline: asd-agent calibrate {machine.id}"
+    return [
+        alarm_words(machine),
+        *(f"signal chain: {reason}" for reason in machine.health.reasons),
+        machine.unknown_state,
+        f"{baseline}{shadow_words(machine.shadow)}; {machine.windows} windows{dropped}",
+    ]
 
 
 def shadow_words(shadow: ShadowStatus | None) -> str:
@@ -117,18 +123,19 @@ def number(value: float | None) -> str:
 
 
 def alarm_words(machine: MachineStatus) -> str:
-    """The alarm in the words of ISA-18.2, with its reason."""
+    """The alarm in the words of ISA-18.2, with its reason; empty when there is nothing to say."""
     alarm = machine.alarm
-    words: list[str] = [alarm.level]
-    for key, word in (
-        ("latched", "latched"),
-        ("acknowledged", "acknowledged"),
-        ("out_of_service", "out of service"),
-    ):
-        if getattr(alarm, key):
-            words.append(word)
+    words: list[str] = [
+        word
+        for key, word in (
+            ("latched", "latched"),
+            ("acknowledged", "acknowledged"),
+            ("out_of_service", "out of service"),
+        )
+        if getattr(alarm, key)
+    ]
     if alarm.shelved_until_utc_s:
-        words.append(f"shelved until {utc(alarm.shelved_until_utc_s)}")
-    if alarm.level != "normal" and alarm.reason:
-        words.append(alarm.reason)
+        words.append(f"shelved until {local(alarm.shelved_until_utc_s)}")
+    if alarm.level != "normal":
+        words.append(f"since {local(alarm.since_utc_s)}: {alarm.reason}")
     return ", ".join(words)

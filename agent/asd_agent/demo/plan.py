@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from asd_agent import config
+from asd_agent.config.kinematics import Bearing, Mechanism
 from asd_agent.errors import UsageError
 
 WINDOW_S, HOP_S = 2.0, 1.0
+# What a person would know of the simulated machine: its motor and the bearing at its drive end.
+MOTOR = Mechanism(shaft_hz=24.9, mains_hz=50.0, bearings=[Bearing(name="DE", type="6205")])
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def source(text: str, plan: Plan) -> config.Source:
     """ "simulated", "microphone", "microphone:DEVICE", or a path to a recording or a folder of them."""
     if text == "simulated":
         fault = config.Fault(
-            kind="bearing", level_db=-20.0, at_s=plan.fault_at_s, until_s=plan.fault_at_s + plan.fault_s
+            kind="bearing", level_db=-14.0, at_s=plan.fault_at_s, until_s=plan.fault_at_s + plan.fault_s
         )
         return config.SimulatedSource(faults=[fault])
     kind, _, device = text.partition(":")
@@ -52,8 +57,11 @@ def source(text: str, plan: Plan) -> config.Source:
 
 
 def settings(text: str, plan: Plan, folder: Path, port: int) -> config.Config:
+    target = config.Machine(id="machine-1", source=source(text, plan), window_s=WINDOW_S, hop_s=HOP_S)
+    if isinstance(target.source, config.SimulatedSource):
+        target = msgspec.structs.replace(target, mechanism=MOTOR)
     return config.Config(
         agent=config.Agent(id="demo", state_dir=str(folder / "state"), log_level="warning"),
         mqtt=config.Mqtt(url=f"mqtt://127.0.0.1:{port}"),
-        machines=[config.Machine(id="machine-1", source=source(text, plan), window_s=WINDOW_S, hop_s=HOP_S)],
+        machines=[target],
     )

@@ -106,7 +106,7 @@ def _calibrate(settings: config.Config, plan: plans.Plan, screen: Screen, proces
         state = client.calibration(settings, MACHINE)
         screen.calibrating(state.done, state.windows)
         if state.report is not None:
-            screen.calibrated([*state.report.facts, *state.report.concerns])
+            screen.calibrated(state.report.advice)
             return
         if state.phase not in ("listening", "fitting"):
             raise AsdError(f"the calibration failed: {state.error}")

@@ -15,9 +15,11 @@ from msgspec import Meta
 
 from asd_agent.bank import Widen
 from asd_agent.calibration.workflow import CalibrationOptions
-from asd_agent.errors import UsageError
+from asd_agent.errors import CalibrationError, StoreError, UsageError
 from asd_agent.log import tail
 from asd_agent.service.live import Heard, check_allowed
+from asd_agent.store import Store
+from asd_agent.whatif import episodes
 
 if TYPE_CHECKING:
     from asd_agent.service.daemon import Daemon
@@ -103,6 +105,7 @@ class Extend(_ForMachine, frozen=True, kw_only=True):
     since_utc_s: float | None = None  # None = since the unknown state began
     last_s: Annotated[float, Meta(gt=0)] | None = None  # instead, where no clock is at hand
     promote: bool = True
+    despite_alarm: bool = False  # also windows during which there was an alarm
 
 
 class RenameState(_ForMachine, frozen=True, kw_only=True):
@@ -231,4 +234,24 @@ class Commands:
         if args.since_utc_s is not None and args.last_s is not None:
             raise UsageError("extend: give one of since_utc_s (seconds since 1970) and last_s, or neither")
         since_utc_s = args.since_utc_s if args.last_s is None else time.time() - args.last_s
-        return self._machine(args).calibrator.extend(args.name, since_utc_s, args.promote)
+        machine = self._machine(args)
+        if not args.despite_alarm:
+            refuse_alarms(machine, since_utc_s)
+        return machine.calibrator.extend(args.name, since_utc_s, args.promote)
+
+
+def refuse_alarms(machine: Machine, since_utc_s: float | None) -> None:
+    """What raised an alarm becomes normal only by a person's explicit word. Raises CalibrationError."""
+    windows, _ = machine.active.windows_since(since_utc_s)
+    try:
+        with Store.reader(machine.baselines.state_dir) as store:
+            alarms = episodes(store.events(machine=machine.id, limit=1000))
+    except StoreError:
+        return  # no database yet, so no alarm
+    first_s, last_s = windows[0].utc_s, windows[-1].utc_s + windows[-1].duration_s
+    for alarm in alarms:
+        if alarm.raised_utc_s <= last_s and (alarm.cleared_utc_s or last_s) >= first_s:
+            raise CalibrationError(
+                f"{machine.id}: these windows raised the alarm {alarm.alarm_id[:8]} ({alarm.reason}). Only if they are "
+                "normal all the same: baseline extend --despite-alarm"
+            )
