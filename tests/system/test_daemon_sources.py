@@ -61,12 +61,12 @@ def test_two_machines_share_one_device(site):
     assert {event.machine for event in site.events() if event.kind == "raised"} == {"left"}
 
 
-def test_a_box_that_is_too_slow_counts_what_it_drops(site):
+def test_a_host_that_is_too_slow_counts_what_it_drops(site):
     fast = machine(site.folder, hop_s=0.1, window_s=10.0)
     fast["source"]["argv"][-1] = "1000"
     site.configure(fast)
     site.start()
-    site.until_reason("dropped: the box is too slow")
+    site.until_reason("dropped: this host is too slow")
     site.more_windows(2)
     status = site.status()
     assert status["dropped"] > 0

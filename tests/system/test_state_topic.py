@@ -18,7 +18,7 @@ def test_states_are_told_learnt_and_confirmed(tmp_path):
         client, of_machine, answers = told.client, told.status, []
         client.on_message = lambda _client, _data, message: answers.append(json.loads(message.payload))
         client.subscribe("asd/t/response/#", 1)
-        assert "no operating state is told" in str(of_machine("health"))
+        assert "no operating state is reported" in str(of_machine("health"))
         client.publish("plc/m/state", "pumping", qos=1, retain=True)
         wait(lambda: of_machine("reported_operating") == "pumping")
         ask(told.settings, "calibrate", machine="m", duration_s=6.0, promote=True)
