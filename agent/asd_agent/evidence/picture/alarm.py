@@ -3,15 +3,15 @@ nearest normal sound and both spectra. Times are seconds from the alarm."""
 
 from __future__ import annotations
 
+import datetime as dt
 import textwrap
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from asd_agent.evidence.clip import Band, Clip
-from asd_agent.evidence.picture.canvas import BLACK, GLYPH_W, GREY, PALE, WHITE, Canvas, Colour, inferno
+from asd_agent.evidence.picture.canvas import BLACK, GREY, PALE, WHITE, Canvas, Colour, inferno, text_width
 from asd_agent.evidence.picture.spectrogram import LOWEST_HZ, Scale, spectrogram
 from asd_agent.types import Floats, Samples
 
@@ -75,10 +75,11 @@ def draw(samples: Samples, clip: Clip, normal: Sound | None = None) -> bytes:
 def _title(canvas: Canvas, clip: Clip) -> int:
     """Returns where the panels begin."""
     event = clip.event
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event.utc_s))
+    stamp = dt.datetime.fromtimestamp(event.utc_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     score = "" if event.score is None else f", score {event.score:.1f}"
     canvas.text(LEFT, 10, f"{event.machine}: {event.kind.replace('_', ' ')}, {event.level}{score}   {stamp} UTC")
-    lines = textwrap.wrap(event.reason, (WIDTH - LEFT - 20) // GLYPH_W)[:3]
+    characters = (WIDTH - LEFT - 20) * len(event.reason) // max(text_width(event.reason), 1)
+    lines = textwrap.wrap(event.reason, max(characters - 4, 20))[:3]
     for i, line in enumerate(lines):
         canvas.text(LEFT, 30 + 18 * i, line, GREY)
     return 106
@@ -106,7 +107,7 @@ def _marks(canvas: Canvas, panel: _Panel, clip: Clip, band: Band | None, words: 
             canvas.dashes(panel.x, row, panel.columns, MARK, across=True)
     if words:
         y = high - 22 if high - 22 > panel.y else low + 6
-        canvas.fill(panel.x + 6, y, GLYPH_W * len(words) + 8, 18, BLACK)
+        canvas.fill(panel.x + 6, y, text_width(words) + 8, 18, BLACK)
         canvas.text(panel.x + 10, y + 1, words, MARK)
     canvas.dashes(panel.column(panel.alarm_s), panel.y, ROWS, WHITE, line=2)
     for at_s in clip.gaps_s:
@@ -219,7 +220,7 @@ def _normal(canvas: Canvas, panel: _Panel, normal: Sound, peak: float, deciding:
         across = np.asarray(x + 2 + (SPECTRA - 6) * np.clip((values - low) / max(high - low, 1.0), 0, 1), np.float64)
         canvas.curve(across, rows, colour)
     canvas.text(x, panel.y - 22, "normal", NORMAL)
-    canvas.text(x + 7 * GLYPH_W, panel.y - 22, "alarm", ALARM)
+    canvas.text(x + text_width("normal "), panel.y - 22, "alarm", ALARM)
     for at, words, align in ((0, f"{low:.0f}", "left"), (SPECTRA, f"{high:.0f} dB", "right")):
         canvas.text(x + at, panel.y + ROWS + 4, words, GREY, align)
     return x + SPECTRA
