@@ -99,25 +99,10 @@ def test_arrays_restore_the_bank_bit_by_bit(kind: str, options: dict[str, Any]) 
     q = normals(20, seed=5)
     assert restored.kind == kind
     assert np.array_equal(restored.distance(q), fitted.distance(q))
-    assert np.array_equal(restored.deviation(q[0]), fitted.deviation(q[0]))
     for name, array in fitted.arrays().items():
         again = restored.arrays()[name]
         assert again.dtype == array.dtype
         assert again.tobytes() == array.tobytes()
-
-
-@every_bank
-def test_the_deviation_points_at_what_changed(kind: str, options: dict[str, Any]) -> None:
-    fitted = bank.fit(kind, normals(200), **options)
-    q = normals(201)[200].copy()
-    size = 40 * normals(200).std(axis=0)[5]
-    for sign in (1, -1):
-        changed = q.copy()
-        changed[5] += sign * size
-        deviation = fitted.deviation(changed)
-        assert deviation.shape == (DIM,)
-        assert np.argmax(np.abs(deviation)) == 5
-        assert np.sign(deviation[5]) == sign
 
 
 @every_bank
@@ -130,8 +115,6 @@ def test_nan_is_refused(kind: str, options: dict[str, Any], bad: float) -> None:
         bank.fit(kind, x, **options)
     with pytest.raises(BundleError, match="NaN or infinity"):
         fitted.distance(x)
-    with pytest.raises(BundleError, match="NaN or infinity"):
-        fitted.deviation(x[3])
 
 
 @every_bank
@@ -157,7 +140,6 @@ def test_equal_normals_are_no_division_by_zero(kind: str, options: dict[str, Any
         options = {**options, "target": x[:9]}
     fitted = bank.fit(kind, x, **options)
     assert np.isfinite(fitted.distance(normals(5, seed=2))).all()
-    assert np.isfinite(fitted.deviation(normals(1, seed=2)[0])).all()
 
 
 def test_unknown_kinds_are_named() -> None:

@@ -28,9 +28,6 @@ class Bank(Protocol):
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m]; the batch that a row comes in does not change a bit of its distance."""
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        """q [dim] -> [dim]: signed difference from the nearest normal, in standard deviations of them."""
-
     def arrays(self) -> Arrays:
         """All there is to know of the bank; `from_arrays` restores it bit by bit."""
 

@@ -87,13 +87,6 @@ class Beam:
         order = found.argsort(kind="stable")[:most]
         return found[order], order
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        """q [dim] -> [dim] from the nearest normal of each band, in standard deviations of the normals."""
-        placed = _unit(query(q, self.rows.shape[1])[None], self.blocks)[0]
-        nearest = (self._bands(placed) - self.offset).argmin(axis=0)
-        chosen = self.rows[np.repeat(nearest, self.blocks), np.arange(len(placed))]
-        return np.asarray((placed - chosen) / self.scale, np.float64)
-
     def arrays(self) -> Arrays:
         names = ("rows", "offset", "blocks", "scale")
         return {**{name: getattr(self, name) for name in names}, "shift": np.array(self.shift)}

@@ -14,10 +14,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.bank.base import Arrays, queries, query, rows, take
+from asd_agent.bank.base import Arrays, queries, rows, take
 from asd_agent.bank.memmixup import memmixup
 from asd_agent.bank.memory import Memory, Metric
-from asd_agent.bank.two_bank import nearer
 from asd_agent.types import Floats
 
 
@@ -54,9 +53,6 @@ class DomainZ:
         """q [m, dim] -> [m, 2] to the source and to the target bank, before normalisation."""
         q = queries(q, self.source.dim)
         return np.stack([self.source.mean_of_nearest(q, 1), self.target.mean_of_nearest(q, 1)], axis=1)
-
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        return nearer(query(q, self.source.dim), self.source, self.target)
 
     def arrays(self) -> Arrays:
         banks = {**self.source.arrays("source_"), **self.target.arrays("target_")}

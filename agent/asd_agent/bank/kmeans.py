@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.bank.base import Arrays, in_order, queries, query, rows
+from asd_agent.bank.base import Arrays, in_order, queries, rows
 from asd_agent.bank.memory import Memory, Metric, unit
 from asd_agent.types import Floats
 
@@ -44,9 +44,6 @@ class KMeans:
     def distance(self, q: npt.ArrayLike) -> Floats:
         """q [m, dim] -> [m]."""
         return self.memory.mean_of_nearest(queries(q, self.memory.dim), 1)
-
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        return self.memory.deviation(query(q, self.memory.dim))
 
     def arrays(self) -> Arrays:
         return self.memory.arrays()

@@ -68,9 +68,6 @@ class LocalDensity:
         best = scaled.argsort(kind="stable")[:most]
         return scaled[best], index[best]
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        return self.measure.deviation(q)
-
     def arrays(self) -> Arrays:
         return {"spacing": self.spacing, **self.measure.arrays()}
 

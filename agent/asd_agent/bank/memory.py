@@ -92,12 +92,6 @@ class Memory:
         """q [m, dim] -> [m]."""
         return np.asarray(self.nearest(q, k)[0].mean(axis=1), dtype=np.float64)
 
-    def deviation(self, q: Floats) -> Floats:
-        """q [dim] -> [dim] in standard deviations from the nearest row."""
-        _, index = self.nearest(q[None])
-        difference = self._place(q[None])[0].astype(np.float64) - self.rows[index[0, 0]]
-        return np.asarray(difference / self.scale, dtype=np.float64)
-
     def _place(self, q: Floats) -> npt.NDArray[np.float32]:
         return ((unit(q) if self.cosine else q) - self.centre).astype(np.float32)
 

@@ -45,9 +45,6 @@ class Nearest:
         near, index = self.memory.nearest(query(q, self.memory.dim)[None], most)
         return near[0], index[0]
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        return self.memory.deviation(query(q, self.memory.dim))
-
     def arrays(self) -> Arrays:
         return {"k": np.array(self.k), **self.memory.arrays()}
 

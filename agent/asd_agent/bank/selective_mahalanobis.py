@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.bank.base import Arrays, queries, query, rows, spread, take
+from asd_agent.bank.base import Arrays, queries, rows, spread, take
 from asd_agent.bank.shrinkage import Whitening
 from asd_agent.types import Floats
 
@@ -63,12 +63,6 @@ class SelectiveMahalanobis:
         """q [m, dim] -> [m], in standard deviations."""
         q = queries(q, len(self.source.mean))
         return np.minimum(self.source.distance(q), self.target.distance(q))
-
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        """From the mean of the nearer domain: this back-end keeps no single normal."""
-        q = query(q, len(self.source.mean))
-        nearer = min((self.source, self.target), key=lambda domain: float(domain.distance(q[None])[0]))
-        return (q - nearer.mean) / nearer.scale
 
     def arrays(self) -> Arrays:
         return {**self.source.arrays("source_"), **self.target.arrays("target_")}

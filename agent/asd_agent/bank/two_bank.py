@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.bank.base import Arrays, queries, query, rows, take
+from asd_agent.bank.base import Arrays, queries, rows, take
 from asd_agent.bank.memory import Memory, Metric
 from asd_agent.types import Floats
 
@@ -47,9 +47,6 @@ class TwoBank:
         found = [bank.mean_of_nearest(q, self.k) for bank in (self.source, self.target)]
         return np.asarray(np.minimum(found[0] / self.spacing[0], found[1] / self.spacing[1]), np.float64)
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        return nearer(query(q, self.source.dim), self.source, self.target)
-
     def arrays(self) -> Arrays:
         return {
             "k": np.array(self.k),
@@ -62,13 +59,6 @@ class TwoBank:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         source, target = (Memory.from_arrays(arrays, prefix) for prefix in ("source_", "target_"))
         return cls(source, target, int(take(arrays, "k", 0)), np.asarray(take(arrays, "spacing", 1), np.float64))
-
-
-def nearer(q: Floats, source: Memory, target: Memory) -> Floats:
-    """Deviation [dim] of q [dim] from the nearest row of both, in the source's standard deviations."""
-    near_source, near_target = source.nearest(q[None])[0][0, 0], target.nearest(q[None])[0][0, 0]
-    memory = source if near_source <= near_target else target
-    return memory.deviation(q) * memory.scale / source.scale
 
 
 def _spacing(bank: Memory, own: Floats) -> float:

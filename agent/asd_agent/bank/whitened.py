@@ -69,12 +69,6 @@ class Whitened:
         near, index = self.memory.nearest(inside[None], most)
         return np.asarray(np.sqrt(near[0] ** 2 + outside), np.float64), index[0]
 
-    def deviation(self, q: npt.ArrayLike) -> Floats:
-        standard = (query(q, len(self.mean)) - self.mean) * self._gain
-        _, index = self.memory.nearest(self.whitening.inside(standard[None]))
-        nearest = self.memory.rows[index[0, 0]] + self.memory.centre
-        return np.asarray((standard - self.whitening.back(nearest)) / self.weights, dtype=np.float64)
-
     def arrays(self) -> Arrays:
         own = {"mean": self.mean, "scale": self.scale, "weights": self.weights}
         return {**own, **self.whitening.arrays(), **self.memory.arrays("near_")}

@@ -82,9 +82,12 @@ def _quiet(level_dbfs: Floats) -> npt.NDArray[np.bool_]:
 
 def _grouped(distance: Floats, neighbour: int) -> Labels:
     """distance [n, n] -> connected component of each [n]."""
+    from scipy.sparse.csgraph import connected_components  # of calibration alone: the daemon starts without scipy
+
     at = min(neighbour, len(distance) - 1)
     density = np.maximum(np.partition(distance, at, axis=1)[:, at], 1e-9)
-    return _linked(distance <= STEP * np.sqrt(density[:, None] * density))
+    near = distance <= STEP * np.sqrt(density[:, None] * density)
+    return np.asarray(connected_components(near, directed=False)[1], np.intp)
 
 
 def _longest_runs(groups: Labels, session: npt.NDArray[np.intp], index: Labels) -> dict[int, int]:
@@ -120,18 +123,3 @@ def _smooth(x: Floats, session: npt.NDArray[np.intp], reach: int) -> Floats:
 def _distances(x: Floats, y: Floats) -> Floats:
     squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
-
-
-def _linked(near: npt.NDArray[np.bool_]) -> Labels:
-    """Adjacency [n, n] -> connected component of each [n]."""
-    labels = np.full(len(near), -1, np.intp)
-    for first in range(len(near)):
-        if labels[first] >= 0:
-            continue
-        labels[first] = first
-        queue = [first]
-        while queue:
-            reached = np.flatnonzero(near[queue.pop()] & (labels < 0))
-            labels[reached] = first
-            queue += reached.tolist()
-    return labels

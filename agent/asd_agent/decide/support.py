@@ -196,20 +196,7 @@ def _more(
 
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """Exact 90 % interval of a share, `successes` of `trials` seen (Clopper and Pearson, 1934)."""
+    from scipy.special import betaincinv
 
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
-
-    def at_most(p: float, count: int) -> float:
-        j = np.arange(count + 1)
-        ways = log_factorial[trials] - log_factorial[j] - log_factorial[trials - j]
-        return float(np.exp(ways + j * math.log(p) + (trials - j) * math.log1p(-p)).sum())
-
-    def solve(count: int, chance: float) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if at_most(middle, count) > chance else (low, middle)
-        return high
-
-    least = 0.0 if successes == 0 else solve(successes - 1, 0.95)
-    return least, 1.0 if successes >= trials else solve(successes, 0.05)
+    least = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, 0.05))
+    return least, 1.0 if successes >= trials else float(betaincinv(successes + 1, trials - successes, 0.95))
