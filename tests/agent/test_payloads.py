@@ -1,4 +1,4 @@
-"""What is published: DESIGN's topics, versioned schemas, ids that stay, numbers that JSON knows."""
+"""What is published: the topics, versioned schemas, ids that stay, numbers that JSON knows."""
 
 from __future__ import annotations
 

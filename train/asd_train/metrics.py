@@ -1,6 +1,6 @@
 """The challenge's figures: AUC, partial AUC, their means, and how sure they are.
 
-`Rules` of the years (asd-facts, 6.1):
+`Rules` of the years:
     2020    AUC and pAUC of a section, arithmetic mean
     2021    AUC and pAUC of each domain alone, harmonic mean
     2022    and later: AUC of a domain's normals against the anomalies of both, pAUC of the whole section,

@@ -1,6 +1,6 @@
 """Embeddings of one machine's clips -> anomaly scores, with the back-ends that ship in the agent.
 
-The recipes of the reports (asd-facts, 5), as `scoring:` of a configuration:
+The recipes of the reports, as `scoring:` of a configuration:
     A, B  {kind: cosine}                                      nearest normal of either domain
     B     {kind: cosine, bank: target, smote: 1, smote_neighbours: 2}        the oversampled target alone
     C     {kind: domain_z, metric: euclidean, memmixup: 990, transductive: true}                   GenRep

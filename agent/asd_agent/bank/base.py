@@ -65,7 +65,7 @@ def query(q: npt.ArrayLike, dim: int) -> Floats:
 
 
 def spread(x: Floats) -> Floats:
-    """x [n, dim] -> standard deviations [dim], none below a tenth of the median one (detection-facts, 3)."""
+    """x [n, dim] -> standard deviations [dim], none below a tenth of the median one."""
     sd = x.std(axis=0)
     sd = np.maximum(sd, np.median(sd) / 10)
     return np.asarray(np.where(sd > 0, sd, 1.0), dtype=np.float64)

@@ -13,7 +13,7 @@ from asd_agent.bank.base import Arrays, take
 from asd_agent.errors import BaselineError
 from asd_agent.types import Floats
 
-SMALLEST = 0.02  # of the shrinkage (detection-facts, 3)
+SMALLEST = 0.02  # of the shrinkage
 
 
 def ledoit_wolf(x: Floats) -> float:

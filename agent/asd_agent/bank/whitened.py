@@ -1,4 +1,4 @@
-"""Nearest neighbour after shrunk whitening: the detector distance of detection-facts, recipe 3."""
+"""Nearest neighbour after shrunk whitening: the distance that the detectors use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Whitened:
         return cls(mean, scale, weights, whitening, Memory.of(whitening.inside(standard)))
 
     def around(self, x: npt.ArrayLike) -> Self:
-        """The same measure of distance, to other normals x [n, dim]: few of them cannot tell how normals vary."""
+        """The same measure of distance, to other normals x [n, dim]: few of them do not show how normals vary."""
         standard = (queries(x, len(self.mean)) - self.mean) * self._gain
         return replace(self, memory=Memory.of(self.whitening.inside(standard)))
 

@@ -77,7 +77,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
     fusion: Fusion
     embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
     transient: LogScore | None = None  # of the excess of the strongest transient
-    transients_per_hour: float = 0.0  # transients beyond the limit of the event lane, in calibration
+    transients_per_hour: float = 0.0  # transients of the calibration beyond the limit of the event rate
     extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
 
 

@@ -174,7 +174,7 @@ def _nuisance(pipeline: Pipeline, usable: Sequence[Description]) -> dict[str, Nu
 
 
 def _transients_per_hour(machine: config.Machine, excess: Sequence[float]) -> float:
-    """How often normal sound has a transient beyond the limit of the event lane."""
+    """How often normal sound has a transient beyond the limit of the event rate."""
     if not excess:
         return 0.0
     normal = LogScore.fit(excess)

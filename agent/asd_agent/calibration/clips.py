@@ -118,7 +118,7 @@ class OutlierClips:
             while len(self._kept) > OUTLIERS_KEPT:
                 self._kept.pop(0)[2].unlink(missing_ok=True)
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
-            log.warning("odd sound of the calibration not kept", error=str(exc))
+            log.warning("outlier of the calibration not kept", error=str(exc))
 
     def clips(self, baseline: Baseline) -> Baseline:
         """The baseline, whose report names the clips; call `finish` when it has been written."""
@@ -142,7 +142,7 @@ class OutlierClips:
             else:
                 shutil.rmtree(self._folder, ignore_errors=True)
         except OSError as exc:
-            log.warning("odd sound of the calibration not kept", error=str(exc))
+            log.warning("outlier of the calibration not kept", error=str(exc))
 
     def drop(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from asd_agent.types import Description
 from asd_agent.windowing import signal_chain
 
 FEWEST_OF_TARGET = 3
-ENOUGH_OF_TARGET = 24  # windows of a new condition that can tell themselves how it varies
+ENOUGH_OF_TARGET = 24  # windows of a new condition; so many show by themselves how it varies
 
 
 def extend(

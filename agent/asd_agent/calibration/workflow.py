@@ -50,7 +50,7 @@ ANEW = CalibrationOptions()  # all states, from new windows
 
 
 class CalibrationClips:
-    """What is kept of a live calibration's sound: some normal windows, and the oddest."""
+    """What is kept of a live calibration's sound: some normal windows, and those most unlike the others."""
 
     def __init__(self, machine_folder: Path) -> None:
         self._normal, self._outliers = NormalClips(machine_folder), OutlierClips(machine_folder)

@@ -13,7 +13,7 @@ from asd_agent.types import Block
 
 
 class ReplaySource(Source):
-    """With pace "live" a block is delivered when its last frame would be heard; "fast" = when asked."""
+    """With pace "live" a block is delivered when its last frame would have come live; "fast" = when asked."""
 
     def __init__(self, blocks: Iterator[Block], pace: Literal["live", "fast"]) -> None:
         self._blocks = blocks

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     except (ImportError, OSError, AttributeError, MemoryError):
         pass  # MemoryDenyWriteExecute can forbid ctypes; under systemd the control group ends children anyway
     if os.getppid() != int(argv[0]):
-        return 0  # the parent died before the kernel was told
+        return 0  # the parent died before the kernel knew
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and that would be inherited
     try:
         os.execvp(argv[1], argv[1:])

@@ -1,4 +1,4 @@
-"""asd-agent bench: what a window costs on this box, and how many machines it can serve."""
+"""asd-agent bench: what a window costs on this host, and how many machines it can serve."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cost:
     bundle: str
     variant: str
     chosen: bool  # by "auto" on this CPU
-    window_ms: float  # median of one window: cutting and resampling, encoder, judgement
+    window_ms: float  # median of one window: cutting and resampling, encoder, scoring
     encoder_ms: float  # of which the bare session
     real_time_factor: float  # seconds of hop per second of work
     machines: int  # of this kind on one core
@@ -80,7 +80,7 @@ def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
         window, cut_ms = _window(machine, pipeline, (baseline and baseline.manifest.chain.rate_hz) or NATIVE_HZ)
         pipeline.step(window)
         window_ms, encoder_ms = [], []
-        for _ in range(RUNS):  # in turns, so that both see the same box
+        for _ in range(RUNS):  # in turns, so that both see the same host
             began = time.perf_counter()
             pipeline.step(window)
             window_ms.append(1000 * (time.perf_counter() - began))

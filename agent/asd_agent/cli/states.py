@@ -34,8 +34,8 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
         answer = ask(settings, "extend", 600.0, **request)
     except DaemonAbsent as exc:
         raise AsdError(
-            f"{exc}; only the daemon has heard the unknown state. With recordings of it: asd-agent calibrate --extend "
-            "--from PATH"
+            f"{exc}; only the daemon has the windows of the unknown state. With recordings of it: asd-agent calibrate "
+            "--extend --from PATH"
         ) from exc
     if args.json:
         print_json({"machine": target.id, "answer": answer})

@@ -1,4 +1,4 @@
-"""The agent's configuration as frozen, typed structs with their defaults beside them (DESIGN: Configuration)."""
+"""The agent's configuration as frozen, typed structs with their defaults beside them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Alarm(_Section, frozen=True, kw_only=True):
     clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
     danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs
     deadband: Annotated[float, Meta(ge=0, le=1)] = 0.15  # share of the threshold score to fall below it
-    # The event lane: single transients. A moment counts from this p on; at least so many half minutes with one
+    # The event rate: single transients. A transient counts from this p on; at least so many half minutes with one
     # within an hour, and more than calibration and budget allow, raise an alarm. One alone never does.
     transient_p: Annotated[float, Meta(gt=0, lt=1)] = 1e-4
     transient_repeats: Annotated[int, Meta(ge=2)] = 4
@@ -155,10 +155,10 @@ TopicFilter = Annotated[str, Meta(pattern=r"^([^#+/]*|\+)(/([^#+/]*|\+))*(/#)?$"
 
 
 class Operating(_Section, frozen=True, kw_only=True):
-    """The operating state as the machine's controller tells it: its name, plain or as JSON with `state`."""
+    """The operating state as the machine's controller reports it: its name, plain or as JSON with `state`."""
 
     topic: Topic
-    holds_s: Positive = 120.0  # after the last message; a controller that only tells changes needs more
+    holds_s: Positive = 120.0  # after the last message; a controller that only reports changes needs more
     settle_s: Annotated[float, Meta(ge=0, le=60)] = 2.0  # before and after a change no window is judged
 
 
@@ -179,7 +179,7 @@ class Machine(_Section, frozen=True, kw_only=True):
     operating: Operating | None = None  # None = the state is found from the sound
     alarm: Alarm = Alarm()
     quality: QualityLimits = QualityLimits()
-    shadow: Shadow | None = Shadow()  # null = a candidate waits unheard
+    shadow: Shadow | None = Shadow()  # null = a candidate does not run beside the active baseline
 
     def __post_init__(self) -> None:
         if self.hop_s > self.window_s:
@@ -196,7 +196,7 @@ class Machine(_Section, frozen=True, kw_only=True):
 
     @property
     def shadowed(self) -> Machine:
-        """The machine as its candidate hears it."""
+        """The machine with the bundle of its shadow."""
         if self.shadow is None or self.shadow.bundle is None:
             return self
         return msgspec.structs.replace(self, bundle=self.shadow.bundle)
@@ -305,7 +305,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
     @property
     def subscribed_topics(self) -> frozenset[str]:
-        """MQTT topics that tell something of the machines: their speed, their operating state."""
+        """MQTT topics on which the machines' speed and operating state are reported."""
         speeds = {m.mechanism.speed_topic for m in self.machines if m.mechanism and m.mechanism.speed_topic}
         return frozenset(speeds | {m.operating.topic for m in self.machines if m.operating})
 

@@ -1,7 +1,7 @@
 """Held-out scores of normal sound: by contiguous blocks of time, because neighbouring windows resemble each other.
 
 With one window left out at a time its neighbours stay in the bank, the scores come out too small and the limits too
-low (detection-facts, 8).
+low.
 """
 
 from __future__ import annotations

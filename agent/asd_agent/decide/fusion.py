@@ -1,13 +1,14 @@
 """Several detectors' standard scores as one p-value that holds on later days too.
 
-They are joined as 5 ln mean exp(z / 5), between their mean, which dilutes a fault that one detector alone hears, and
+They are joined as 5 ln mean exp(z / 5), between their mean, which dilutes a fault that one detector alone shows, and
 their maximum. That is standardised once more by its own values on held-out blocks, because the detectors depend on
-each other (detection-facts, 5). For detectors that always agree it is their common z, for independent ones it is
-Gaussian again to within 4 % of z at p = 1e-4 (tests).
+each other. For detectors that always agree it is their common z, for independent ones it is Gaussian again to within
+4 % of z at p = 1e-4 (tests).
 
 Fisher's -sum ln Phi(-z) ranks windows as well, but grows with z^2: the one detector that differs most between blocks
-widens the limits of all. A real fault at a speed not heard before was found in 30 % of the windows with it, in 54 % so
-(benchmarks/bldc.py). A sharper mean, exp(z / 2), finds more still, and lets nuisance sound pass for a change.
+widens the limits of all. A real fault at a speed that calibration lacked was found in 30 % of the windows with Fisher's
+rule, in 54 % with this one (benchmarks/bldc.py). A sharper mean, exp(z / 2), finds more still, and lets nuisance sound
+pass for a change.
 
 Later normal sound strays further than the held-out blocks did (a 95 % limit let 12 % of later windows pass). Its
 variance, in units of the held-out one, is

@@ -1,4 +1,4 @@
-"""One detector's distances as standard scores on held-out normals (detection-facts, 4).
+"""One detector's distances as standard scores on held-out normals.
 
 The logarithm makes distances near-Gaussian and stops one detector from ruling by its units. Rank p-values would end at
 1 / (n + 1); the Gaussian tail goes on.

@@ -4,9 +4,9 @@ Windows belong together that are linked by near neighbours: an idle compressor w
 as its pressure rises, but from one window to the next it does so in small steps. A step counts in relation to how
 densely the windows lie at both of its ends, so that a tight state beside a wide one is a state of its own (Zelnik-Manor
 and Perona, "Self-tuning spectral clustering", 2004). Sound is first smoothed over some 10 s: shorter windows scatter
-more than states differ. A machine that is off is one state, whatever is heard in its place.
+more than states differ. A machine that is off is one state, whatever sounds in its place.
 
-A state that was heard for less than half a minute in all may pass unnoticed: its windows go to the one most like it.
+A state that lasted for less than half a minute in all may be missed: its windows go to the one most like it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class VoteFilter:
 
     @property
     def holding(self) -> bool:
-        """Windows wait until it is clear what they are."""
+        """Deviating windows wait until it is clear whether they vote."""
         return bool(self._held)
 
     @property

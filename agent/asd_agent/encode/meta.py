@@ -42,7 +42,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # whitened distance, or has a bank of its own (beam).
     blocks: list[Count] = []
     # "nuisance": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
-    # voices, animals, rain. They explain a deviation (`decide.lanes`); several such outputs are families, each with
+    # voices, animals, rain. They explain a deviation (`decide.votes`); several such outputs are families, each with
     # a measure of its own of what is usual.
     role: Literal["detector", "nuisance"] = "detector"
     labels: list[str] = []

@@ -33,7 +33,7 @@ SOUND_SUFFIXES = (".flac", ".wav")
 
 Bits = Literal[16, 24, 32]
 FULL_SCALE: dict[Bits, float] = {16: 2.0**15, 24: 2.0**23}
-GLANCE = 64  # samples that mostly tell
+GLANCE = 64  # samples that decide it in most cases
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 
     low_hz: float
     high_hz: float
-    detector: str = ""  # the deciding one, or of those that decide the first that can tell
+    detector: str = ""  # the deciding one, or the first of the others that can name a band
 
 
 class MadeWith(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     event: AlarmEvent
     rate_hz: int
     start_utc_s: float
-    before_s: float  # sound that had been heard when the alarm was decided
+    before_s: float  # sound received before the alarm was decided
     after_s: float
     gaps_s: tuple[float, ...] = ()  # frames are missing at these times of the clip
     sound_sha256: str = ""

@@ -21,6 +21,7 @@ from asd_agent.evidence.clip import (
     SPARE_BYTES,
     Bits,
     Clip,
+    MadeWith,
     ScoredWindow,
     Segment,
     begun_path,
@@ -82,7 +83,7 @@ class _Recording:
     before_frames: int
     missing_frames: int
     chunks: list[Chunk]
-    about: dict[str, Any]  # further fields of the clip
+    made_with: MadeWith | None
     saved: bool = False  # what there was at the beginning is on disk
     rows: dict[int, ScoredWindow] = field(default_factory=dict)  # index -> window
 
@@ -109,7 +110,7 @@ class _Tape:
 
     @property
     def waits_s(self) -> float:
-        """Sound that no judged window has reached yet."""
+        """Sound behind the newest scored window."""
         if not self.rows:
             return 0.0
         newest = self.rows[-1]
@@ -191,7 +192,7 @@ class ClipRecorder:
                     self._finish(tape)
 
     def note(self, machine: str, row: ScoredWindow) -> None:
-        """A window of that sound. Its clip, if there is one, tells of it."""
+        """A scored window of that sound, for the sidecar of its clip."""
         with self._lock:
             tape = self._tapes.get(machine)
             recordings = [recording for recording in self._ready if recording.event.machine == machine]
@@ -201,21 +202,23 @@ class ClipRecorder:
             for recording in recordings:
                 recording.rows.setdefault(row.result.index, row)
 
-    def attach(self, event: AlarmEvent, about: Callable[[], dict[str, Any]] = dict, lead_s: float = 0.0) -> AlarmEvent:
+    def attach(
+        self, event: AlarmEvent, made_with: Callable[[], MadeWith | None] = lambda: None, lead_s: float = 0.0
+    ) -> AlarmEvent:
         """Begin a clip when an alarm is raised or escalated; returns the event with the path of its clip.
 
         It reaches back as configured, and as far as the windows that voted were made from: `lead_s` before the first.
-        `about`: further fields of the clip, asked for only where one begins.
+        `made_with`: what its scores depend on, asked for only where a clip begins.
         """
         if not self._settings.enabled or event.kind not in TRIGGERS:
             return event
-        fields = about()  # it may read files: not under the lock that the sound waits for
+        made = made_with()  # it may read files: not under the lock that the sound waits for
         with self._lock:
             tape = self._tapes.get(event.machine)
             if tape is None or tape.rate_hz == 0:
                 return event
             if tape.recording is None:
-                tape.recording = self._begin(tape, event, fields, lead_s)
+                tape.recording = self._begin(tape, event, made, lead_s)
                 return tape.recording.event
             return msgspec.structs.replace(event, evidence=tape.recording.event.evidence)
 
@@ -232,7 +235,7 @@ class ClipRecorder:
                 self._finish(tape)
 
     def maintain(self, now_utc_s: float | None = None) -> None:
-        """Write a few of the complete clips and expire old ones: the watchdog of a small box waits for its return."""
+        """Write a few of the complete clips and expire old ones: the caller feeds the watchdog."""
         self._write_some(CLIPS_AT_ONCE)
         if time.monotonic() >= self._next_expiry_s:
             self._next_expiry_s = time.monotonic() + EXPIRE_S
@@ -262,7 +265,7 @@ class ClipRecorder:
         self._write_some(QUEUE_CLIPS)
         self.maintain()
 
-    def _begin(self, tape: _Tape, event: AlarmEvent, about: dict[str, Any], lead_s: float) -> _Recording:
+    def _begin(self, tape: _Tape, event: AlarmEvent, made_with: MadeWith | None, lead_s: float) -> _Recording:
         voters = [row.frame - min(row.skipped, round(lead_s * tape.rate_hz)) for row in tape.rows
                   if row.result.index in event.windows]  # fmt: skip
         wanted = max(round(self._settings.before_s * tape.rate_hz), tape.received - min(voters, default=tape.received))
@@ -276,7 +279,7 @@ class ClipRecorder:
             before_frames=frames,
             missing_frames=round(self._settings.after_s * tape.rate_hz),
             chunks=chunks,
-            about=about,
+            made_with=made_with,
             rows={row.result.index: row for row in tape.rows},
         )
 
@@ -355,7 +358,7 @@ def _assembled(recording: _Recording) -> tuple[Samples, Clip]:
             for _, row in sorted(recording.rows.items())
             if first <= row.frame < first + len(samples)
         ),
-        **recording.about,
+        made_with=recording.made_with,
     )
     return samples, clip
 

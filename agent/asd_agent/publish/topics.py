@@ -1,4 +1,4 @@
-"""Where things are published: DESIGN's topics below `<base>/<agent>`."""
+"""Where things are published: the topics below `<base>/<agent>`."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class EmbeddingDetector:
         """The detector, and z [n] of the windows, each from a bank without its block. Raises CalibrationError.
 
         So a unit of z is how far a block strays, not the next window: that would rank the later windows of the same
-        recordings better (benchmarks/detection.py: 0.009 of AUC), and those of a speed not heard before worse
+        recordings better (benchmarks/detection.py: 0.009 of AUC), and those of a speed that calibration lacked worse
         (benchmarks/bldc.py: 0.03).
         """
         x = embeddings(windows, name)

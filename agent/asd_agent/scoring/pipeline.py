@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
-NUISANCE_Z = 4.0  # from here on (detection-facts, 6), and
+NUISANCE_Z = 4.0  # standard deviations above calibration, and
 NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation
 
 
@@ -107,7 +107,9 @@ class Pipeline:
         embeddings: dict[str, npt.NDArray[np.float32]] = {}
         if not quality.assessable:
             return _description(window, quality=quality, embeddings=embeddings)
-        transient = strongest_transient(window.resampled[max(self.rates)], max(self.rates))  # at what the encoders hear
+        transient = strongest_transient(
+            window.resampled[max(self.rates)], max(self.rates)
+        )  # at the rate of the encoders
         for bundle, encoder in self.encoders.items():
             found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
             embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
@@ -163,8 +165,8 @@ class Pipeline:
         return replace(result, reason=explain.deviation(best, description, result.nuisance))
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
-        """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band. Without
-        the upper part of the spectrum, as behind another microphone, a window says nothing of the machine."""
+        """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band. A
+        window that lacks the upper part of the spectrum, as behind another microphone, is not assessable."""
         if result.state is not State.ANOMALOUS:
             return result
         if broken := self._broken_chain(window, result):
@@ -185,7 +187,7 @@ class Pipeline:
         return result
 
     def _broken_chain(self, window: Window, result: WindowResult) -> str:
-        """Which part of what the judgement listens to does not arrive any more; else empty."""
+        """Which part of the spectrum that the scores depend on does not arrive any more; else empty."""
         assert self.baseline is not None
         learnt = self.baseline.manifest.chain
         normal = learnt.floors.get(result.operating)

@@ -44,7 +44,7 @@ class CaptureThread:
         self.name = f"capture:{name}"
         self.listeners = tuple(listeners)
         self._config = source
-        self._wake = wake  # tells the worker that windows may be waiting
+        self._wake = wake  # wakes the worker: windows may be waiting
         self._progress = progress
         self._stop = threading.Event()
         self._source: Source | None = None

@@ -1,4 +1,4 @@
-"""Whether the wall clock is known to be right: a box without a battery starts in the past."""
+"""Whether the wall clock is known to be right: a host without a battery starts in the past."""
 
 from __future__ import annotations
 

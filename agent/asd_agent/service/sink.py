@@ -187,7 +187,7 @@ class Sink:
         try:
             return self._recorder.attach(
                 event,
-                lambda: {"made_with": made_with(machine.active.pipeline, machine.baselines)},
+                lambda: made_with(machine.active.pipeline, machine.baselines),
                 machine.windows.lead_s,
             )
         except Exception:

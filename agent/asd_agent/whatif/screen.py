@@ -56,7 +56,7 @@ class Segment:
         return len(self.state)
 
     def result(self, i: int) -> WindowResult:
-        """As the pipeline gave it, as far as lanes and alarm look at it."""
+        """As the pipeline gave it, as far as the decision looks at it."""
         return WindowResult(
             index=int(self.index[i]),
             start_s=0.0,

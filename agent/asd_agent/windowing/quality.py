@@ -101,7 +101,7 @@ class _Extremes:
             return cls(x, size, x, x, 0.0, 0.0, 0.0, 0.0)
         starts, ones = _segments(size)
         stride = len(starts) * size
-        with np.errstate(over="ignore", invalid="ignore"):  # of rubbish, which the peak tells
+        with np.errstate(over="ignore", invalid="ignore"):  # of values that are no samples; the peak shows them
             found = [_extremes(x[at : at + stride], starts, ones) for at in range(0, len(x), stride)]
         sums, squares, high, low = zip(*found, strict=True)
         tops, bottoms = np.concatenate(high), np.concatenate(low)

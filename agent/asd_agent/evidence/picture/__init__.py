@@ -1,1 +1,1 @@
-"""Pictures without a drawing library: numpy and zlib are all that a box beside a machine needs for one."""
+"""The picture of an alarm: spectrogram with the deciding band and time, scores, nearest normal sound."""

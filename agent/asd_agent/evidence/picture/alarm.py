@@ -227,7 +227,7 @@ def _normal(canvas: Canvas, panel: _Panel, normal: Sound, peak: float, deciding:
 
 
 def _colours(canvas: Canvas, x: int, y: int, peak: float) -> None:
-    """The bar that tells the colours' levels."""
+    """The colour scale in dBFS."""
     bar = np.repeat(np.linspace(1, 0, ROWS)[:, None], 12, axis=1)
     canvas.paste(x, y, inferno(bar))
     canvas.text(x, y - 22, "dBFS")
