@@ -335,7 +335,7 @@ def test_a_further_state_from_recordings(site, capsys):
     shown = capsys.readouterr().out
     assert "operating states: running (40 windows); turbo (6 windows), measured as running" in shown
     assert main(["baseline", "extend", "-c", str(site / "agent.yaml"), "m"]) == 1
-    assert "only the daemon has heard the unknown state" in capsys.readouterr().err
+    assert "only the daemon has the windows of the unknown state" in capsys.readouterr().err
 
 
 def test_the_odd_windows_of_a_live_calibration_can_be_listened_to(tmp_path):

@@ -110,7 +110,7 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
         )
         if 12 <= second < 20:  # from then on nothing is judged for ten seconds
             evidence.note("m1", row(second, (second - 1) * RATE, 2 * RATE))
-    event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: {"made_with": None}, lead_s=3.0)
+    event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: None, lead_s=3.0)
     evidence.note("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
     feed_on = {"received": 30 * RATE, "begun": 30 * RATE}
     evidence.feed("m1", ramp(30 * RATE, RATE), RATE, UTC_S + 30, gap=True, **feed_on)
