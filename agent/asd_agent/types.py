@@ -43,6 +43,7 @@ class Cause(enum.StrEnum):
     FLAT = "flat"  # a stuck converter, a torn cable
     DC = "dc"
     CLIPPING = "clipping"
+    RANDOM = "random"  # bytes that are no samples: another format, a pipe that lost its place
     BAND_LOST = "band_lost"  # a part of the spectrum that the encoder needs does not arrive any more
     STATE_CHANGING = "state_changing"  # the reported operating state changed during the window
     STATE_UNKNOWN = "state_unknown"  # the reported operating state is not in the baseline

@@ -287,3 +287,21 @@ def test_children_and_the_daemon_import_nothing_heavy() -> None:
         code = f"import {module}, sys; print(*(m for m in '{heavy}'.split(', ') if m in sys.modules))"
         loaded = subprocess.run(python(code), capture_output=True, text=True, check=True).stdout.split()
         assert set(loaded) <= allowed, module
+
+
+def test_a_source_that_ends_well_again_and_again_is_started_at_once(opened: Start) -> None:
+    """It delivers a file each time: after the first ones there must be no growing pause."""
+    code = "import sys; sys.stdout.buffer.write(bytes(3200))"
+    source = opened(python(code), Patience(healthy_s=1000, backoff_s=0.05, backoff_max_s=1000))
+    deadline = time.monotonic() + LIMIT_S
+    while source.status().restarts < 12 and time.monotonic() < deadline:
+        source.read(0.1)
+    assert source.status().restarts >= 12  # doubling from 0.05 s would have reached minutes
+
+
+def test_a_source_that_ends_without_a_frame_backs_off(opened: Start) -> None:
+    source = opened(python("pass"), Patience(healthy_s=1000, backoff_s=0.05, backoff_max_s=1000))
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        source.read(0.1)
+    assert source.status().restarts < 9

@@ -8,8 +8,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asd_agent.capture.pcm import decode
 from asd_agent.config.model import QualityLimits
-from asd_agent.types import Quality, Samples, Window
+from asd_agent.types import Cause, Quality, Samples, Window
 from asd_agent.windowing.quality import assess, clipped_share
 
 RATE = 16_000
@@ -133,3 +134,21 @@ def test_the_real_clipped_compressor_and_the_normal_recordings(shared_dir: Path)
     assert set(reasons("compressor/run_clipped")) == {("clipping",)}
     for folder in ("compressor/rest", "compressor/run", "compressor/off", "bldc_m1/healthy", "eight_channel"):
         assert set(reasons(folder)) == {()}, folder
+
+
+@pytest.mark.parametrize("sample_format", ["s16le", "s24le", "s32le"])
+@pytest.mark.parametrize("seed", range(5))
+def test_random_bytes_are_no_sound(sample_format: str, seed: int) -> None:
+    data = np.random.default_rng(seed).bytes(12 * RATE)
+    quality = judged(decode(data, sample_format, 1)[:, 0])
+    assert Cause.RANDOM in quality.causes
+
+
+def test_a_pipe_that_lost_its_place_is_no_sound() -> None:
+    data = (noise(0.2, 4 * RATE) * 32767).astype("<i2").tobytes()
+    assert Cause.RANDOM in judged(decode(data[1:-1], "s16le", 1)[:, 0]).causes
+
+
+@pytest.mark.parametrize("x", [noise(0.57), tone(440, 0.81), np.sign(tone(440)) * np.float32(0.57)])
+def test_loud_sound_is_sound(x: Samples) -> None:
+    assert Cause.RANDOM not in judged(np.clip(x, -1, 1)).causes

@@ -18,6 +18,7 @@ class SourceStatus:
     restarts: int = 0  # children that had to be replaced
     gaps: int = 0  # places where frames are missing
     last_frame_age_s: float | None = None  # None = no frame yet
+    sound_per_s: float | None = None  # delivered in a second of the clock, lately; None = not known, or not live
 
 
 class Source(abc.ABC):

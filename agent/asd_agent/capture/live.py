@@ -160,6 +160,8 @@ class LiveSource(Source):
         how = ghost.end(grace_s)
         if not ghost.reap():
             self._ghosts.append(ghost)
+        if ghost.ended_well and self._delivering_since_s is not None:
+            self._backoff_s = self._patience.backoff_s  # it has done its work and is wanted again: no failure
         self._unavailable(f"{why}{how}")
 
     def _unavailable(self, detail: str) -> None:

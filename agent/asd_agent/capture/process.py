@@ -87,6 +87,11 @@ class Child:
         words = self.last_words()
         return f"{words} ({how})" if words else how
 
+    @property
+    def ended_well(self) -> bool:
+        """It ended by itself with exit code 0."""
+        return self._process.returncode == 0
+
     def terminate(self) -> None:
         """Ask it to end."""
         self._signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ WORDS = {
     Cause.FLAT: "a flat line",
     Cause.DC: "mostly DC",
     Cause.CLIPPING: "clipping",
+    Cause.RANDOM: "random bytes instead of sound (is the sample format right?)",
     Cause.BAND_LOST: "a part of the spectrum is missing",
     Cause.STATE_CHANGING: "the operating state changed meanwhile",
     Cause.STATE_UNKNOWN: "the operating state is not in the baseline",

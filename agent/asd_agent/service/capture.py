@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,6 +18,7 @@ from asd_agent.service.systemd import Progress
 from asd_agent.types import Block
 
 REOPEN_S = 30.0
+RATE_OVER_S, RATE_LEAST_S = 60.0, 20.0  # sound is measured against the clock over this time
 BUSY_S = 0.02
 log = structlog.get_logger()
 
@@ -28,6 +31,33 @@ class Listener(Protocol):
     def offer(self, block: Block) -> None: ...
     def source_ended(self) -> None: ...
     def source_failed(self, line: str) -> None: ...
+
+
+class DeliveryRate:
+    """Sound against the clock over the last minute without a hole. The capture thread adds, any thread asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._marks: deque[tuple[float, float]] = deque()  # monotonic, seconds of sound until then
+        self._sound_s = 0.0
+
+    def add(self, block: Block) -> None:
+        with self._lock:
+            if block.gap:
+                self._marks.clear()
+            self._sound_s += len(block.samples) / block.rate_hz
+            self._marks.append((block.monotonic_s, self._sound_s))
+            while self._marks[-1][0] - self._marks[0][0] > RATE_OVER_S:
+                self._marks.popleft()
+
+    @property
+    def sound_per_s(self) -> float | None:
+        """None = it has not lasted long enough to say."""
+        with self._lock:
+            if not self._marks:
+                return None
+            (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
+            return (last - first) / (last_s - first_s) if last_s - first_s >= RATE_LEAST_S else None
 
 
 class CaptureThread:
@@ -49,6 +79,7 @@ class CaptureThread:
         self._stop = threading.Event()
         self._source: Source | None = None
         self._status = SourceStatus(available=False, detail="not opened yet")
+        self._rate = DeliveryRate()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -56,7 +87,9 @@ class CaptureThread:
 
     def status(self) -> SourceStatus:
         source = self._source
-        return source.status() if source is not None else self._status
+        if source is None:
+            return self._status
+        return replace(source.status(), sound_per_s=self._rate.sound_per_s)
 
     def stop(self) -> None:
         """Ask it to end; `close` waits until it has."""
@@ -94,6 +127,7 @@ class CaptureThread:
     def _listen(self) -> None:
         source = open_source(self._config, [listener.channel for listener in self.listeners])
         self._source = source
+        self._rate = DeliveryRate()
         hurried = getattr(self._config, "pace", "live") == "fast"
         try:
             while not self._stop.is_set():
@@ -103,6 +137,8 @@ class CaptureThread:
                     continue
                 block = source.read(0.5)
                 if block is not None:
+                    if not hurried:
+                        self._rate.add(block)
                     for listener in self.listeners:
                         listener.offer(block)
                     self._wake()

@@ -22,8 +22,15 @@ from asd_agent.windowing.signal_chain import SignalChain, compare, lost_words
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
 DC_CHANGE = 0.02  # of full scale
 RECENT = 12  # windows that the chain is judged by
+LEAST_DELIVERED = 0.9  # seconds of sound a second: clocks of sound cards differ by less than a thousandth
 LEVEL_CHANGE_DB = 6.0  # beyond the calibrated range: somebody turned a knob or moved the microphone
-BROKEN = {Cause.SILENCE, Cause.FLAT, Cause.DC, Cause.NAN}  # the other causes (clipping, gap, short) still deliver sound
+BROKEN = {
+    Cause.SILENCE,
+    Cause.FLAT,
+    Cause.DC,
+    Cause.NAN,
+    Cause.RANDOM,
+}  # the other causes (clipping, gap, short) still deliver sound
 
 
 class Finding(NamedTuple):
@@ -53,7 +60,7 @@ class ChainHealth:
         if not source.available:
             return [Finding(ChainStatus.FAILURE, f"source unavailable: {source.detail}")]
         with self._lock:
-            return self._findings(chain)
+            return [*_delivery(source), *self._findings(chain)]
 
     def _findings(self, chain: SignalChain | None) -> list[Finding]:
         found: list[Finding] = []
@@ -112,6 +119,14 @@ class ChainHealth:
             if r.state is State.NORMAL
         )
         return changes[len(changes) // 2] if len(changes) >= RECENT // 2 else (0.0, 0.0)
+
+
+def _delivery(source: SourceStatus) -> list[Finding]:
+    rate = source.sound_per_s
+    if rate is None or rate >= LEAST_DELIVERED:
+        return []
+    words = f"the source delivers {rate:.2f} s of sound a second, the rest is lost before it gets here: "
+    return [Finding(ChainStatus.OUT_OF_SPECIFICATION, words + "an overloaded host, a slow link, a wrong rate_hz?")]
 
 
 def _outside(level: float, low: float, high: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Can this window be judged at all? A dead or broken signal chain must never look like a healthy machine.
 
-Reasons, in this order: gap, short, nan, silence, flat, dc, clipping. One window of 10 s at 48 kHz costs about
+Reasons, in this order: gap, short, nan, silence, flat, dc, clipping, random. One window of 10 s at 48 kHz costs about
 0.3 ms.
 """
 
@@ -33,6 +33,9 @@ CACHED = 1 << 17  # samples that stay in the processor's cache from one question
 SMALL_DC = 0.01  # of the power
 COARSEST_STEP = 1 / 128
 FIRST_SAMPLES = 32
+UNIFORM_DBFS, UNIFORM_TOLERANCE_DB = -4.77, 0.5  # RMS of numbers spread evenly over [-1, 1]: 1 / sqrt(3)
+UNIFORM_KURTOSIS, UNIFORM_KURTOSIS_TOLERANCE = 1.8, 0.1
+INDEPENDENT = 0.05  # correlation of neighbours
 
 Side = Literal[1, -1]
 SIDES: tuple[Side, Side] = (1, -1)
@@ -60,9 +63,23 @@ def assess(window: Window, window_s: float, limits: QualityLimits) -> Quality:
         Cause.FLAT: not (silent and without_dc) and extremes.flat_share(rms) >= FLAT_SHARE,
         Cause.DC: not without_dc and abs(dc) > limits.dc_share * math.hypot(rms, dc),
         Cause.CLIPPING: clipped >= limits.clipped_share,
+        Cause.RANDOM: finite and _is_random(x, dc, level_dbfs),
     }
     causes = tuple(cause for cause, is_so in found.items() if is_so)
     return Quality(causes, level_dbfs, extremes.peak, dc, clipped)
+
+
+def _is_random(x: Samples, dc: float, level_dbfs: float) -> bool:
+    """Whether samples [n] are spread evenly over the full scale, each independent of the one before: no microphone and
+    no machine does that, and bytes that are no samples do."""
+    if abs(level_dbfs - UNIFORM_DBFS) > UNIFORM_TOLERANCE_DB or len(x) < FIRST_SAMPLES:
+        return False
+    rest = x - np.float32(dc)
+    squares = rest * rest
+    power = float(squares.mean())
+    kurtosis = float(np.dot(squares, squares)) / len(x) / power**2
+    neighbours = float(np.dot(rest[1:], rest[:-1])) / len(x) / power
+    return abs(kurtosis - UNIFORM_KURTOSIS) < UNIFORM_KURTOSIS_TOLERANCE and abs(neighbours) < INDEPENDENT
 
 
 def flat_share(x: Samples, rate_hz: int) -> float:
