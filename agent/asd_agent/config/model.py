@@ -258,6 +258,35 @@ class Mqtt(_Section, frozen=True, kw_only=True):
             raise ValueError("url mqtt:// is not encrypted, ca_file and cert_file would be ignored: use mqtts://")
 
 
+Occasion = Literal[
+    "raised",
+    "escalated",
+    "deescalated",
+    "cleared",
+    "acknowledged",
+    "not_assessable",
+    "assessable",
+    "chain_failure",
+    "chain_out_of_specification",
+    "chain_maintenance_required",
+    "chain_good",
+]
+
+
+class Hook(_Section, frozen=True, kw_only=True):
+    """Told of alarms: the payload of the event (or of the chain's health) as JSON, as it goes over MQTT."""
+
+    command: Annotated[list[str], Meta(min_length=1)] | None = None  # argv; the JSON on its standard input
+    webhook: Annotated[str, Meta(pattern=r"^https?://[^/\s]+")] | None = None  # the JSON is posted there
+    headers: dict[str, str] = {}  # of the webhook, e.g. Authorization
+    on: tuple[Occasion, ...] = ("raised", "escalated", "cleared", "chain_failure")
+    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+
+    def __post_init__(self) -> None:
+        if (self.command is None) == (self.webhook is None):
+            raise ValueError("notify: give one of command and webhook")
+
+
 class Evidence(_Section, frozen=True, kw_only=True):
     """Clips around alarms, with scores and a picture (docs/evidence.md)."""
 
@@ -294,6 +323,7 @@ class Config(_Section, frozen=True, kw_only=True):
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
     notifiers: list[Notifier] = []
     web: Web | None = None  # the local page; its own process, `asd-agent web`
+    notify: list[Hook] = []
 
     def __post_init__(self) -> None:
         ids = [m.id for m in self.machines]

@@ -15,16 +15,20 @@ from asd_agent.store.records import Message, OutboxItem
 
 log = structlog.get_logger(__name__)
 
+HOOK_TOPIC = "$hook/"  # begins the topics of what is not for the broker
+_FOR_BROKER = f"topic NOT LIKE '{HOOK_TOPIC}%'"
+
 
 class Outbox:
-    """The publisher's view of the outbox. Thread-safe.
+    """The publisher's view of the outbox, or with `topic` that of one hook. Thread-safe.
 
     A database that is begun anew numbers its rows from 1 again. Therefore `seq` is the row's number plus a base that
     lies above all numbers given before: a late acknowledgement cannot delete a newer message.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, topic: str | None = None) -> None:
         self._database = database
+        self._where: tuple[str, tuple[str, ...]] = (_FOR_BROKER, ()) if topic is None else ("topic = ?", (topic,))
         self._listener: Callable[[], None] | None = None
         self._sent: set[int] = set()  # acknowledged, but the disk was too full to say so
         self._base, self._highest, self._rebuilt = 0, 0, database.rebuilt
@@ -81,16 +85,19 @@ class Outbox:
 
     def depth(self) -> int:
         """Messages that no broker has acknowledged. Raises StoreError."""
-        (count,) = self._database.read("SELECT count(*) FROM outbox")[0]
+        where, values = self._where
+        (count,) = self._database.read(f"SELECT count(*) FROM outbox WHERE {where}", values)[0]
         return int(count) - len(self._sent)
 
     def _read(self, after_seq: int, limit: int) -> tuple[list[OutboxItem], list[int]]:
         """Up to `limit` messages, and the numbers of damaged rows between them."""
         with self._lock:
             self._follow_rebuilding()
+            where, values = self._where
             found = self._database.read(
-                "SELECT seq, seq, topic, payload, retain, crc FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-                (max(after_seq - self._base, 0), limit + len(self._sent)),
+                "SELECT seq, seq, topic, payload, retain, crc FROM outbox"
+                f" WHERE seq > ? AND {where} ORDER BY seq LIMIT ?",
+                (max(after_seq - self._base, 0), *values, limit + len(self._sent)),
             )
             items, damaged = rows.sound(found, lambda row: OutboxItem(self._base + row[0], rows.message(row[1:])))
             items = [item for item in items if item.seq not in self._sent][:limit]

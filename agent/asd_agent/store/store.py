@@ -102,6 +102,10 @@ class Store(Reader):
         """`commit_events` of one."""
         return self.commit_events((event,), state, messages)
 
+    def hook_queue(self, topic: str) -> Outbox:
+        """What waits for one hook; a view of its own with its own acknowledgements."""
+        return Outbox(self._database, topic)
+
     def commit_events(self, events: Sequence[AlarmEvent], state: AlarmState, messages: Sequence[Message] = ()) -> bool:
         """Events of one machine, its alarm state after them and messages, in one durable transaction.
 
