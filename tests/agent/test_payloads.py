@@ -131,7 +131,7 @@ def test_health_and_availability() -> None:
     assert (online.topic, online.payload, online.retain) == ("asd/hall-1/availability", b"online", True)
     assert (offline.topic, offline.payload, offline.retain) == ("asd/hall-1/m1/availability", b"offline", True)
     assert [(m.topic, m.payload, m.retain) for m in MESSAGES.forget("m1")] == [
-        (f"asd/hall-1/m1/{what}", b"", True) for what in ("availability", "alarm", "health")
+        (f"asd/hall-1/m1/{what}", b"", True) for what in ("availability", "alarm", "health", "picture")
     ]
 
 

@@ -35,10 +35,7 @@ def node(folder: Path, script: str, *, stdin: bytes = b"", timeout_s: float = 12
 
 def python(version: str, *packages: str) -> Path:
     """The interpreter of a virtual environment with the packages. Skips where it cannot be made."""
-    base = shutil.which(f"python{version}")
-    works = base and subprocess.run([base, "-c", "import venv, ssl"], capture_output=True).returncode == 0
-    if not base or not works:
-        pytest.skip(f"needs python{version}")
+    base = _interpreter(version)
     folder = CACHE / "-".join([f"py{version}", *packages])
     interpreter = folder / "bin" / "python"
     if not (folder / "complete").exists():
@@ -46,6 +43,18 @@ def python(version: str, *packages: str) -> Path:
         _install([str(interpreter), "-m", "pip", "install", "--quiet", *packages])
         (folder / "complete").touch()
     return interpreter
+
+
+def _interpreter(version: str) -> str:
+    candidates = [f"python{version}"]
+    if shutil.which("pyenv"):
+        prefix = subprocess.run(["pyenv", "prefix", version], capture_output=True, text=True)
+        candidates.append(f"{prefix.stdout.strip()}/bin/python{version}")
+    for candidate in candidates:
+        found = shutil.which(candidate)
+        if found and subprocess.run([found, "-c", "import venv, ssl"], capture_output=True).returncode == 0:
+            return found
+    pytest.skip(f"needs python{version}")
 
 
 def _install(command: list[str]) -> None:

@@ -33,6 +33,11 @@ class Discovery:
         self._topics = topics
 
     @property
+    def active(self) -> bool:
+        """Without discovery in the configuration there is only what must be removed."""
+        return self._settings.discovery is not None
+
+    @property
     def birth_topic(self) -> str:
         """Home Assistant says `online` there when it has started."""
         return f"{self._settings.discovery_prefix}/status"
@@ -44,7 +49,7 @@ class Discovery:
 
     def changes(self, machines: Iterable[config.Machine], held: Iterable[Message]) -> list[Message]:
         """What to send when `held` are the retained messages so far: the new and changed ones; empty ones remove."""
-        wanted = {m.topic: m for m in self.messages(machines)} if self._settings.discovery else {}
+        wanted = {m.topic: m for m in self.messages(machines)} if self.active else {}
         ours = {m.topic: m for m in held if m.topic.startswith(f"{self._settings.discovery_prefix}/")}
         gone = [Message(topic=topic, payload=b"", retain=True) for topic in ours if topic not in wanted]
         return gone + [m for m in wanted.values() if ours.get(m.topic) != m]

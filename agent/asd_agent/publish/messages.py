@@ -165,7 +165,7 @@ class Messages:
     def forget_topic(self, alarm_topic: str) -> list[Message]:
         """The same of a machine that is known by the topic of its alarm state, perhaps under another agent's name."""
         machine = alarm_topic.rsplit("/", 1)[0]
-        messages = [_retained(f"{machine}/{name}", b"") for name in ("availability", "alarm", "health")]
+        messages = [_retained(f"{machine}/{name}", b"") for name in ("availability", "alarm", "health", "picture")]
         root = machine.rsplit("/", 1)[0]
         return messages if root == self.topics.root else [*messages, _retained(f"{root}/availability", b"")]
 

@@ -53,10 +53,12 @@ class ChainLog:
     def __init__(self) -> None:
         self._last: dict[str, ChainStatus] = {}
 
-    def see(self, machine: str, status: ChainStatus, reasons: Sequence[str]) -> None:
+    def see(self, machine: str, status: ChainStatus, reasons: Sequence[str]) -> bool:
+        """True when the class has changed."""
         before = self._last.get(machine, ChainStatus.GOOD)
         self._last[machine] = status
-        if status is not before:
+        changed = status is not before
+        if changed:
             log.log(
                 _CHAIN[status],
                 f"signal chain {status.replace('_', ' ')}",
@@ -65,6 +67,7 @@ class ChainLog:
                 before=before,
                 reasons=list(reasons),
             )
+        return changed
 
     def forget(self, machine: str) -> None:
         self._last.pop(machine, None)

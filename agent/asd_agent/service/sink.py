@@ -14,21 +14,22 @@ from asd_agent.errors import StoreError
 from asd_agent.evidence.clip import Clip
 from asd_agent.evidence.record import made_with, scored_window
 from asd_agent.evidence.recorder import ClipRecorder
-from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import OnMessage, Publisher
 from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
+from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
 from asd_agent.service.notifiers import Notifiers
+from asd_agent.service.reports import Reports, health_message
 from asd_agent.service.status import SinkStatus
 from asd_agent.store import Message, Store
-from asd_agent.types import AlarmEvent, AlarmState, Block, Samples, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, Block, Samples
 
 if TYPE_CHECKING:
     from asd_agent.service.machine import Machine
-    from asd_agent.service.status import AgentStatus, MachineStatus
+    from asd_agent.service.status import AgentStatus
 
 ALL_EVENTS = 1_000_000
 log = structlog.get_logger()
@@ -45,8 +46,7 @@ class Sink:
         self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
         self._publisher: Publisher | None = None
         self._clips: dict[str, tuple[str, str]] = {}  # machine -> its last alarm with a clip, and the clip's path
-        self._intervals: dict[str, ScoreInterval] = {}
-        self._available: dict[str, bool] = {}
+        self._reports: Reports | None = None
         self._chains = ChainLog()
         self._notifiers = Notifiers(settings.notifiers)
         self._connect(settings)
@@ -54,32 +54,40 @@ class Sink:
     def _connect(self, settings: config.Config) -> None:
         base = settings.mqtt.base_topic if settings.mqtt else "asd"
         self._messages = Messages(settings.agent.id, base, clock.synchronized)
-        if settings.mqtt is None:
-            self._publisher = None
-        else:
+        self._consumers = Consumers(settings, self._store, self._messages, self._handler)
+        self._publisher = self._reports = None
+        if settings.mqtt is not None:
             self._publisher = Publisher(
                 settings.mqtt,
                 self._messages,
                 self._store.outbox,
                 self._handler,
-                topics=settings.subscribed_topics,
-                on_message=self._on_message,
+                topics=settings.subscribed_topics | self._consumers.topics,
+                on_message=self._arrived,
             )
+            self._reports = Reports(settings.mqtt, self._messages, self._publisher)
             self._publisher.start()
+        self._consumers.start()
+
+    def _disconnect(self) -> None:
+        self._consumers.stop()
+        if self._publisher is not None:
+            self._publisher.stop()
+
+    def _arrived(self, topic: str, payload: bytes) -> None:
+        self._consumers.hear(topic, payload)
+        self._on_message(topic, payload)
 
     def reload(self, settings: config.Config) -> None:
-        """Connect anew when the broker's settings changed."""
+        """Connect anew when the settings of the broker, of those who are told or of what is told changed."""
         if settings.notifiers != self._settings.notifiers:  # first: it may refuse the configuration
             new_notifiers = Notifiers(settings.notifiers)
             self._notifiers.close()
             self._notifiers = new_notifiers
         before, self._settings = self._settings, settings
-        if (settings.mqtt, settings.subscribed_topics) != (before.mqtt, before.subscribed_topics):
-            if self._publisher is not None:
-                self._publisher.stop()
+        if settings.subscribed_topics != before.subscribed_topics or Consumers.key(settings) != Consumers.key(before):
+            self._disconnect()
             self._connect(settings)
-            self._available.clear()
-            self._intervals.clear()
         if settings.agent.evidence != before.agent.evidence:
             new = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
             old, self._recorder = self._recorder, new
@@ -89,8 +97,7 @@ class Sink:
         """Write the clips in progress; send what waits as far as a few seconds allow, and say offline."""
         self._recorder.close()
         self._notifiers.close()
-        if self._publisher is not None:
-            self._publisher.stop()
+        self._disconnect()
 
     # -- from the machines
 
@@ -116,7 +123,8 @@ class Sink:
         if events:
             self.transitions(machine, events, state)
         self._store.add_score(machine.id, step.result, machine.active.version)
-        self._publish_score(machine, step.result)
+        if self._reports is not None:
+            self._consumers.tell(self._reports.score(machine, step.result))
 
     def transitions(self, machine: Machine, events: Events, state: AlarmState) -> None:
         """On disk first, with what is to be sent; the publisher takes it from there."""
@@ -127,7 +135,8 @@ class Sink:
                 self._clips[machine.id] = event.alarm_id, event.evidence
         clip = self._clip(machine.id, state)
         messages = [message for event in kept for message in self._messages.of_event(event, state, clip)]
-        self._store.commit_events(kept, state, self._outgoing(messages))
+        self._store.commit_events(kept, state, self._outgoing(messages) + self._consumers.notices(messages))
+        self._consumers.tell(messages)
         for event in kept:
             log_transition(event)
             self._notifiers.tell(event)
@@ -142,6 +151,7 @@ class Sink:
             self._find_clip(machine.id, state.event_id)
         message = self._messages.alarm(machine.id, state, evidence=self._clip(machine.id, state))
         self._store.set_state(machine.id, state, self._outgoing([message]))
+        self._consumers.tell([message])
 
     def _clip(self, machine_id: str, state: AlarmState) -> str:
         """Of the alarm that is active or latched; empty where there is none."""
@@ -162,25 +172,6 @@ class Sink:
             self._clips[machine_id] = alarm_id, there[-1]
         elif named:
             log.warning("the clip of an alarm was lost with the process", machine=machine_id, clip=named[-1])
-
-    def _publish_score(self, machine: Machine, result: WindowResult) -> None:
-        if self._publisher is None:
-            return
-        seconds = self._settings.mqtt.score_interval_s if self._settings.mqtt else 0.0
-        due = self._intervals.setdefault(machine.id, ScoreInterval(seconds)).add(result)
-        if due is None:
-            return
-        worst, states = due
-        self._publisher.publish(
-            self._messages.score(
-                machine.id,
-                worst,
-                baseline=machine.active.version,
-                threshold=machine.active.pipeline.threshold_score,
-                states=states,
-                unknown_state=machine.active.unknown_state,
-            )
-        )
 
     def _with_clip(self, machine: Machine, event: AlarmEvent) -> AlarmEvent:
         """No trouble with the evidence may keep an alarm back."""
@@ -204,33 +195,11 @@ class Sink:
         """Publish each machine's signal chain, and its availability when it changed."""
         self._recorder.maintain()
         for machine in status.machines:
-            self._chains.see(machine.id, machine.health.status, machine.health.reasons)
-        if self._publisher is None:
-            return
-        for machine in status.machines:
-            self._publisher.retain(self._health(machine, status.sink))
-            if self._available.get(machine.id) is not machine.available:
-                self._available[machine.id] = machine.available
-                self._publisher.retain(self._messages.machine_availability(machine.id, machine.available))
-
-    def _health(self, machine: MachineStatus, sink: SinkStatus) -> Message:
-        return self._messages.health(
-            machine.id,
-            status=machine.health.status,
-            reasons=(*machine.health.reasons, *sink.findings),
-            source_available=machine.available,
-            source_detail=machine.source.detail,
-            restarts=machine.source.restarts,
-            gaps=machine.source.gaps,
-            last_window=machine.last_window,
-            windows_scored=machine.windows,
-            windows_dropped=machine.dropped,
-            lag_s=machine.lag_s,
-            level_dbfs=machine.level_dbfs,
-            baseline=machine.baseline or "",
-            outbox=sink.outbox,
-            scores_dropped=sink.scores_dropped,
-        )
+            message = health_message(self._messages, machine, status.sink)
+            if self._chains.see(machine.id, machine.health.status, machine.health.reasons):
+                self._consumers.notify([message])
+            if self._reports is not None:
+                self._consumers.tell(self._reports.health(machine, message))
 
     def tick(self) -> None:
         """Once a second: the sound of a new alarm must not be lost with the process."""
@@ -264,13 +233,11 @@ class Sink:
     def forget(self, machine_id: str) -> None:
         """A machine is no longer configured."""
         self._recorder.finish(machine_id)
-        self._intervals.pop(machine_id, None)
-        self._available.pop(machine_id, None)
         self._chains.forget(machine_id)
-        if self._publisher is None:
+        if self._reports is None:
             return
         try:
-            self._publisher.forget(machine_id)
+            self._reports.forget(machine_id)
         except StoreError as exc:
             log.warning(
                 "the broker still holds the state of a machine that is gone", machine=machine_id, error=str(exc)
