@@ -75,10 +75,14 @@ class HomeAssistant:
         found = self.ask("states").get(unique_id)
         return found["state"] if found else None
 
+    @property
+    def said(self) -> str:
+        return f"{sorted(self.ask('states'))} {self._log.read_text()[-3000:]}"
+
     def until(self, unique_id: str, *states: str | None) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while (now := self.state(unique_id)) not in states:
-            assert time.monotonic() < deadline, f"{unique_id} is {now}, not {states}: {self._log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"{unique_id} is {now}, not {states}: {self.said}"
             time.sleep(0.3)
 
     def stop(self) -> None:

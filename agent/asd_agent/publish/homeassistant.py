@@ -93,23 +93,26 @@ class Discovery:
         return root, device, components
 
     def _alarm(self, machine: str) -> dict[str, Json]:
-        """Level `unknown` becomes Home Assistant's unknown: never OK."""
+        """Level `unknown` becomes Home Assistant's unknown, which for a text is that very word: never OK."""
         topics, available = self._topics, self._available(machine)
-        attributes = {"json_attributes_topic": topics.alarm(machine)}
+        attributes = {
+            "json_attributes_topic": topics.alarm(machine),
+            "json_attributes_template": _template("value_json | tojson", "{}"),
+        }
         shown: dict[str, Json] = {
             "alarm": {
                 "platform": "binary_sensor",
                 "name": "Alarm",
                 "device_class": "problem",
                 "state_topic": topics.alarm(machine),
-                "value_template": "{{ {'unknown': 'None', 'normal': 'OFF'}.get(value_json.level, 'ON') }}",
+                "value_template": _template("{'unknown': 'None', 'normal': 'OFF'}.get(value_json.level, 'ON')"),
                 **attributes,
             },
             "level": {
                 "platform": "sensor",
                 "name": "Alarm level",
                 "state_topic": topics.alarm(machine),
-                "value_template": "{{ 'None' if value_json.level == 'unknown' else value_json.level }}",
+                "value_template": _template("value_json.level"),
             },
             "event": {
                 "platform": "event",
@@ -154,7 +157,7 @@ class Discovery:
             "operating": {
                 "platform": "sensor",
                 "name": "Operating state",
-                "value_template": "{{ value_json.operating or 'None' }}",
+                "value_template": _template("value_json.operating or 'unknown'"),
                 **common,
             },
         }
@@ -168,9 +171,9 @@ class Discovery:
                 "name": "Measuring chain",
                 "entity_category": "diagnostic",
                 "state_topic": self._topics.health(machine),
-                "value_template": "{{ value_json.status }}",
+                "value_template": _template("value_json.status"),
                 "json_attributes_topic": self._topics.health(machine),
-                "json_attributes_template": "{{ {'reasons': value_json.reasons} | tojson }}",
+                "json_attributes_template": _template("{'reasons': value_json.reasons} | tojson", "{}"),
                 **self._available(),
             },
             "source": {**source, **self._available()},
@@ -209,6 +212,11 @@ def object_id(root: str) -> str:
     """Home Assistant allows letters, digits, _ and - only; the digest keeps ids apart that would become equal."""
     digest = hashlib.blake2b(root.encode(), digest_size=4).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', root)}_{digest}"
+
+
+def _template(expression: str, otherwise: str = "") -> str:
+    """Topics are emptied when a machine is removed: then there is no JSON."""
+    return f"{{% if value_json is defined %}}{{{{ {expression} }}}}{{% else %}}{otherwise}{{% endif %}}"
 
 
 def _connectivity(root: str, name: str, topic: str) -> Json:
