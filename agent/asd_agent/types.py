@@ -232,6 +232,15 @@ class EventKind(enum.StrEnum):
     MARKED_NOTHING = "marked_nothing"  # or that it was not
 
 
+class Trigger(enum.StrEnum):
+    """Which evidence raised an alarm."""
+
+    VOTES = "votes"  # so many of the last windows deviate
+    PERSISTENCE = "persistence"  # a weaker deviation stays, or keeps coming back
+    EVENT_RATE = "event_rate"  # transients come more often than in calibration
+    OVERLOAD = "overload"  # louder than the microphone can take
+
+
 Vote = tuple[int, float]  # index of an assessable window, its fused p-value
 
 
@@ -250,6 +259,8 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     shelve_reason: str = ""
     out_of_service: bool = False
     reason: str = ""
+    trigger: Trigger | None = None  # what raised it
+    held: bool = False  # evidence apart from the votes keeps it standing
     mode: State = State.LEARNING  # the condition without flicker; normal stands for all that is judged
     mode_windows: int = 0  # consecutive windows that differ from it
     rising: tuple[Vote, ...] = ()  # the last windows since the level last fell
@@ -280,6 +291,7 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     utc_s: float
     time_synced: bool
     reason: str
+    trigger: Trigger | None = None  # of an alarm that is raised, escalated or cleared
     windows: tuple[int, ...] = ()  # indices of the windows that decided
     score: float | None = None
     by: str = ""

@@ -103,15 +103,15 @@ class PluginSource(_Source, frozen=True, kw_only=True, tag="plugin"):
 Source = MicrophoneSource | CommandSource | StdinSource | FileSource | DirectorySource | SimulatedSource | PluginSource
 
 
-SEPARATE_VOTES = (3, 5)
+SEPARATE_VOTES = (4, 5)  # everyday sound of 20 s touches fewer
 
 
 class Alarm(_Section, frozen=True, kw_only=True):
     """The user's number is the false-alarm budget; thresholds follow from it and from the calibration."""
 
     false_alarms_per_month: Positive = 1.0
-    # On-delay: k anomalous of the last n assessable windows, "4/6". None = 3 of 5 where windows do not overlap, and as
-    # many overlapping ones as touch as much sound: 5/9 with 10 s windows every 5 s.
+    # On-delay: k anomalous of the last n assessable windows, "4/6". None = 4 of 5 where windows do not overlap, and as
+    # many overlapping ones as touch as much sound: 7/9 with 10 s windows every 5 s.
     window_votes: str | None = None
     clear_votes: str = "4/5"  # off-delay: k windows below the deadband of the last n
     danger_factor: Annotated[float, Meta(gt=1)] = 1000.0  # danger: p this many times smaller than alert needs

@@ -26,7 +26,7 @@ import msgspec
 from asd_agent import config
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
-from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, Vote, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, Trigger, Vote, WindowResult
 
 STEADY_WINDOWS = 3  # in a row, until a change between judged and not judged is reported
 LONGEST_SHELVING_S = 400 * 86_400.0
@@ -42,12 +42,22 @@ _OF_PEOPLE = (
     EventKind.MARKED_FAULT,
     EventKind.MARKED_NOTHING,
 )
+_OF_EVIDENCE = (EventKind.RAISED, EventKind.ESCALATED, EventKind.DEESCALATED, EventKind.CLEARED)
+STANDS_FROM = 0.8  # share of its limit from which on such evidence keeps an alarm that it has raised
 Events = tuple[AlarmEvent, ...]
 
 
 def without_votes(state: AlarmState) -> AlarmState:
     """The alarm stands; its votes are void, as after an interruption of unknown length or under another limit."""
     return msgspec.structs.replace(state, rising=(), falling=())
+
+
+class Standing(NamedTuple):
+    """Evidence apart from the votes of windows."""
+
+    trigger: Trigger
+    share: float  # of what it takes; from 1 on an alarm is raised
+    words: str
 
 
 class _Stamp(NamedTuple):
@@ -79,6 +89,18 @@ class Alarm:
         if result.state in _JUDGED and result.p_value is not None and self._thresholds is not None:
             events += self._vote((result.index, result.p_value), self._thresholds, result, stamp)
         return events
+
+    def stand(self, standing: Standing | None, result: WindowResult, time_synced: bool) -> Events:
+        """What else than votes speaks for an alarm at the end of this window: it raises one, and keeps it standing."""
+        least = STANDS_FROM if self.state.held else 1.0
+        held = standing is not None and standing.share >= least
+        if held != self.state.held:
+            self._set(held=held)
+        if standing is None or standing.share < 1 or self.state.active:
+            return ()
+        stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
+        return (self._begin(Level.ALERT, EventKind.RAISED, standing.trigger, standing.words, (result.index,), result,
+                            stamp),)  # fmt: skip
 
     def tick(self, now_utc_s: float, time_synced: bool) -> Events:
         """Shelving that has run out ends."""
@@ -163,11 +185,17 @@ class Alarm:
 
     def _rise(self, target: Level, voters: list[Vote], limit: float, result: WindowResult, stamp: _Stamp) -> AlarmEvent:
         kind = EventKind.ESCALATED if self.state.active else EventKind.RAISED
-        fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
         reason = f"{len(voters)} of {len(self.state.rising)} windows at score {_score(limit):.1f} or more"
         reason += f"; {result.reason}" if result.reason else ""
-        self._set(level=target, latched=False, acknowledged=False, acknowledged_by="", comment="")
-        event = self._event(kind, stamp, reason, windows=_indices(voters), score=result.score)
+        return self._begin(target, kind, Trigger.VOTES, reason, _indices(voters), result, stamp)
+
+    def _begin(
+        self, target: Level, kind: EventKind, trigger: Trigger, reason: str, windows: tuple[int, ...],
+        result: WindowResult, stamp: _Stamp,
+    ) -> AlarmEvent:  # fmt: skip
+        fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
+        self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
+        event = self._event(kind, stamp, reason, windows=windows, score=result.score)
         if fresh:
             self._set(event_id=event.id, since_utc_s=stamp.utc_s)
         self._set(falling=(), reason=reason)
@@ -182,6 +210,8 @@ class Alarm:
             (EventKind.DEESCALATED, limits.danger_clear_p),
         ):
             voters = [v for v in self.state.falling if v[1] > limit]
+            if kind is EventKind.CLEARED and self.state.held:
+                continue
             if len(voters) >= self._clear_votes[0] and (kind is EventKind.CLEARED or level is Level.DANGER):
                 return (self._fall(kind, voters, limit, result, stamp),)
         return ()
@@ -211,6 +241,7 @@ class Alarm:
             acknowledged_by="",
             comment="",
             reason="",
+            trigger=None,
             falling=(),
         )
 
@@ -257,6 +288,7 @@ class Alarm:
         key = f"{self._machine}\0{state.sequence}\0{kind}\0{stamp.utc_s!r}"
         event_id = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         more.setdefault("level", state.level)
+        more.setdefault("trigger", state.trigger if kind in _OF_EVIDENCE else None)
         more.setdefault("alarm_id", state.event_id or (event_id if kind is EventKind.RAISED else ""))
         event = AlarmEvent(
             id=event_id,

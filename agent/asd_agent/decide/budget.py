@@ -1,5 +1,9 @@
 """From a budget of false alarms per month to the p-value that a window must fall below, and back.
 
+Three kinds of evidence share the budget. Votes get half of it: their limit hardly moves with the share (twice the
+budget lowers it by 0.1 to 0.2 standard deviations), and they alone can say "danger". Persistence gets four tenths, the
+event rate, which counts whole events and rarely uses its share up, the rest.
+
 The model of a normal month. Window scores are slow + fast, Gaussian, with the variances of `Spread`. The slow part
 (weather, load, a door left open) is drawn anew every day and shared by all windows of the day; given it, windows exceed
 a limit independently of each other with probability p. An alarm begins where the count of exceeding windows among the
@@ -32,6 +36,7 @@ from asd_agent.decide.tail import tail, z_of
 from asd_agent.types import Floats, Level, State
 
 DAYS_PER_MONTH = 365.25 / 12
+VOTES_SHARE, PERSISTENCE_SHARE, EVENTS_SHARE = 0.5, 0.4, 0.1  # of alarm.false_alarms_per_month
 DAY_S = 86_400.0
 LARGEST_P = 0.05  # a limit that every twentieth normal window passes is none
 SMALLEST_P = 1e-200
@@ -52,7 +57,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def of(cls, alarm: config.Alarm, spread: Spread, window_s: float, hop_s: float) -> Self:
         """What keeps a machine like the calibrated one within alarm.false_alarms_per_month."""
         votes = Votes.of(alarm, window_s, hop_s)
-        alert = tail(limit(alarm.false_alarms_per_month, spread, votes) / spread.total)
+        alert = tail(limit(VOTES_SHARE * alarm.false_alarms_per_month, spread, votes) / spread.total)
         alert = min(max(alert, SMALLEST_P), LARGEST_P)
         danger = alert / alarm.danger_factor
         back = 1 - alarm.deadband  # of the score -log10 p

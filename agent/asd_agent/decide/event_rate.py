@@ -1,17 +1,18 @@
 """Transients that come back more often than calibration and budget allow.
 
-A single transient never raises an alarm. When within an hour more of them come than the calibration lets expect, normal
-windows vote for an alert. Pure: no clock, times come in with the results.
+A single transient never raises an alarm. More of them within an hour than the calibration lets expect do. Pure: no clock, times come in with the results.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import replace
+from collections.abc import Iterable
 
 from asd_agent import config
-from asd_agent.types import Level, State, WindowResult
+from asd_agent.decide.alarm import Standing
+from asd_agent.decide.budget import EVENTS_SHARE
+from asd_agent.types import Trigger, WindowResult
 
 HOUR_S = 3600.0
 EPISODE_S = 30.0  # what happens within it happened once
@@ -21,13 +22,16 @@ PRIOR_EVENTS = 0.5  # Jeffreys' prior of a Poisson rate
 class EventRate:
     """Counts transients. Not thread-safe."""
 
-    def __init__(self, machine: config.Machine, transients_per_hour: float, calibrated_s: float) -> None:
-        """`transients_per_hour` of the calibration, which lasted `calibrated_s`."""
+    def __init__(
+        self, machine: config.Machine, transients_per_hour: float, calibrated_s: float,
+        times_s: Iterable[float] = (),
+    ) -> None:
+        """`transients_per_hour` of the calibration, which lasted `calibrated_s`; `times_s`: as kept over a restart."""
         self._p = machine.alarm.transient_p
         expected = transients_per_hour * calibrated_s / HOUR_S + PRIOR_EVENTS
-        chance = machine.alarm.false_alarms_per_month / (30 * 24)
+        chance = EVENTS_SHARE * machine.alarm.false_alarms_per_month / (30 * 24)
         self.allowed = max(machine.alarm.transient_repeats, most(expected, calibrated_s / HOUR_S, chance) + 1)
-        self._times: deque[float] = deque()
+        self._times: deque[float] = deque(times_s)
 
     def update(self, result: WindowResult) -> bool:
         """Whether the last hour had as many moments as it takes for an alarm. Those of one half minute count once."""
@@ -41,13 +45,16 @@ class EventRate:
             self._times.popleft()
         return len(self._times) >= self.allowed
 
-    def vote(self, result: WindowResult, alert_p: float) -> WindowResult:
-        """A normal window as it votes while moments come back too often: for an alert, with `alert_p`."""
-        if len(self._times) < self.allowed or result.state is not State.NORMAL or result.p_value is None:
-            return result
-        reason = f"{self.count} transients within an hour, fewer than {self.allowed} are expected"
-        p_value = min(result.p_value, alert_p)
-        return replace(result, state=State.ANOMALOUS, level=Level.ALERT, p_value=p_value, reason=reason)
+    @property
+    def standing(self) -> Standing:
+        """What it says of an alarm."""
+        words = f"{self.count} transients within an hour, fewer than {self.allowed} are expected"
+        return Standing(Trigger.EVENT_RATE, self.count / self.allowed, words)
+
+    @property
+    def times_s(self) -> list[float]:
+        """To keep over a restart."""
+        return list(self._times)
 
     @property
     def count(self) -> int:

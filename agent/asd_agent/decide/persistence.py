@@ -102,6 +102,9 @@ def windows_in_block(window_s: float, hop_s: float) -> int:
     return max(math.floor((BLOCK_S - window_s) / hop_s + 1e-9) + 1, 3)
 
 
+_SPAN = {45.0: "45 s", 300.0: "5 minutes", 3600.0: "an hour", 86_400.0: "a day"}
+
+
 class Finding(NamedTuple):
     """The strongest evidence that something stays."""
 
@@ -112,6 +115,14 @@ class Finding(NamedTuple):
     z: float  # the low quantile
     normal: float  # what is normal today
     p_value: float  # of a block or longer, as the calibration and today let expect
+
+    @property
+    def words(self) -> str:
+        how = "keeps coming back" if self.returning else "stays"
+        return (
+            f"a deviation {how} for {_SPAN[self.scale_s]}: {self.detector.replace('_', ' ')} z {self.z:.1f} where "
+            f"{self.normal:.1f} is normal today, p {self.p_value:.0e}"
+        )
 
 
 class Moments(msgspec.Struct, kw_only=True):

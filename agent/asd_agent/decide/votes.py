@@ -15,7 +15,7 @@ import math
 from asd_agent import config
 from asd_agent.types import Cause, State, WindowResult
 
-NUISANCE_PATIENCE_S = 600.0  # a nuisance sound that stays explains nothing any more
+NUISANCE_PATIENCE_S = 300.0  # a nuisance sound that stays explains nothing any more
 NUISANCE_BREAK_S = 120.0  # without it, it has gone
 
 

@@ -1,55 +1,106 @@
-"""What follows in time from the results of one machine: which windows vote, the event rate, drift, and the alarm.
+"""What follows in time from the results of one machine: votes, persistence, event rate, overload, drift, and the alarm.
 
 Live, in shadow, in what-if and in the archive the same object decides. It has no clock and no I/O: the same results and
-commands from the same state give the same events, ids included.
+commands from the same state and memory give the same events, ids included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+
+import msgspec
 
 from asd_agent import config
 from asd_agent.baseline import Manifest
-from asd_agent.decide.alarm import Alarm, Events
-from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.alarm import Alarm, Events, Standing
+from asd_agent.decide.budget import PERSISTENCE_SHARE, Thresholds
 from asd_agent.decide.drift import Drift, DriftState
 from asd_agent.decide.event_rate import EventRate
+from asd_agent.decide.overload import Overload, OverloadState
+from asd_agent.decide.persistence import Finding, Persistence, Track
 from asd_agent.decide.tail import z_of
 from asd_agent.decide.votes import VoteFilter
-from asd_agent.types import AlarmState, State, WindowResult
+from asd_agent.store.rounding import kept_z
+from asd_agent.types import AlarmState, Cause, State, Trigger, WindowResult
+
+JUDGED = (State.NORMAL, State.ANOMALOUS)
+Where = Callable[[str], str]  # a detector -> which part of the sound of this window it deviates in; may be empty
+
+
+class Memory(msgspec.Struct, kw_only=True):
+    """What a decision remembers beside the alarm's state; to keep over a restart."""
+
+    drifts: dict[str, DriftState] = {}  # by operating state
+    tracks: dict[str, Track] = {}  # by operating state
+    transients_s: list[float] = []
+    overload: OverloadState = OverloadState()
 
 
 class Decision:
     """Of one machine on one baseline; another baseline is another decision from the alarm's state. Not thread-safe."""
 
     def __init__(
-        self, machine: config.Machine, manifest: Manifest | None, state: AlarmState,
-        drifts: Mapping[str, DriftState] | None = None,
-    ) -> None:  # fmt: skip
-        """`manifest` of the baseline, None while there is none; `drifts` by operating state, as kept over a restart."""
+        self, machine: config.Machine, manifest: Manifest | None, state: AlarmState, memory: Memory | None = None
+    ) -> None:
+        """`manifest` of the baseline, None while there is none; `memory` of the same baseline."""
         self.thresholds: Thresholds | None = None
         self.votes = VoteFilter(machine)
         self.event_rate: EventRate | None = None
+        self.persistence: Persistence | None = None
+        self._overload = Overload(machine.votes, 0.0)
         self._drifts: dict[str, Drift] = {}
         if manifest is not None:
-            self.thresholds = manifest.thresholds(machine)
-            per_hour = max(state.transients_per_hour for state in manifest.states)
-            self.event_rate = EventRate(machine, per_hour, manifest.report.seconds)
-            self._spreads = {state.name: state.fusion.spread for state in manifest.states}
-            known = drifts or {}
-            self._drifts = {n: Drift(s, machine.hop_s, known.get(n)) for n, s in self._spreads.items()}
+            self._begin(machine, manifest, memory or Memory())
         self.alarm = Alarm(machine, self.thresholds, state)
 
-    def update(self, result: WindowResult, time_synced: bool) -> Events:
-        """The next window's result -> the transitions of the alarm that it causes."""
-        if self.thresholds is None or self.event_rate is None:
+    def _begin(self, machine: config.Machine, manifest: Manifest, memory: Memory) -> None:
+        report = manifest.report
+        self.thresholds = manifest.thresholds(machine)
+        per_hour = max(state.transients_per_hour for state in manifest.states)
+        self.event_rate = EventRate(machine, per_hour, report.seconds, memory.transients_s)
+        self._spreads = {state.name: state.fusion.spread for state in manifest.states}
+        self._drifts = {n: Drift(s, machine.hop_s, memory.drifts.get(n)) for n, s in self._spreads.items()}
+        offered = report.windows + sum(report.excluded.values())
+        clipped = report.excluded.get(Cause.CLIPPING, 0) / max(offered, 1)
+        self._overload = Overload(machine.votes, clipped, memory.overload)
+        steadiness = {state.name: state.steadiness for state in manifest.states if state.steadiness is not None}
+        budget = PERSISTENCE_SHARE * machine.alarm.false_alarms_per_month
+        self.persistence = Persistence(steadiness, budget, machine.window_s, machine.hop_s, memory.tracks)
+
+    def update(self, result: WindowResult, time_synced: bool, where: Where = lambda _: "") -> Events:
+        """The next window's result -> the transitions of the alarm that it causes. `where` is asked for the reason of
+        an alarm."""
+        if self.event_rate is None:
             return self.alarm.update(result, time_synced)
         self.event_rate.update(result)
+        self._overload.update(result)
         self._follow_drift(result)
         events: Events = ()
-        for vote in self.votes.admit(result):
-            events += self.alarm.update(self.event_rate.vote(vote, self.thresholds.alert_p), time_synced)
+        votes = self.votes.admit(result)
+        found = self.follow_persistence(result)
+        for vote in votes:
+            events += self.alarm.update(vote, time_synced)
+        if result.state in JUDGED or result.cause is Cause.CLIPPING:
+            events += self.alarm.stand(self._standing(found, where), result, time_synced)
         return events
+
+    def follow_persistence(self, result: WindowResult) -> Finding | None:
+        """What can be judged and is no recognised nuisance is evidence; the rest is missing."""
+        if self.persistence is None:
+            return None
+        if result.state not in JUDGED or not result.detectors or self.votes.explained:
+            return self.persistence.strongest(result.operating)
+        z = {score.name: kept_z(score.z) for score in result.detectors}
+        return self.persistence.update(result.utc_s, result.operating, z)
+
+    def _standing(self, found: Finding | None, where: Where) -> Standing | None:
+        """The strongest evidence apart from the votes."""
+        assert self.event_rate is not None
+        stands = [s for s in (self.event_rate.standing, self._overload.standing) if s is not None]
+        if found is not None:
+            part = where(found.detector) if found.share >= 1 and not self.alarm.state.active else ""
+            stands.append(Standing(Trigger.PERSISTENCE, found.share, f"{part}; {found.words}" if part else found.words))
+        return max(stands, key=lambda s: s.share)
 
     @property
     def transients(self) -> int:
@@ -57,9 +108,14 @@ class Decision:
         return self.event_rate.count if self.event_rate is not None else 0
 
     @property
-    def drifts(self) -> dict[str, DriftState]:
-        """By operating state, to keep over a restart."""
-        return {name: drift.state for name, drift in self._drifts.items()}
+    def memory(self) -> Memory:
+        """To keep over a restart; it changes with the next window."""
+        return Memory(
+            drifts={name: drift.state for name, drift in self._drifts.items()},
+            tracks=self.persistence.tracks if self.persistence is not None else {},
+            transients_s=self.event_rate.times_s if self.event_rate is not None else [],
+            overload=self._overload.state,
+        )
 
     @property
     def drifting(self) -> dict[str, float]:

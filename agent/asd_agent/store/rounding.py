@@ -25,6 +25,11 @@ def kept_p(p_value: float) -> float:
     return p_of(p_code(p_value))
 
 
+def kept_z(z: float) -> float:
+    """Tenths."""
+    return round(10 * z) / 10
+
+
 def kept_s(seconds: float) -> float:
     """To milliseconds."""
     return round(seconds * 1000) / 1000
