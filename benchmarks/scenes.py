@@ -254,7 +254,11 @@ def simulated(seconds: int = 200) -> list[Site]:
                 speed_change=0.004, load_change=0.15, level_dbfs=-25.0,
             )  # fmt: skip
             sound = SimulatedMachine(source).take(seconds * rate_hz)
-            raw.append(Day.of(f"simulated {seed} day {day} eq {EQ_DB}", rate_hz, [sound]).coloured("air of the day", EQ_DB, GAIN_DB))
+            raw.append(
+                Day.of(f"simulated {seed} day {day} eq {EQ_DB}", rate_hz, [sound]).coloured(
+                    "air of the day", EQ_DB, GAIN_DB
+                )
+            )
         known = tuple(Recording(day.span(0, seconds * rate_hz), f"day{i}/x.flac") for i, day in enumerate(raw[:3]))
         out.append(Site(f"simulated {seed}", rate_hz, 10.0, 5.0, known, tuple(raw[3:]), number == 0))
     return out

@@ -26,7 +26,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,13 +39,13 @@ from sounds import rng_of
 
 from asd_agent import config
 from asd_agent.calibration import build as calibrate
-from asd_agent.decide import Alarm
-from asd_agent.scoring.decision import Lanes
+from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.types import (
     AlarmEvent,
     AlarmState,
     Block,
+    Cause,
     Description,
     EventKind,
     Quality,
@@ -92,7 +92,7 @@ def _packed(found: Sequence[Description]) -> dict[str, Any]:
     return {
         "when": np.array([(d.index, d.start_s, d.duration_s, d.utc_s) for d in found]),
         "origin": np.array([d.origin for d in found]),
-        "reasons": np.array([" ".join(d.quality.reasons) for d in found]),
+        "reasons": np.array([" ".join(d.quality.causes) for d in found]),
         "quality": np.array([(q.level_dbfs, q.peak, q.dc, q.clipped) for q in (d.quality for d in found)]),
         "transient": np.array([(t.at_s, t.excess_db) if (t := d.transient) else (np.nan, np.nan) for d in found]),
         **{f"embedding {k}": np.stack([d.embeddings[k] for d in good]) for k in names},
@@ -103,7 +103,7 @@ def _unpacked(a: dict[str, Any]) -> list[Description]:
     row, out = 0, []
     names = [k for k in a if k.startswith("embedding ")]
     for i, (index, start_s, duration_s, utc_s) in enumerate(a["when"]):
-        reasons = tuple(str(a["reasons"][i]).split())
+        causes = tuple(map(Cause, str(a["reasons"][i]).split()))
         at_s, excess_db = a["transient"][i]
         out.append(
             Description(
@@ -112,12 +112,12 @@ def _unpacked(a: dict[str, Any]) -> list[Description]:
                 duration_s=duration_s,
                 utc_s=utc_s,
                 origin=str(a["origin"][i]),
-                quality=Quality(reasons, *map(float, a["quality"][i])),
-                embeddings={} if reasons else {k[10:]: a[k][row] for k in names},
+                quality=Quality(causes, *map(float, a["quality"][i])),
+                embeddings={} if causes else {k[10:]: a[k][row] for k in names},
                 transient=None if np.isnan(at_s) else Transient(float(at_s), float(excess_db)),
             )
         )
-        row += not reasons
+        row += not causes
     return out
 
 
@@ -244,11 +244,9 @@ def _nuisance(site: Site, one: Nuisance, level_db: float, seconds: float, n: int
 def daemon(pipeline: Pipeline, results: Iterable[WindowResult]) -> Iterator[AlarmEvent]:
     """What the daemon does with judged windows."""
     assert pipeline.baseline is not None
-    lanes = Lanes(pipeline, pipeline.baseline)
-    alarm = Alarm(pipeline.machine, pipeline.thresholds, AlarmState())
+    decision = Decision(pipeline.machine, pipeline.baseline.manifest, AlarmState())
     for result in results:
-        for vote in lanes.admit(result):
-            yield from alarm.update(vote, True)
+        yield from decision.update(result, True)
 
 
 @dataclass(frozen=True)
@@ -259,7 +257,8 @@ class Outcome:
     development: bool
     episode: Episode
     raised_s: float | None  # the first alarm after its beginning, from there
-    reason: str
+    trigger: str  # of that alarm
+    before: bool  # an alarm stood when the episode began
 
     @property
     def found(self) -> bool:
@@ -268,14 +267,14 @@ class Outcome:
 
 def outcome(calibrated: Calibrated, episode: Episode, results: Sequence[WindowResult], decide: Decide) -> Outcome:
     most_s = episode.seconds if episode.what == "fault" else episode.seconds + 60
-    raised_s, reason = None, ""
+    site, before = calibrated.site, False
     for event in decide(calibrated.pipeline, results):
         after_s = event.utc_s - episode.start_s
-        if event.kind is EventKind.RAISED and 0 <= after_s <= most_s:
-            raised_s, reason = after_s, event.reason
-            break
-    site = calibrated.site
-    return Outcome(site.name, site.development, episode, raised_s, reason)
+        if after_s < 0:
+            before = {EventKind.RAISED: True, EventKind.CLEARED: False}.get(event.kind, before)
+        elif event.kind is EventKind.RAISED and after_s <= most_s:
+            return Outcome(site.name, site.development, episode, after_s, event.trigger or "", before)
+    return Outcome(site.name, site.development, episode, None, "", before)
 
 
 @dataclass(frozen=True)
@@ -367,6 +366,8 @@ def _faults(found: Sequence[Outcome]) -> dict[str, Any]:
             "found": _share([o.found for o in members]),
             "delay_s": _median([o.raised_s for o in members if o.found]),
             **{kind: _share([o.found for o in members if o.episode.kind == kind]) for kind in FAULTS},
+            "by": dict(Counter(o.trigger for o in members if o.found)),
+            "alarm_stood_before": sum(o.before for o in members),
         }
     return dict(out)
 

@@ -29,8 +29,8 @@ from asd_agent.cli.states import moment
 from asd_agent.decide.drift import DriftState
 from asd_agent.errors import BaselineError, CalibrationError, UsageError
 from asd_agent.scoring.pipeline import Reported, open_pipeline
-from asd_agent.service import drift_file as driftfile
-from asd_agent.service.active import KEEP_DRIFT_S, pipeline_maker
+from asd_agent.service import memory_file
+from asd_agent.service.active import KEEP_S, pipeline_maker
 from asd_agent.service.commands import Commands
 from asd_agent.service.machine import Machine
 from asd_agent.service.reported import ReportedState, parsed
@@ -404,15 +404,15 @@ def test_damaged_windows_are_one_line(tmp_path):
 
 def test_drift_goes_on_after_a_restart_on_the_same_baseline_only(baseline, monitor, tmp_path, monkeypatch):
     hear(monitor, running(20, 3, **USUAL))
-    before = monitor.active._decision.drifts
+    before = monitor.active._decision.memory.drifts
     assert before["running"].weight > 0
     now = time.monotonic()
-    monkeypatch.setattr("asd_agent.service.active.time.monotonic", lambda: now + KEEP_DRIFT_S + 1)
+    monkeypatch.setattr("asd_agent.service.active.time.monotonic", lambda: now + KEEP_S + 1)
     monitor.tick()
-    assert monitored(MACHINE, baseline, tmp_path).active._decision.drifts == before
-    assert driftfile.load(monitor.baselines.folder, "another") == {}
-    (monitor.baselines.folder / driftfile.FILE).write_text("{")
-    assert monitored(MACHINE, baseline, tmp_path).active._decision.drifts == {"running": DriftState()}
+    assert monitored(MACHINE, baseline, tmp_path).active._decision.memory.drifts == before
+    assert memory_file.load(monitor.baselines.folder, "another") is None
+    (monitor.baselines.folder / memory_file.FILE).write_text("{")
+    assert monitored(MACHINE, baseline, tmp_path).active._decision.memory.drifts == {"running": DriftState()}
 
 
 # -- the fingerprint

@@ -15,8 +15,9 @@ from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.drift import Drift, DriftState
 from asd_agent.decide.event_rate import EventRate, most
 from asd_agent.decide.fusion import Spread
-from asd_agent.decide.votes import VoteFilter
-from asd_agent.types import AlarmState, Cause, EventKind, Quality, State, WindowResult
+from asd_agent.decide.overload import Overload, OverloadState
+from asd_agent.decide.votes import NUISANCE_PATIENCE_S, Patience, VoteFilter
+from asd_agent.types import AlarmState, Cause, EventKind, Quality, State, Trigger, WindowResult
 
 QUALITY = Quality(causes=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
@@ -48,10 +49,10 @@ def result(i: int, kind: str, hop_s: float = 5.0, **more: object) -> WindowResul
 
 def admitted(kinds: str, settings: config.Machine | None = None, **more: object) -> str:
     settings = settings or machine()
-    lane = VoteFilter(settings)
-    votes = [
-        v for i, k in enumerate(kinds) for v in lane.admit(result(i, k, settings.hop_s, **(more if k == "A" else {})))
-    ]
+    lane, patience, votes = VoteFilter(settings), Patience(), []
+    for i, k in enumerate(kinds):
+        window = result(i, k, settings.hop_s, **(more if k == "A" else {}))
+        votes += lane.admit(window, patience.explains(window))
     return "".join("A" if v.state is State.ANOMALOUS else kinds[v.index] for v in votes)
 
 
@@ -106,7 +107,7 @@ def test_windows_that_cannot_be_judged_pass_and_release_what_was_held() -> None:
 def test_a_recognised_nuisance_sound_does_not_vote_but_cannot_hide_what_stays() -> None:
     assert admitted("nn" + "A" * 20 + "nn", nuisance="Dog (z 7)") == "nnnn"
     stays = admitted("nn" + "A" * 200, nuisance="Dog (z 7)")
-    assert stays.count("A") == 200 - 120  # 600 s of windows every 5 s
+    assert stays.count("A") == 200 - NUISANCE_PATIENCE_S / 5
 
 
 @given(st.text("nlAx", max_size=60), st.sampled_from([1.0, 2.5, 5.0, 10.0]))
@@ -122,7 +123,7 @@ def moments(lane: EventRate, times_s: list[float], **more: object) -> bool:
 
 
 def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
-    lane = EventRate(machine(), transients_per_hour=0.0, calibrated_s=4 * 3600)
+    lane = EventRate(machine(), transients_per_hour=0.0, calibrated_s=16 * 3600)
     assert lane.allowed == 4
     assert not moments(lane, [0.0, 1.0, 2.0, 20.0])  # one episode, however many barks
     assert not moments(lane, [100.0, 200.0])
@@ -132,12 +133,14 @@ def test_one_moment_is_no_alarm_and_moments_that_come_back_are() -> None:
 
 def test_moments_that_come_back_raise_the_alarm_and_clear_it_when_they_stop() -> None:
     settings = machine()
-    lane, alarm = EventRate(settings, 0.0, 4 * 3600), Alarm(settings, LIMITS, AlarmState())
+    lane, alarm = EventRate(settings, 0.0, 16 * 3600), Alarm(settings, LIMITS, AlarmState())
     events = []
     for i in range(1200):
         window = result(i, "n", transient_p=1e-6 if i % 20 == 0 and i < 200 else 0.5)
         lane.update(window)
-        events += alarm.update(lane.vote(window, LIMITS.alert_p), True)
+        events += alarm.update(window, True)
+        events += alarm.stand(lane.standing, window, True)
+    assert [e.trigger for e in events][-2:] == [Trigger.EVENT_RATE] * 2
     assert [e.kind for e in events][-2:] == [EventKind.RAISED, EventKind.CLEARED]
     assert "transients within an hour" in events[-2].reason
 
@@ -161,6 +164,45 @@ def test_the_allowed_count_is_a_quantile_of_the_negative_binomial(events: float,
 def test_a_machine_that_knocks_in_calibration_may_go_on_knocking() -> None:
     quiet, knocking = EventRate(machine(), 0.0, 3600), EventRate(machine(), 20.0, 3600)
     assert knocking.allowed > 35 > quiet.allowed
+
+
+def test_a_machine_that_becomes_too_loud_is_told_as_such_and_cleared_when_it_is_not() -> None:
+    settings = machine(window_votes="7/9")
+    lane, alarm = Overload((7, 9), clipped_share=0.0), Alarm(settings, LIMITS, AlarmState())
+    loud = {"cause": Cause.CLIPPING, "reason": "clipping"}
+    events = []
+    for i, kind in enumerate("n" * 20 + "x" * 60 + "n" * 40):
+        window = result(i, kind, **(loud if kind == "x" else {}))
+        lane.update(window)
+        events += alarm.update(window, True)
+        events += alarm.stand(lane.standing, window, True)
+        lane = Overload((7, 9), 0.0, lane.state)  # a restart changes nothing
+    raised, cleared = [e for e in events if e.kind in (EventKind.RAISED, EventKind.CLEARED)]
+    assert raised.trigger is cleared.trigger is Trigger.OVERLOAD
+    assert raised.utc_s == 1e6 + 5.0 * 26 + 10.0
+    assert "louder than the microphone can take" in raised.reason
+    assert any(e.kind is EventKind.NOT_ASSESSABLE and e.utc_s < raised.utc_s for e in events)
+
+
+def test_clipping_that_calibration_had_is_no_news_and_a_short_one_raises_nothing() -> None:
+    def shares(kinds: str, clipped_share: float) -> list[float]:
+        lane = Overload((7, 9), clipped_share)
+        found = []
+        for i, kind in enumerate(kinds):
+            lane.update(result(i, kind, **({"cause": Cause.CLIPPING} if kind == "x" else {})))
+            found.append(lane.standing.share if lane.standing is not None else 0.0)
+        return found
+
+    assert max(shares("n" * 9 + "x" * 30, 0.5)) == 0
+    assert max(shares("n" * 9 + "x" * 6 + "n" * 9, 0.0)) < 1
+    assert shares("n" * 9 + "x" * 30, 0.0)[-1] > 1
+
+
+def test_what_cannot_be_judged_for_another_reason_is_no_overload() -> None:
+    lane = Overload((7, 9), 0.0)
+    for i in range(20):
+        lane.update(result(i, "x", cause=Cause.GAP))
+    assert lane.state == OverloadState()
 
 
 SPREAD = Spread(within=0.7, between=0.2, windows=500, blocks=5, sessions=4)

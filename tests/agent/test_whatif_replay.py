@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asd_agent import config
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Spread
+from asd_agent.decide.persistence import Steadiness
 from asd_agent.store import History
 from asd_agent.store.history import NONE, STATES
 from asd_agent.types import AlarmEvent, EventKind, Level, State
@@ -22,6 +23,10 @@ from asd_agent.whatif import Replay, episodes
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 CODES = {"calm": 30, "band": 250, "alert": 350, "near danger": 540, "danger": 700}  # -100 log10 p
 UTC_S = 1.7e9
+DETECTORS = ("spectrum", "modulation")
+STEADINESS = Steadiness(
+    detectors=list(DETECTORS), centre=[0.0] * 2, high=[0.0] * 2, day=[0.7] * 2, block=[0.3] * 2, high_block=[0.5] * 2
+)
 SPREAD = Spread(within=1.0, between=1.0, windows=60, blocks=6, sessions=2)
 
 
@@ -36,8 +41,12 @@ def manifest(version: str) -> Any:
     """Of a baseline whose thresholds do not follow from a budget."""
     return SimpleNamespace(
         thresholds=lambda machine: LIMITS,
-        states=[SimpleNamespace(name="idle", transients_per_hour=0.0, fusion=SimpleNamespace(spread=SPREAD))],
-        report=SimpleNamespace(seconds=36_000.0),
+        states=[
+            SimpleNamespace(
+                name="idle", transients_per_hour=0.0, fusion=SimpleNamespace(spread=SPREAD), steadiness=STEADINESS
+            )
+        ],
+        report=SimpleNamespace(seconds=36_000.0, windows=7200, excluded={}),
     )
 
 
@@ -64,6 +73,7 @@ def history(rows: list[dict[str, Any]], hop_s: float = 5.0, first: int = 0) -> H
         operating=word("operating", "idle"),
         nuisance=word("nuisance", ""),
         words=words,
+        z=dict.fromkeys(DETECTORS, column("z", 2)),
     )
 
 
@@ -80,13 +90,15 @@ def replayed(target: config.Machine, past: History, *, screened: bool, parts: in
 
 
 def _part(past: History, a: int, b: int) -> History:
-    columns = {name: getattr(past, name)[a:b] for name in past.__dataclass_fields__ if name != "words"}
-    return History(words=past.words, **columns)
+    columns = {name: getattr(past, name)[a:b] for name in past.__dataclass_fields__ if name not in ("words", "z")}
+    return History(words=past.words, z={name: z[a:b] for name, z in past.z.items()}, **columns)
 
 
 KINDS: dict[str, dict[str, Any]] = {
     "calm": {},
     "loaded": {"operating": "loaded"},
+    "weak": {"z": 30},
+    "weak band": {"p": CODES["band"], "z": 25},
     "band": {"p": CODES["band"]},
     "alert": {"p": CODES["alert"]},
     "near danger": {"p": CODES["near danger"]},

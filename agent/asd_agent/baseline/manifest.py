@@ -12,6 +12,7 @@ from asd_agent import config
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore
+from asd_agent.decide.persistence import Steadiness
 from asd_agent.decide.support import Support
 from asd_agent.types import Cause, WindowRef
 from asd_agent.windowing.signal_chain import SignalChain
@@ -76,6 +77,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
     fused: list[str]  # the detectors that decide
     fusion: Fusion
     embedding_fusion: Fusion | None = None  # of the embeddings alone, where other detectors decide too
+    steadiness: Steadiness | None = None  # what its blocks of 45 s do
     transient: LogScore | None = None  # of the excess of the strongest transient
     transients_per_hour: float = 0.0  # transients of the calibration beyond the limit of the event rate
     extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own

@@ -16,6 +16,7 @@ from asd_agent.decide import states
 from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore, centre_and_scale
+from asd_agent.decide.persistence import Steadiness
 from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
@@ -136,6 +137,14 @@ def fit_state(
         fused=[detectors[i].name for i in joined],
         fusion=fusion,
         embedding_fusion=None if embedded.shape == z[:, joined].shape else Fusion.fit(embedded, block, session),
+        steadiness=Steadiness.fit(
+            [detectors[i].name for i in joined],
+            z[:, joined],
+            session,
+            fusion.spread.drift,
+            machine.window_s,
+            machine.hop_s,
+        ),
         transient=LogScore.fit(excess) if excess else None,
         transients_per_hour=_transients_per_hour(machine, excess),
     )

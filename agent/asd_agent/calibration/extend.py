@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from asd_agent.calibration.build import LONGEST_NAME, fit_state, range_dbfs, sto
 from asd_agent.calibration.report import StateFit, seconds
 from asd_agent.decide.blocks import sessions
 from asd_agent.decide.fusion import Fusion, join
+from asd_agent.decide.persistence import Steadiness
 from asd_agent.errors import CalibrationError
 from asd_agent.scoring.detectors import EmbeddingDetector
 from asd_agent.scoring.operating import OperatingState
@@ -122,9 +124,26 @@ def _fit_extension(
         detectors={d.name: stored(d) for d, _ in fitted},
         fused=[d.name for d, _ in fitted],
         fusion=fusion,
+        steadiness=_borrowed(source.steadiness, [d.name for d, _ in fitted], spread.drift),
         transient=source.transient,
         transients_per_hour=source.transients_per_hour,
         extends=source.name,
     )
     arrays = {k: v for d, _ in fitted for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
     return StateFit(calibration, windows, [fusion.score(row) for row in z], arrays)
+
+
+def _borrowed(source: Steadiness | None, names: list[str], drift: float) -> Steadiness | None:
+    """How blocks vary comes from the known state; of how days differ nothing is known yet."""
+    if source is None:
+        return None
+    rows = [source.detectors.index(name) for name in names]
+    day = math.sqrt(drift)
+    return Steadiness(
+        detectors=names,
+        centre=[0.0] * len(rows),
+        high=[source.high[i] - source.centre[i] for i in rows],
+        day=[max(source.day[i], day) for i in rows],
+        block=[source.block[i] for i in rows],
+        high_block=[source.high_block[i] for i in rows],
+    )

@@ -1,6 +1,7 @@
 """Transients that come back more often than calibration and budget allow.
 
-A single transient never raises an alarm. More of them within an hour than the calibration lets expect do. Pure: no clock, times come in with the results.
+A single transient never raises an alarm. More of them within an hour than the calibration lets expect do. Pure: no
+clock, times come in with the results.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class EventRate:
     """Counts transients. Not thread-safe."""
 
     def __init__(
-        self, machine: config.Machine, transients_per_hour: float, calibrated_s: float,
+        self,
+        machine: config.Machine,
+        transients_per_hour: float,
+        calibrated_s: float,
         times_s: Iterable[float] = (),
     ) -> None:
         """`transients_per_hour` of the calibration, which lasted `calibrated_s`; `times_s`: as kept over a restart."""

@@ -27,7 +27,6 @@ class VoteFilter:
         self._operating = ""  # of the last window that was like a known state
         self._held: tuple[WindowResult, ...] = ()
         self._passing = False  # deviating windows have come in a row that do not all overlap
-        self._nuisance_since_s = self._nuisance_last_s = -math.inf
 
     @property
     def holding(self) -> bool:
@@ -39,13 +38,14 @@ class VoteFilter:
         """Deviating windows go straight through to the alarm."""
         return self._passing
 
-    def admit(self, result: WindowResult) -> tuple[WindowResult, ...]:
-        """A result -> the results that go to the alarm now, in order: none while it is unclear what they are."""
+    def admit(self, result: WindowResult, explained: bool = False) -> tuple[WindowResult, ...]:
+        """A result -> the results that go to the alarm now, in order: none while it is unclear what they are.
+        `explained`: by a recognised nuisance."""
         if result.cause is Cause.STATE_CHANGING:
             return ()  # reported so: neither a vote nor a break
         if result.state is not State.ANOMALOUS:
             return self._settled(result)
-        if self._explained(result):
+        if explained:
             return ()
         self._held = (*self._held, result)
         if not self._passing and len(self._held) <= self._span:
@@ -69,10 +69,19 @@ class VoteFilter:
         held, self._held = self._held, ()
         return held
 
-    def _explained(self, result: WindowResult) -> bool:
+
+class Patience:
+    """How long a recognised nuisance explains deviations: some minutes in a row, then it is evidence. Not
+    thread-safe."""
+
+    def __init__(self) -> None:
+        self._since_s = self._last_s = -math.inf
+
+    def explains(self, result: WindowResult) -> bool:
+        """The next window."""
         if not result.nuisance:
             return False
-        if result.utc_s - self._nuisance_last_s > NUISANCE_BREAK_S:
-            self._nuisance_since_s = result.utc_s
-        self._nuisance_last_s = result.utc_s
-        return result.utc_s - self._nuisance_since_s < NUISANCE_PATIENCE_S
+        if result.utc_s - self._last_s > NUISANCE_BREAK_S:
+            self._since_s = result.utc_s
+        self._last_s = result.utc_s
+        return result.utc_s - self._since_s < NUISANCE_PATIENCE_S

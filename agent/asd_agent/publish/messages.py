@@ -88,6 +88,7 @@ class Messages:
             event_type=event.kind,
             level=event.level,
             reason=event.reason,
+            trigger=event.trigger,
             deciding_windows=event.windows,
             score=_digits(event.score),
             by=event.by,
@@ -116,6 +117,7 @@ class Messages:
             out_of_service=state.out_of_service,
             reason=state.reason,
             evidence=evidence,
+            trigger=state.trigger,
         )
         return _retained(self.topics.alarm(machine), encode(payload))
 

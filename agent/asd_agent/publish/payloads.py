@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, Level, State
+from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, Level, State, Trigger
 
 ONLINE = b"online"
 OFFLINE = b"offline"
@@ -104,6 +104,10 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
     out_of_service: bool
     reason: Annotated[str, Meta(description="why the alarm was raised or escalated")]
     evidence: ClipPath
+    trigger: Annotated[
+        Trigger | None,
+        Meta(description="what raised the alarm: votes of windows, what stays, the rate of transients, overload"),
+    ]
 
 
 class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
@@ -113,6 +117,10 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     event_type: EventKind
     level: Annotated[Level, Meta(description="of the alarm after the transition")]
     reason: str
+    trigger: Annotated[
+        Trigger | None,
+        Meta(description="what raised the alarm: votes of windows, what stays, the rate of transients, overload"),
+    ]
     deciding_windows: Annotated[tuple[int, ...], Meta(description="indices of the windows that decided")]
     score: Annotated[float | None, Meta(description="of the window at which it happened")]
     by: Annotated[str, Meta(description="who acknowledged, shelved, ...; empty = the agent")]

@@ -7,6 +7,7 @@ commands from the same state and memory give the same events, ids included.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,12 +20,27 @@ from asd_agent.decide.event_rate import EventRate
 from asd_agent.decide.overload import Overload, OverloadState
 from asd_agent.decide.persistence import Finding, Persistence, Track
 from asd_agent.decide.tail import z_of
-from asd_agent.decide.votes import VoteFilter
+from asd_agent.decide.votes import Patience, VoteFilter
 from asd_agent.store.rounding import kept_z
 from asd_agent.types import AlarmState, Cause, State, Trigger, WindowResult
 
 JUDGED = (State.NORMAL, State.ANOMALOUS)
 Where = Callable[[str], str]  # a detector -> which part of the sound of this window it deviates in; may be empty
+
+
+class Watched(NamedTuple):
+    """Evidence apart from the votes."""
+
+    standing: Standing | None = None  # the strongest
+    found: Finding | None = None  # of persistence
+    explained: bool = False  # the window, by a recognised nuisance
+
+
+NOTHING = Watched()
+
+
+def _nowhere(_: str) -> str:
+    return ""
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -47,6 +63,7 @@ class Decision:
         self.votes = VoteFilter(machine)
         self.event_rate: EventRate | None = None
         self.persistence: Persistence | None = None
+        self._patience = Patience()
         self._overload = Overload(machine.votes, 0.0)
         self._drifts: dict[str, Drift] = {}
         if manifest is not None:
@@ -67,40 +84,42 @@ class Decision:
         budget = PERSISTENCE_SHARE * machine.alarm.false_alarms_per_month
         self.persistence = Persistence(steadiness, budget, machine.window_s, machine.hop_s, memory.tracks)
 
-    def update(self, result: WindowResult, time_synced: bool, where: Where = lambda _: "") -> Events:
+    def update(self, result: WindowResult, time_synced: bool, where: Where = _nowhere) -> Events:
         """The next window's result -> the transitions of the alarm that it causes. `where` is asked for the reason of
         an alarm."""
-        if self.event_rate is None:
-            return self.alarm.update(result, time_synced)
+        return self.decide(result, self.watch(result), time_synced, where)
+
+    def watch(self, result: WindowResult) -> Watched:
+        """The evidence apart from the votes at the end of the next window; the alarm is not touched."""
+        if self.event_rate is None or self.persistence is None:
+            return NOTHING
         self.event_rate.update(result)
         self._overload.update(result)
         self._follow_drift(result)
-        events: Events = ()
-        votes = self.votes.admit(result)
-        found = self.follow_persistence(result)
-        for vote in votes:
-            events += self.alarm.update(vote, time_synced)
-        if result.state in JUDGED or result.cause is Cause.CLIPPING:
-            events += self.alarm.stand(self._standing(found, where), result, time_synced)
-        return events
-
-    def follow_persistence(self, result: WindowResult) -> Finding | None:
-        """What can be judged and is no recognised nuisance is evidence; the rest is missing."""
-        if self.persistence is None:
-            return None
-        if result.state not in JUDGED or not result.detectors or self.votes.explained:
-            return self.persistence.strongest(result.operating)
-        z = {score.name: kept_z(score.z) for score in result.detectors}
-        return self.persistence.update(result.utc_s, result.operating, z)
-
-    def _standing(self, found: Finding | None, where: Where) -> Standing | None:
-        """The strongest evidence apart from the votes."""
-        assert self.event_rate is not None
+        explained = self._patience.explains(result)
+        if result.state in JUDGED and result.detectors and not explained:  # else it is missing
+            z = {score.name: kept_z(score.z) for score in result.detectors}
+            found = self.persistence.update(result.utc_s, result.operating, z)
+        else:
+            found = self.persistence.strongest(result.operating)
         stands = [s for s in (self.event_rate.standing, self._overload.standing) if s is not None]
         if found is not None:
-            part = where(found.detector) if found.share >= 1 and not self.alarm.state.active else ""
-            stands.append(Standing(Trigger.PERSISTENCE, found.share, f"{part}; {found.words}" if part else found.words))
-        return max(stands, key=lambda s: s.share)
+            stands.append(Standing(Trigger.PERSISTENCE, found.share, found.words))
+        return Watched(max(stands, key=lambda s: s.share), found, explained)
+
+    def decide(self, result: WindowResult, watched: Watched, time_synced: bool, where: Where = _nowhere) -> Events:
+        """What this window and the evidence at its end do to the alarm."""
+        events: Events = ()
+        for vote in self.votes.admit(result, watched.explained):
+            events += self.alarm.update(vote, time_synced)
+        standing = watched.standing
+        if standing is None or (result.state not in JUDGED and result.cause is not Cause.CLIPPING):
+            return events
+        if standing.trigger is Trigger.PERSISTENCE and standing.share >= 1 and not self.alarm.state.active:
+            assert watched.found is not None
+            part = where(watched.found.detector)
+            standing = standing._replace(words=f"{part}; {standing.words}" if part else standing.words)
+        return events + self.alarm.stand(standing, result, time_synced)
 
     @property
     def transients(self) -> int:

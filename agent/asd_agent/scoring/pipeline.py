@@ -206,6 +206,11 @@ class Pipeline:
         scores = [s for s in result.detectors if state is not None and s.name in state.fused]
         return None if state is None or not scores else (state, [s.name for s in sorted(scores, key=lambda s: -s.z)])
 
+    def where(self, step: Step, detector: str) -> str:
+        """Which part of a window's sound a detector deviates in; empty where that cannot be said."""
+        state = next((s for s in self.states if s.name == step.result.operating), None)
+        return state.detector(detector).explain(step.description) if state is not None else ""
+
     @property
     def threshold_score(self) -> float | None:
         """-log10 p that a window must reach to count as anomalous."""

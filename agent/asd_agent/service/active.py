@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +16,7 @@ from asd_agent.decide.alarm import Alarm, Events
 from asd_agent.errors import BaselineError
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, Reported, Step
-from asd_agent.service import drift_file
+from asd_agent.service import memory_file
 from asd_agent.service.unknown_state import UnknownState
 from asd_agent.types import AlarmState, Description, Window
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from asd_agent.service.machine import Machine
     from asd_agent.service.sink import Sink
 
-KEEP_DRIFT_S = 600.0
+KEEP_S = 120.0
 log = structlog.get_logger()
 
 MakePipeline = Callable[[Baseline | None], Pipeline]
@@ -42,7 +43,7 @@ class ActiveBaseline:
         self._machine, self._settings = machine, machine.settings
         self._make_pipeline, self._sink, self._synced = make_pipeline, sink, synced
         self._lock = threading.RLock()
-        self._drift_s = time.monotonic() + KEEP_DRIFT_S  # when it is written again
+        self._keep_at_s = time.monotonic() + KEEP_S  # when the memory is written again
         self._adopt(alarm_state)
 
     # -- windows
@@ -54,12 +55,12 @@ class ActiveBaseline:
         with self._lock:
             step = self._pipeline.step(window, reported, description)
             self._unknown_state.see(step.description, step.result)
-            events = self._decision.update(step.result, self._synced())
+            events = self._decision.update(step.result, self._synced(), partial(self._pipeline.where, step))
             self._sink.scored(self._machine, step, events, self._decision.alarm.state)
         return step
 
     def tick(self, jump_s: float = 0.0) -> None:
-        """Once a second: a shelving that ends, drift to keep, a baseline that somebody else has promoted.
+        """Once a second: a shelving that ends, a memory to keep, a baseline that somebody else has promoted.
 
         `jump_s`: by how much the wall clock has just been set; a shelving keeps the time that it has left.
         """
@@ -68,12 +69,16 @@ class ActiveBaseline:
                 if self._decision.alarm.move_shelving(jump_s, time.time()):
                     self.introduce()
         self.command(lambda alarm: alarm.tick(time.time(), self._synced()))
-        if time.monotonic() >= self._drift_s:
-            self._drift_s = time.monotonic() + KEEP_DRIFT_S
-            with self._lock:
-                version, drifts = self.version, self._decision.drifts
-            if version:
-                drift_file.save(self.store.folder, version, drifts)
+        if time.monotonic() >= self._keep_at_s:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what the decision remembers; also when the daemon ends."""
+        self._keep_at_s = time.monotonic() + KEEP_S
+        with self._lock:
+            version, memory = self.version, memory_file.encoded(self.version, self._decision.memory)
+        if version:
+            memory_file.save(self.store.folder, memory)
 
     def command(self, act: Callable[[Alarm], Events]) -> None:
         """Let `act` change the alarm; its events are on disk when this returns. Raises UsageError."""
@@ -160,8 +165,8 @@ class ActiveBaseline:
             log.error("baseline refused", machine=self._settings.id, error=self.fault)
             self._pipeline = self._make_pipeline(None)
         manifest = self._pipeline.baseline.manifest if self._pipeline.baseline is not None else None
-        drifts = drift_file.load(self.store.folder, manifest.version) if manifest is not None else {}
-        self._decision = Decision(self._settings, manifest, alarm_state, drifts)
+        memory = memory_file.load(self.store.folder, manifest.version) if manifest is not None else None
+        self._decision = Decision(self._settings, manifest, alarm_state, memory)
         reported = [state.name for state in manifest.states] if manifest and manifest.states_reported else None
         self._unknown_state = UnknownState(self._settings, reported)
 

@@ -89,6 +89,8 @@ class Daemon:
         self._stop.set()
         self._captures.close()
         self._worker.close()
+        for machine in self._machines.values():
+            machine.active.keep()
 
     # -- machines
 
@@ -114,6 +116,8 @@ class Daemon:
             if old is not None and old.settings == machine:
                 made[machine.id] = old
                 continue
+            if old is not None:
+                old.active.keep()
             stored = without_votes(states.get(machine.id, AlarmState()))
             made[machine.id] = Machine(
                 machine,

@@ -7,7 +7,7 @@ plane by byte plane: the high bytes of small numbers are all equal, and deflate 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 STATES = tuple(State)
 WORDS = ("baseline", "operating", "nuisance", "cause")  # columns that are indices into a list of words
 NONE = -1  # where there is no p-value or no moment
+NO_Z = -32_767  # where a detector has none
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class History:
     nuisance: Ints  # into words
     cause: Ints  # into words
     words: tuple[str, ...]
+    z: Mapping[str, Ints]  # detector -> tenths, or NO_Z
 
     def __len__(self) -> int:
         return len(self.utc_s)
@@ -62,6 +64,7 @@ class History:
                 [NONE if row.transient_at_s is None else round(row.transient_at_s * 1000) for row in rows], np.int64
             ),
             words=tuple(known),
+            z={name: _tenths(name, rows) for name in dict.fromkeys(name for row in rows for name in row.detectors)},
             **columns,
         )
 
@@ -76,15 +79,18 @@ class History:
         }
         for name in WORDS:
             columns[name] = np.concatenate([at[getattr(part, name)] for part, at in zip(parts, maps, strict=True)])
-        return cls(words=tuple(known), **columns)
+        names = dict.fromkeys(name for part in parts for name in part.z)
+        z = {n: np.concatenate([part.z.get(n, np.full(len(part), NO_Z, np.int64)) for part in parts]) for n in names}
+        return cls(words=tuple(known), z=z, **columns)
 
     def between(self, since_utc_s: float, until_utc_s: float) -> History:
         """The windows that start then."""
         inside = (self.utc_s >= since_utc_s) & (self.utc_s <= until_utc_s)
         if inside.all():
             return self
-        names = (name for name in self.__dataclass_fields__ if name != "words")
-        return History(words=self.words, **{name: getattr(self, name)[inside] for name in names})
+        names = (name for name in self.__dataclass_fields__ if name not in ("words", "z"))
+        z = {name: values[inside] for name, values in self.z.items()}
+        return History(words=self.words, z=z, **{name: getattr(self, name)[inside] for name in names})
 
 
 class _Packed(msgspec.Struct, array_like=True, frozen=True):
@@ -100,6 +106,7 @@ class _Packed(msgspec.Struct, array_like=True, frozen=True):
     operating: bytes
     nuisance: bytes
     cause: bytes
+    z: dict[str, bytes]
 
 
 _TYPES = {
@@ -117,6 +124,7 @@ def pack(rows: Sequence[ScoreRow]) -> bytes:
     packed = _Packed(
         states=list(STATES),
         words=list(history.words),
+        z={name: planes(values, "<i2") for name, values in history.z.items()},
         **{name: planes(values, "<i8") for name, values in steps.items()},
         **{name: planes(getattr(history, name), kind) for name, kind in _TYPES.items()},
     )
@@ -132,6 +140,7 @@ def unpack(data: bytes) -> History:
         columns["state"] = named[columns["state"]]
         return History(
             words=tuple(packed.words),
+            z={name: values(data, "<i2") for name, data in packed.z.items()},
             utc_s=np.cumsum(values(packed.utc_ms, "<i8")) / 1000,
             index=np.cumsum(values(packed.index, "<i8")),
             **columns,
@@ -151,6 +160,11 @@ def values(data: bytes, kind: str) -> Ints:
     size = np.dtype(kind).itemsize
     planes = np.frombuffer(data, np.uint8).reshape(size, -1)
     return np.ascontiguousarray(planes.T).view(kind).reshape(-1).astype(np.int64)
+
+
+def _tenths(name: str, rows: Sequence[ScoreRow]) -> Ints:
+    found = [row.detectors[name][1] if name in row.detectors else None for row in rows]
+    return np.array([NO_Z if z is None or z != z else round(10 * z) for z in found], np.int64)
 
 
 def _code(p_value: float | None) -> int:

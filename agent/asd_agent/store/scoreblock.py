@@ -23,7 +23,7 @@ from asd_agent.types import Level
 _SILENT_DBFS = -200.0
 SMALLEST_DISTANCE = 1e-12
 HEAD_BYTES = 5
-_VERSION = 3
+_VERSION = 4
 _DISTANCE_STEPS = 500  # per factor e: 0.2 % apart
 _ZERO = -30_000  # the code of a distance of 0
 _LARGEST = 32_767
@@ -41,7 +41,7 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True):
     embedding_p: bytes  # -100 log10 p
     mechanism_p: bytes
     embedding_distance: bytes  # 500 ln d
-    detectors: dict[str, tuple[bytes, bytes, bytes]]  # distance, tenths of z, p
+    detectors: dict[str, tuple[bytes, bytes]]  # distance, p; their z is in the history
 
 
 def encode(rows: Sequence[ScoreRow]) -> bytes:
@@ -91,7 +91,7 @@ def _join(past: History, rest: _Rest) -> list[ScoreRow]:
     level, quality, reason = (_ints(data) for data in (rest.level, rest.quality, rest.reason))
     level_dbfs = _ints(rest.level_dbfs)
     embedding_p, mechanism_p, distance = map(_ints, (rest.embedding_p, rest.mechanism_p, rest.embedding_distance))
-    detectors = {name: tuple(map(_ints, columns)) for name, columns in rest.detectors.items()}
+    detectors = {name: (*map(_ints, columns), past.z[name].tolist()) for name, columns in rest.detectors.items()}
     return [
         ScoreRow(
             utc_s=float(past.utc_s[i]),
@@ -129,17 +129,16 @@ def _ints(data: bytes) -> list[int]:
     return found
 
 
-def _detector(found: Sequence[tuple[float, float, float] | None]) -> tuple[bytes, bytes, bytes]:
+def _detector(found: Sequence[tuple[float, float, float] | None]) -> tuple[bytes, bytes]:
     return (
         _column(_NO if v is None else _log_distance(v[0]) for v in found),
-        _column(_NO if v is None or not math.isfinite(v[1]) else round(10 * v[1]) for v in found),
         _column(_NO if v is None else _log_p(v[2]) for v in found),
     )
 
 
-def _score(distance: int, z: int, p: int) -> tuple[float, float, float] | None:
+def _score(distance: int, p: int, z: int) -> tuple[float, float, float] | None:
     d, q = _distance(distance), _p_or_none(p)
-    return None if d is None or z == _NO or q is None else (d, z / 10, q)
+    return None if d is None or z == history.NO_Z or q is None else (d, z / 10, q)
 
 
 def _tenths(level_dbfs: float) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import Manifest
-from asd_agent.decide.alarm import Alarm, without_votes
+from asd_agent.decide.alarm import STANDS_FROM, Alarm, without_votes
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
 from asd_agent.scoring.decision import Decision
@@ -97,9 +97,10 @@ class Replay:
         restarted = index <= self._last_index
         if version == self._version and not restarted:
             return
+        memory = self._decision.memory if version == self._version else None
         self._version = version
         manifest = self._manifest(version) if version else None
-        self._decision = Decision(self._machine, manifest, without_votes(state) if restarted else state)
+        self._decision = Decision(self._machine, manifest, without_votes(state) if restarted else state, memory)
         if manifest is not None:
             self.limits = self._decision.thresholds
 
@@ -118,7 +119,9 @@ class Replay:
 
     def _go_through(self, segment: Segment) -> list[AlarmEvent]:
         found: list[AlarmEvent] = []
-        screen = Screen(segment, self._machine, self._decision.thresholds)
+        watched = [self._decision.watch(segment.result(i)) for i in range(len(segment))]
+        stands = np.array([w.standing is not None and w.standing.share >= STANDS_FROM for w in watched], bool)
+        screen = Screen(segment, self._machine, self._decision.thresholds, stands)
         self.judged += screen.judged
         i = 0
         while i < len(segment):
@@ -126,7 +129,7 @@ class Replay:
                 i = to
                 if screen.votes_at(i):  # the margin brings all that count; older ones would be counted beside them
                     self._decision.alarm.state = without_votes(self._decision.alarm.state)
-            found += self._decision.update(segment.result(i), True)
+            found += self._decision.decide(segment.result(i), watched[i], True)
             i += 1
             self.stepped += 1
         return found

@@ -9,7 +9,8 @@ Gone through one by one are therefore
 
 * what may complete a count at the present level, and the margin before it: in it the last votes are cast again;
 * the beginning of each run of windows that are judged, off, not assessable or learning: votes reach back across;
-* transients and recognised nuisance sounds, and the margin behind them.
+* where other evidence than votes stands (persistence, event rate, overload), and the margins around it;
+* recognised nuisance sounds that deviate, and the margin behind them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import OFF
 from asd_agent.scoring.decision import Decision
-from asd_agent.store.history import NONE, STATES, History
+from asd_agent.store.history import NO_Z, NONE, STATES, History
 from asd_agent.store.rounding import p_of
-from asd_agent.types import Cause, Level, Quality, State, WindowResult
+from asd_agent.types import Cause, DetectorScore, Level, Quality, State, WindowResult
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -47,6 +48,7 @@ class Segment:
         self.transient_ms = history.transient_ms[part]
         self.operating, self.nuisance = history.operating[part], history.nuisance[part]
         self.cause = history.cause[part]
+        self._z = {name: values[part] for name, values in history.z.items()}
         self._words, self._window_s = history.words, window_s
         self.state = history.state[part]
         if limits is not None:
@@ -71,6 +73,11 @@ class Segment:
             cause=Cause(cause) if (cause := self._words[self.cause[i]]) else None,
             transient_p=_or_none(self.transient_p[i]),
             transient_at_s=None if self.transient_ms[i] == NONE else float(self.transient_ms[i]) / 1000,
+            detectors=tuple(
+                DetectorScore(name, math.nan, values[i] / 10, math.nan)
+                for name, values in self._z.items()
+                if values[i] != NO_Z
+            ),
         )
 
     def _judged(self, code: npt.NDArray[np.int64], limits: Thresholds) -> npt.NDArray[np.int64]:
@@ -91,7 +98,8 @@ class Segment:
 class Screen:
     """Of one segment. `past` is asked before every window that is gone through, none left out."""
 
-    def __init__(self, segment: Segment, machine: config.Machine, limits: Thresholds | None) -> None:
+    def __init__(self, segment: Segment, machine: config.Machine, limits: Thresholds | None, stands: Bools) -> None:
+        """`stands` [n]: evidence apart from the votes may raise an alarm, or keep one."""
         raise_k, raise_n = machine.votes
         clear_k, clear_n = config.votes(machine.alarm.clear_votes, "clear_votes")
         span = math.ceil(machine.window_s / machine.hop_s)
@@ -100,9 +108,9 @@ class Screen:
         self._normal: Places = np.flatnonzero(state == _NORMAL)
         self._mode = np.where(state == _ANOMALOUS, _NORMAL, state)
         self._judged = self._mode == _NORMAL
-        sudden = (segment.transient_p <= machine.alarm.transient_p) & ~segment.is_nuisance
-        special = sudden | ((state == _ANOMALOUS) & segment.is_nuisance) | (self._judged & np.isnan(p))
-        always = self._beginnings() | (_since(special) < self._margin)
+        special = stands | ((state == _ANOMALOUS) & segment.is_nuisance) | (self._judged & np.isnan(p))
+        before = _since(stands[::-1])[::-1] < self._margin
+        always = self._beginnings() | before | (_since(special) < self._margin)
         if limits is None:
             quiet = np.zeros(len(segment), bool)
             self._looks = {level: np.flatnonzero(always | quiet) for level in Level}
@@ -119,7 +127,6 @@ class Screen:
                 Level.ALERT: np.flatnonzero(always | worse | gone),
                 Level.DANGER: np.flatnonzero(always | better),
             }
-        self._plain_until = 0
 
     def past(self, i: int, decision: Decision) -> int:
         """The next window from i on that has to be gone through: those before it change nothing."""
@@ -131,12 +138,8 @@ class Screen:
         looks = self._looks[alarm.level if alarm.active else Level.NORMAL]
         at = int(np.searchsorted(looks, i))
         look = int(looks[at]) if at < len(looks) else len(self._mode)
-        if not self._judged[i] or decision.event_rate is None:
+        if not self._judged[i] or decision.thresholds is None:
             return max(look - 1, i)  # the last one settles the vote filter
-        if decision.event_rate.count >= decision.event_rate.allowed:
-            self._plain_until = i + self._margin  # its votes stay that long
-        if i < self._plain_until:
-            return i
         target = look - self._margin
         if target <= i:
             return i
