@@ -15,6 +15,7 @@ from asd_agent.decide.blocks import blocks
 from asd_agent.decide.budget import (
     DAYS_PER_MONTH,
     LARGEST_P,
+    VOTES_SHARE,
     Thresholds,
     Votes,
     false_alarms_per_month,
@@ -74,11 +75,11 @@ def test_votes_of_overlapping_windows() -> None:
 def test_the_usual_votes_are_of_separate_windows_however_they_overlap(window_s: float, share: float) -> None:
     hop_s = window_s * share
     k, n = config.Alarm().raise_votes(window_s, hop_s)
-    assert (k - 1) * hop_s >= 2 * window_s - 1e-6  # the first and the last of three separate windows
-    assert 3 <= k <= n
+    assert (k - 1) * hop_s >= 3 * window_s - 1e-6  # the first and the last of four separate windows
+    assert 4 <= k <= n
     assert (n - 1) * hop_s <= 4 * window_s + 1e-6
-    assert Votes.of(config.Alarm(), window_s, hop_s).k >= 3
-    assert [config.Alarm().raise_votes(10, hop) for hop in (10, 5, 2.5)] == [(3, 5), (5, 9), (9, 17)]
+    assert Votes.of(config.Alarm(), window_s, hop_s).k >= 4
+    assert [config.Alarm().raise_votes(10, hop) for hop in (10, 5, 2.5)] == [(4, 5), (7, 9), (13, 17)]
 
 
 # -- thresholds
@@ -114,7 +115,7 @@ def test_months_of_normal_sound_keep_the_budget() -> None:
     fast = (parts[:, 1:] + parts[:, :-1]) / math.sqrt(2) * SPREAD.fast
     slow = rng.normal(size=(12_000, 1)) * SPREAD.slow
     realised = alarm_days(fast + slow > score, 3, 5) * DAYS_PER_MONTH
-    assert 0.5 * 3.0 < realised < 1.1 * 3.0
+    assert 0.5 * 3.0 < realised / VOTES_SHARE < 1.1 * 3.0
 
 
 def test_thresholds_follow_the_settings() -> None:
@@ -123,7 +124,7 @@ def test_thresholds_follow_the_settings() -> None:
 
     usual = thresholds()
     assert usual.danger_p == pytest.approx(usual.alert_p / 1000)
-    assert thresholds(false_alarms_per_month=0.1).alert_p < usual.alert_p < thresholds(window_votes="5/7").alert_p
+    assert thresholds(false_alarms_per_month=0.1).alert_p < usual.alert_p < thresholds(window_votes="9/11").alert_p
     assert thresholds(false_alarms_per_month=1e6).alert_p == LARGEST_P
     assert math.log10(usual.alert_clear_p) == pytest.approx(0.85 * math.log10(usual.alert_p))
     assert thresholds(deadband=0.0).alert_clear_p == pytest.approx(usual.alert_p)
@@ -151,7 +152,7 @@ def test_clopper_pearson_is_exact(seen: int, of: int) -> None:
 
 
 def support(spread: Spread, held_out: np.ndarray | None = None, hop_s: float = 10.0) -> Support:
-    alarm = config.Alarm()
+    alarm = config.Alarm(window_votes="3/5")
     thresholds = Thresholds.of(alarm, spread, 10.0, hop_s)
     scores = np.zeros(spread.windows) if held_out is None else held_out
     return Support.of(thresholds, plain(spread), scores, alarm, 10.0, hop_s)

@@ -82,7 +82,7 @@ def test_a_block_gives_back_what_went_in_within_its_rounding(given_rows: list[Sc
     assert scoreblock.encode(found) == scoreblock.encode(scoreblock.decode(scoreblock.encode(found)))
 
 
-COLUMNS = [name for name in History.__dataclass_fields__ if name != "words"]
+COLUMNS = [name for name in History.__dataclass_fields__ if name not in ("words", "z")]
 
 
 @given(st.lists(rows, max_size=20))
@@ -94,6 +94,7 @@ def test_the_history_of_a_block_is_that_of_its_rows(given_rows: list[ScoreRow]) 
         assert found.words == wanted.words
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), name)
+        assert {k: v.tolist() for k, v in found.z.items()} == {k: v.tolist() for k, v in wanted.z.items()}
 
 
 @given(st.floats(0, 1))

@@ -6,6 +6,7 @@ plane by byte plane: the high bytes of small numbers are all equal, and deflate 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,8 @@ def values(data: bytes, kind: str) -> Ints:
 
 def _tenths(name: str, rows: Sequence[ScoreRow]) -> Ints:
     found = [row.detectors[name][1] if name in row.detectors else None for row in rows]
-    return np.array([NO_Z if z is None or z != z else round(10 * z) for z in found], np.int64)
+    codes = [NO_Z if z is None or not math.isfinite(z) else round(10 * z) for z in found]
+    return np.clip(np.array(codes, np.int64), NO_Z, -NO_Z)
 
 
 def _code(p_value: float | None) -> int:
