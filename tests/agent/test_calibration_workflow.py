@@ -418,6 +418,7 @@ def test_drift_goes_on_after_a_restart_on_the_same_baseline_only(baseline, monit
 # -- the fingerprint
 
 
+@settings(deadline=None)
 @given(st.floats(-30, 30), st.sampled_from([1, -1]), st.integers(0, 9))
 def test_gain_and_polarity_move_all_bands_alike_and_are_no_edge(gain_db, polarity, seed):
     sound = running(2, seed, **USUAL)
