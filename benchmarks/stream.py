@@ -137,7 +137,8 @@ class Calibrated:
         self._bare = open_pipeline(self.machine, None)
         made_with = sorted(e.bundle.sha256 for e in self._bare.encoders.values())
         self._key = f"{site.name} {site.window_s} {site.hop_s} {made_with}"
-        normal = cache.descriptions(f"{self._key} calibration", self._calibration)
+        origins = [recording.origin for recording in site.calibration]
+        normal = cache.descriptions(f"{self._key} calibration {origins}", self._calibration)
         self.baseline = calibrate.build(self.machine, normal, self._bare, "benchmark")
         self.pipeline = Pipeline(self.machine, self._bare.encoders, self.baseline)
 

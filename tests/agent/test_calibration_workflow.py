@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent import config

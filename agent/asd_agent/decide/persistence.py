@@ -16,9 +16,10 @@ A detector's limit separates two reasons for which normal sound differs from its
 as often as the scale fits into a day: a and b are the normal quantiles of the same budget at these two counts. m and
 sd_day begin as the calibration knows them. The blocks of the last half hour then show where today lies: with them m
 moves to today's level (a normal posterior) and sd_day shrinks, so that a change during the day need not exceed what
-days may differ by. Two things keep this from explaining a fault away. A block that comes near the limit is not
-learnt from, nor is any before a whole scale has passed since. And m never moves further than two sd_day of the
-calibration: what creeps there is reported. The hour and the day have no such reference.
+days may differ by. Two things keep this from explaining a fault away. Nothing is learnt while the newest block comes
+near the limit, nor from a block before a whole scale has passed since; what came near and has passed widens today's
+variation, a step at a time. And m never moves further than two sd_day of the calibration: what creeps there is
+reported. The hour and the day have no such reference.
 
 Pure: times come in with the windows. `state` is all there is to keep.
 """
@@ -48,6 +49,8 @@ DEPENDENCE = 2.0  # neighbouring blocks resemble each other: so many are worth o
 SUSPICIOUS = 0.7  # share of the limit from which on a block is not learnt from
 FARTHEST = 2.0  # standard deviations of days that the reference may move
 PRIOR_BLOCKS, PRIOR_SD = 4, 0.5
+FEWEST_BLOCKS = 5  # of a session, be they shorter than BLOCK_S
+LARGEST_STEP = 4.0  # standard deviations that a single block may lie away when today is learnt
 SMALLEST_SD = 0.15
 DAY_S = 86_400.0
 DAYS_PER_MONTH = 365.25 / 12
@@ -73,7 +76,7 @@ class Steadiness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         size, cut = windows_in_block(window_s, hop_s), []
         for name in np.unique(session):
             part = rows[session == name]
-            count = max(len(part) // size, 1)
+            count = max(len(part) // size, min(FEWEST_BLOCKS, len(part) // 2), 1)
             cut += [(name, block) for block in np.array_split(part, count)]
         of = np.array([name for name, _ in cut])
         median = np.array([np.median(block, axis=0) for _, block in cut])
@@ -132,7 +135,10 @@ class Moments(msgspec.Struct, kw_only=True):
     mean: list[float] = []
     square: list[float] = []
 
-    def add(self, median: Floats) -> None:
+    def add(self, median: Floats, sd: Floats) -> None:
+        """`sd`: of a block, as known so far."""
+        if self.blocks:
+            median = np.clip(median, np.array(self.mean) - LARGEST_STEP * sd, np.array(self.mean) + LARGEST_STEP * sd)
         self.blocks = min(self.blocks + 1, MEMORY)
         mean = np.array(self.mean) if self.mean else np.zeros(len(median))
         square = np.array(self.square) if self.square else np.zeros(len(median))
@@ -211,8 +217,8 @@ class Persistence:
         del track.blocks[: -(LENGTHS[0] + 2)]
         track.fresh, track.near = 0, False
         for moments, behind in zip(track.today, (2, LENGTHS[0] + 2), strict=True):
-            if len(track.blocks) >= behind and not any(b.near for b in track.blocks[-behind:]):
-                moments.add(np.array(track.blocks[-behind].low))
+            if len(track.blocks) >= behind and not track.blocks[-1].near:
+                moments.add(np.array(track.blocks[-behind].low), state.block_sd(moments))
         self._longer(track, state, utc_s)
 
     def _longer(self, track: Track, state: _State, utc_s: float) -> None:
@@ -259,6 +265,9 @@ class _State:
         """(a, b) of the limit."""
         chance = min(SHARES[scale] * budget_per_day / len(self.detectors) / (2 if scale >= 2 else 1), 0.4)
         return z_of(chance), z_of(chance * SCALES_S[scale] / DAY_S)
+
+    def block_sd(self, today: Moments) -> Floats:
+        return np.asarray(np.sqrt(self._today(today)[2]))
 
     def judge(self, scale: int, low: Floats, today: Moments) -> Finding:
         """low [detectors] against today."""
