@@ -6,6 +6,7 @@ the load zone, the cage a rolling element (Randall & Antoni, Mech. Syst. Signal 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from asd_agent.mechanism.evidence import LineEvidence
-from asd_agent.types import Floats
+from asd_agent.types import Floats, Samples
 
-PRESENT = (0.95, 0.95, 0.9, 0.8, 0.6, 0.5, 0.4, 0.3)  # that harmonic 1.. of a fault is seen
+HARMONICS = 8
+VISIBLE = (2, 3, 5, 8)  # how many of them rise above the noise
+PRESENT = 0.9  # that one of those is seen
 SIDE_PRESENT = (0.5, 0.3)  # sidebands one and two spacings away
 SIDE_HARMONICS = 4
 RESOLVED_BINS = 1.5  # a line nearer to a shaft harmonic cannot be told from it
@@ -40,10 +43,19 @@ class Spectra:
 
 def centre(spectra: Spectra, rate_hz: Floats, shaft_hz: Floats) -> Floats:
     """ln e of the harmonics of a rate; broadcast over rates and speeds."""
-    total = np.zeros(np.broadcast_shapes(rate_hz.shape, shaft_hz.shape), np.float32)
-    for h, presence in enumerate(PRESENT, 1):
-        total += comb_lines(spectra, h * rate_hz, shaft_hz, presence)
-    return np.asarray(total, np.float64)
+    return _visible([comb_lines(spectra, h * rate_hz, shaft_hz, PRESENT) for h in range(1, HARMONICS + 1)])
+
+
+def _visible(harmonics: Sequence[Floats | Samples]) -> Floats:
+    """ln e when the first two, three, five or all harmonics rise above the noise, each as probable: the mean of e."""
+    options: list[Floats] = []
+    total = np.zeros(harmonics[0].shape)
+    for number, log_e in enumerate(harmonics, 1):
+        total = total + log_e
+        if number in VISIBLE:
+            options.append(total)
+    best = np.max(options, axis=0)
+    return np.asarray(best + np.log(np.mean([np.exp(option - best) for option in options], axis=0)))
 
 
 def sides(spectra: Spectra, rate_hz: Floats, shaft_hz: Floats, step_hz: Floats | float) -> Floats:
@@ -77,7 +89,7 @@ def lattice_lines(rate_hz: float, shaft_hz: float, cage_hz: float) -> Floats:
     steps = np.arange(-3, 4)
     near = (np.abs(steps)[:, None] + np.abs(steps)[None, :]) <= 4
     offsets = (steps[:, None] * shaft_hz + steps[None, :] * cage_hz)[near]
-    lines = np.unique(np.arange(0, len(PRESENT) + 1)[:, None] * rate_hz + offsets[None, :])
+    lines = np.unique(np.arange(0, HARMONICS + 1)[:, None] * rate_hz + offsets[None, :])
     return np.asarray(lines[lines > 0])
 
 
@@ -99,8 +111,7 @@ def unexplained(spectra: Spectra, low_shaft_hz: float, high_shaft_hz: float) -> 
         return None
     rates = np.arange(first, last, df * RATE_STEP)
     prior = -np.log(rates) - logsumexp(-np.log(rates))
-    pairs = enumerate(PRESENT, 1)
-    total = np.sum([spectra.envelope.log_e(h * rates, presence) for h, presence in pairs], axis=0)
+    total = _visible([spectra.envelope.log_e(h * rates, PRESENT) for h in range(1, HARMONICS + 1)])
     at = int(np.argmax(total))
-    seen = spectra.envelope.stands_out(rates[at] * np.arange(1.0, len(PRESENT) + 1))
+    seen = spectra.envelope.stands_out(rates[at] * np.arange(1.0, HARMONICS + 1))
     return Unexplained(float(logsumexp(total + prior)), float(rates[at]), int(np.count_nonzero(seen)))

@@ -20,6 +20,7 @@ CELL = 3  # bins: a line is looked for in the best of three
 LOWEST_HZ = 2.0  # below it an envelope holds slow changes of load
 MUTED_BINS = 2
 LINE_P = 3e-3  # a line stands out by itself when noise gives its like this rarely
+TAIL, LEAST_P = 0.05, 1e-4
 RAW_FLOOR_HZ = 6.0
 
 
@@ -32,8 +33,7 @@ class LineEvidence:
         self.df_hz = df_hz
         self._best = local_maximum(power)
         cells = np.sort(self._best[::CELL])
-        above = len(cells) - np.searchsorted(cells, self._best, side="left")
-        p = (above + 1.0) / (len(cells) + 1.0)
+        p = _upper_tail(cells, self._best, LEAST_P / windows)
         self._e = np.asarray(KAPPA * p ** (KAPPA - 1), np.float32)
         self._e[: max(1, int(lowest_hz / df_hz))] = 1.0
         centres = np.rint(muted_hz / df_hz).astype(np.intp)
@@ -80,10 +80,20 @@ class LineEvidence:
         return np.asarray(self._best[bins])
 
 
-def raw_lines(spectrum: Spectrum, top_hz: float, muted_hz: Floats) -> LineEvidence:
-    """The lines of the vibration itself up to `top_hz`, against the floor around them: harmonics of the shaft."""
+def _upper_tail(cells: Samples, values: Samples, least_p: float) -> Floats:
+    """[n] p-values: ranks among the sorted cells; a line far above all others counts more than its rank says, by the
+    exponential tail through the mean excess of the highest twentieth, but not without limit."""
+    above = len(cells) - np.searchsorted(cells, values, side="left")
+    ranks = (above + 1.0) / (len(cells) + 1.0)
+    high = cells[int((1 - TAIL) * len(cells)) :]
+    excess = float(np.mean(high - high[0])) + 1e-6
+    tail = TAIL * np.exp(-np.maximum(values - high[0], 0.0) / excess)
+    return np.asarray(np.where(values > high[-1] / 2, np.maximum(np.minimum(ranks, tail), least_p), ranks))
+
+
+def raw_power(spectrum: Spectrum, top_hz: float) -> Samples:
+    """[bins] power of the vibration itself up to `top_hz`, over the floor around each bin: harmonics of the shaft."""
     stop = min(len(spectrum.log_power), int(top_hz / spectrum.df_hz) + 8)
     log_power = spectrum.log_power[:stop]
     floor = Floor.of(log_power, round(RAW_FLOOR_HZ / spectrum.df_hz)).at(np.arange(stop))
-    power = np.exp(np.minimum(log_power - floor, 60.0)) * np.float32(np.log(2))
-    return LineEvidence(power, spectrum.df_hz, muted_hz)
+    return np.asarray(np.exp(np.minimum(log_power - floor, 60.0)) * np.float32(np.log(2)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from asd_agent.mechanism.combs import PRESENT, RATE_STEP, Spectra, centre, comb_lines, lattice_lines, resolved, sides
+from asd_agent.mechanism.combs import HARMONICS, RATE_STEP, Spectra, centre, comb_lines, lattice_lines, resolved, sides
 from asd_agent.mechanism.lines import Train
 from asd_agent.mechanism.shaft_speed import SpeedBelief
 from asd_agent.types import Floats
@@ -103,7 +103,7 @@ def _best(spectra: Spectra, train: Train, belief: SpeedBelief) -> Reading | None
 
 def _seen(spectra: Spectra, train: Train, hz: float, shaft_hz: float) -> tuple[int, int]:
     """(lines that stand out and are resolved from the shaft's harmonics, of the first three harmonics those hidden)."""
-    lines = hz * np.arange(1.0, len(PRESENT) + 1)
+    lines = hz * np.arange(1.0, HARMONICS + 1)
     if train.kind == "bsf2":
         lines = np.concatenate([lines, train.cage * shaft_hz * np.arange(1.0, len(CAGE_PRESENT) + 1)])
     seen = resolved(spectra, lines, np.full(len(lines), shaft_hz))

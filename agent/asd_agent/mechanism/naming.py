@@ -15,15 +15,15 @@ from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
 from asd_agent.mechanism.combs import Spectra, unexplained
 from asd_agent.mechanism.envelope import full_envelope, mean_envelope
-from asd_agent.mechanism.evidence import LineEvidence, raw_lines
+from asd_agent.mechanism.evidence import LineEvidence, raw_power
 from asd_agent.mechanism.families import explained_elsewhere
 from asd_agent.mechanism.hypotheses import Reading, lattice, loudness, train_readings
 from asd_agent.mechanism.lines import Train
 from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
-from asd_agent.types import Floats
+from asd_agent.types import Floats, Samples
 
 LIMIT = 0.01  # corrected for everything that was tested
-CALM_LIMIT = 0.001  # where the sound is not impulsive: healthy bearings have faint lines too
+CALM_LIMIT = 0.003  # where the sound is not impulsive: healthy bearings have faint lines too
 IMPULSIVE = 3.0  # kurtosis of a band's envelope
 MARGIN = 1.0  # ln e by which a component must beat a train of unknown origin
 OWN_SUPPORT = 4.6  # ln e of another component beside the best one's lines: both are there
@@ -48,28 +48,54 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """What is tested of a window, or of many added up: whitened power, 1 on average where there is only noise."""
+
+    df_hz: float
+    full: Samples  # [bins] envelope of the full band
+    bands: Samples  # [bins] mean over narrow bands of their envelopes, for faint lines
+    raw: Samples  # [bins] the vibration itself
+    peaked: float  # kurtosis of the most impulsive band's envelope
+    band_count: int
+    heard_hz: float | None  # the shaft's speed by its comb of harmonics, when that is clear
+    windows: int = 1
+
+    @property
+    def impulsive(self) -> bool:
+        return self.peaked > IMPULSIVE
+
+
+def lines_of(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> Lines:
+    """Of one window that has been taken apart."""
+    spectrum = whole.angular
+    top = joint_top_hz(analyser.trains, speeds)
+    bands, peaked = mean_envelope(spectrum, top)
+    heard_hz = whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
+    full, raw = full_envelope(spectrum, top), raw_power(spectrum, 12 * speeds.high_hz)
+    return Lines(spectrum.df_hz, full, bands, raw, float(peaked.max()), len(peaked), heard_hz)
+
+
+@dataclass(frozen=True)
 class WindowSpectra:
-    """The two envelopes that are tested: the full band, and the mean over narrow bands for faint lines."""
+    """The two envelopes that are tested."""
 
     full: Spectra
     bands: Spectra
     impulsive: bool
-    heard_hz: float | None  # the shaft's speed by its comb of harmonics, when that is clear
+    heard_hz: float | None
+
+
+def spectra_of(analyser: Analyser, lines: Lines) -> WindowSpectra:
+    muted = mains_lines_hz(analyser, lines.df_hz * max(len(lines.full), len(lines.raw)))
+    ratios = (1.0, *(s.ratio for s in analyser.config.shafts))
+    raw = LineEvidence(lines.raw, lines.df_hz, muted, lines.windows)
+    full = LineEvidence(lines.full, lines.df_hz, muted, lines.windows)
+    bands = LineEvidence(lines.bands, lines.df_hz, muted, lines.windows * lines.band_count)
+    return WindowSpectra(Spectra(full, raw, ratios), Spectra(bands, raw, ratios), lines.impulsive, lines.heard_hz)
 
 
 def window_spectra(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> WindowSpectra:
-    spectrum = whole.angular
-    top = joint_top_hz(analyser.trains, speeds)
-    full = full_envelope(spectrum, top)
-    bands, peaked = mean_envelope(spectrum, top)
-    muted = mains_lines_hz(analyser, max(top, 12 * speeds.high_hz))
-    raw = raw_lines(spectrum, 12 * speeds.high_hz, muted)
-    ratios = (1.0, *(s.ratio for s in analyser.config.shafts))
-    full_lines = LineEvidence(full, spectrum.df_hz, muted)
-    band_lines = LineEvidence(bands, spectrum.df_hz, muted, windows=len(peaked))
-    impulsive = float(peaked.max()) > IMPULSIVE
-    heard_hz = whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
-    return WindowSpectra(Spectra(full_lines, raw, ratios), Spectra(band_lines, raw, ratios), impulsive, heard_hz)
+    return spectra_of(analyser, lines_of(analyser, whole, speeds))
 
 
 def joint_top_hz(trains: Sequence[Train], speeds: SpeedRange) -> float:
@@ -83,48 +109,52 @@ def mains_lines_hz(analyser: Analyser, top_hz: float) -> Floats:
 
 
 def diagnose_trains(
-    analyser: Analyser, spectra: WindowSpectra, speeds: SpeedRange, verdict: Verdict | None
+    analyser: Analyser, spectra: WindowSpectra, speeds: SpeedRange, verdict: Verdict | None, looks: int = 1
 ) -> Diagnosis:
-    """Full band first; the mean over narrow bands where the sound is impulsive or a baseline shows growth."""
-    found = _test(analyser, spectra.full, speeds, verdict, 1, spectra.impulsive, spectra.heard_hz)
+    """Full band first; the mean over narrow bands where the sound is impulsive or a baseline shows growth. `looks`: how
+    often the same growing sum was or may have been tested before."""
+    test = _Test(analyser, spectra, speeds, verdict)
+    found = test.run(spectra.full, looks)
     if found.significant or not (spectra.impulsive or verdict is not None):
         return found
-    return _test(analyser, spectra.bands, speeds, verdict, 2, spectra.impulsive, spectra.heard_hz)
+    return test.run(spectra.bands, 2 * looks)
 
 
-def _test(
-    analyser: Analyser,
-    spectra: Spectra,
-    speeds: SpeedRange,
-    verdict: Verdict | None,
-    methods: int,
-    impulsive: bool,
-    heard_hz: float | None,
-) -> Diagnosis:
-    belief = believe(spectra, speeds, heard_hz)
-    spectra = spectra.without(belief.shaft_lines(spectra.envelope.top_hz))
-    ranked = train_readings(spectra, analyser.trains, belief)
-    if not ranked:
-        return Diagnosis(None, False)
-    tested = methods * len(ranked)
-    limit = LIMIT if impulsive or verdict is not None else CALM_LIMIT
-    best = ranked[0]
-    if tested * best.p_value >= limit or best.harmonics < FEWEST_HARMONICS:
-        return Diagnosis(None, False)
-    if verdict is not None and not _grew(best, verdict):
-        return Diagnosis(None, True)
-    if speeds.tolerance > VAGUE and not belief.supports(best.shaft_hz, SAME_SPEED):
-        return Diagnosis(None, True)
-    free = unexplained(spectra, speeds.low_hz, speeds.high_hz)
-    if (free is not None and best.log_e < free.log_e + MARGIN) or explained_elsewhere(spectra, best, belief):
-        return Diagnosis(None, True)
-    calm = not impulsive and verdict is None
-    if _shared_with_others(best, calm):
-        return Diagnosis(None, True, (best,))
-    rivals = _rivals(spectra, ranked, calm)
-    if rivals:
-        return Diagnosis(None, True, (best, *rivals))
-    return Diagnosis(best, True, tuple(ranked[:2]))
+@dataclass(frozen=True)
+class _Test:
+    analyser: Analyser
+    whole: WindowSpectra
+    speeds: SpeedRange
+    verdict: Verdict | None
+
+    def run(self, spectra: Spectra, trials: int) -> Diagnosis:
+        belief = believe(spectra, self.speeds, self.whole.heard_hz)
+        spectra = spectra.without(belief.shaft_lines(spectra.envelope.top_hz))
+        ranked = train_readings(spectra, self.analyser.trains, belief)
+        if not ranked or not self._significant(ranked[0], trials * len(ranked)):
+            return Diagnosis(None, False)
+        best = ranked[0]
+        if self.verdict is not None and not _grew(best, self.verdict):
+            return Diagnosis(None, True)
+        if self.speeds.tolerance > VAGUE and not belief.supports(best.shaft_hz, SAME_SPEED):
+            return Diagnosis(None, True)
+        free = unexplained(spectra, self.speeds.low_hz, self.speeds.high_hz)
+        if (free is not None and best.log_e < free.log_e + MARGIN) or explained_elsewhere(spectra, best, belief):
+            return Diagnosis(None, True)
+        if _shared_with_others(best, self._calm):
+            return Diagnosis(None, True, (best,))
+        rivals = _rivals(spectra, ranked, self._calm)
+        if rivals:
+            return Diagnosis(None, True, (best, *rivals))
+        return Diagnosis(best, True, tuple(ranked[:2]))
+
+    @property
+    def _calm(self) -> bool:
+        return not self.whole.impulsive and self.verdict is None
+
+    def _significant(self, reading: Reading, tested: int) -> bool:
+        limit = CALM_LIMIT if self._calm else LIMIT
+        return tested * reading.p_value < limit and reading.harmonics >= FEWEST_HARMONICS
 
 
 def _shared_with_others(reading: Reading, calm: bool) -> bool:
