@@ -14,7 +14,8 @@ from asd_agent.cli.options import add_config, add_json, add_machine
 from asd_agent.cli.words import Row, print_json, progress, say, show
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.errors import UsageError
-from asd_agent.mechanism import MechanismBaseline, Speed
+from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
+from asd_agent.mechanism.accumulate import Accumulation
 from asd_agent.mechanism.plot import plot
 from asd_agent.mechanism.report import (
     FAMILY_TITLES,
@@ -23,6 +24,7 @@ from asd_agent.mechanism.report import (
     WindowReport,
     as_data,
     examine,
+    finding_data,
     finding_lines,
     standing_out,
 )
@@ -53,11 +55,23 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--plot draws one recording: name one file")
     speed = Speed(hz=args.rpm / 60, source="given") if args.rpm else None
     baseline = _baseline(settings, target)
+    together: dict[int, Accumulation] = {}
     for path in files:
         samples, rate_hz = native_recording(path, target.source.channel)
+        if rate_hz not in together:
+            together[rate_hz] = Accumulation(Analyser(kinematics, rate_hz), speed)
+        sums = together[rate_hz]
         with progress(f"examining {Path(path).name}") as update:
             report = examine(
-                samples, rate_hz, kinematics, baseline, speed, target.window_s, str(path), lambda done: update(done, "")
+                samples,
+                rate_hz,
+                kinematics,
+                baseline,
+                speed,
+                target.window_s,
+                str(path),
+                lambda done: update(done, ""),
+                sums,
             )
         if args.json:
             print_json(as_data(report), indent=0)
@@ -65,7 +79,21 @@ def run(args: argparse.Namespace) -> int:
             _print(report, everything=args.all)
         if args.plot:
             _plot(args.plot, samples, report, kinematics, baseline, speed)
+    for sums in together.values():
+        _all_windows(sums, as_json=args.json)
     return 0
+
+
+def _all_windows(sums: Accumulation, *, as_json: bool) -> None:
+    """What the windows of all recordings show together: lines too faint for one add up."""
+    finding = sums.finding() if sums.windows > 1 else None
+    if as_json and sums.windows > 1:
+        print_json(
+            {"windows": sums.windows, "finding": finding_data(finding) if finding is not None else None}, indent=0
+        )
+    elif finding is not None:
+        print()
+        say(f"{finding.rank.name.lower()}: {finding.words}")
 
 
 def _baseline(settings: config.Config, target: config.Machine) -> MechanismBaseline | None:

@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
+from asd_agent.mechanism.bearings import trains_finding
+from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
 from asd_agent.types import Floats, Samples
 
+FAINT_DB = 4.0  # lines less than this above their background are found in many healthy bearings
 PARTS = 8  # of the time so far: enough for a growth, and bounded memory
 
 
@@ -41,7 +45,10 @@ class Accumulation:
         self._looks = 0
 
     def add(self, whole: Analysis) -> None:
-        """A window that passed the gates. Without a clear speed it is added as it is."""
+        """A window that passed the gates; one of another length than the first is left out. Without a clear speed it is
+        added as it is."""
+        if not self.analyser.trains or (self._parts and whole.angular.df_hz != self._parts[0].lines.df_hz):
+            return
         lines = lines_of(self.analyser, whole, self.speeds)
         if lines.heard_hz is not None:
             self._reference_hz = self._reference_hz or lines.heard_hz
@@ -71,6 +78,22 @@ class Accumulation:
         if not self._parts or not self.analyser.trains:
             return Diagnosis(None, False)
         return diagnose_trains(self.analyser, spectra_of(self.analyser, self._sum()), self.speeds, None, looks)
+
+    def finding(self) -> Finding | None:
+        """What all windows together show of the bearings, with its growth from the first to the last of them."""
+        found = self.diagnose()
+        if not found.candidates:
+            return None
+        finding = trains_finding(found, self.speeds, None, None)
+        levels = self.growth_db(found.candidates[0])
+        text = f"all {self.windows} windows together: {finding.words}"
+        half = len(levels) // 2
+        change = float(np.median(levels[-half:]) - np.median(levels[:half])) if half else None
+        if change is not None:
+            text += f"; its lines {words.decibels(change)} from the first half to the last"
+        if np.median(levels) < FAINT_DB:
+            return replace(finding, rank=Rank.BAND, component="", words=f"faint: {text}", change_db=change)
+        return replace(finding, words=text, change_db=change)
 
     def growth_db(self, reading: Reading) -> Floats:
         """[parts] level over the background of a reading's first three harmonics, in the order of time."""

@@ -9,7 +9,7 @@ import numpy as np
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
-from asd_agent.mechanism.envelope import Envelope, envelope
+from asd_agent.mechanism.envelope import envelope
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import (
@@ -45,7 +45,7 @@ def bearing_findings(
         spectra = window_spectra(analyser, whole, speeds)
         found = diagnose_trains(analyser, spectra, speeds, verdict)
         if found.candidates:
-            return [_finding(found, speeds, verdict, env)]
+            return [trains_finding(found, speeds, verdict, strongest_band(env, found.candidates[0].hz))]
         behind = _behind_shaft(analyser, spectra, verdict)
         if behind is not None:
             return [behind]
@@ -55,21 +55,25 @@ def bearing_findings(
     return [_nameless(period, shaft_hz, _hint(analyser, whole, speeds, verdict))]
 
 
-def _finding(found: Diagnosis, speeds: SpeedRange, verdict: Verdict | None, env: Envelope) -> Finding:
-    return _named(found, verdict, env) if found.named is not None else _several(found.candidates, speeds, env)
+def trains_finding(
+    found: Diagnosis, speeds: SpeedRange, verdict: Verdict | None, band_hz: tuple[float, float] | None
+) -> Finding:
+    """Of a diagnosis with candidates."""
+    if found.named is not None:
+        return _named(found, verdict, band_hz)
+    return _several(found.candidates, speeds, band_hz)
 
 
-def _named(found: Diagnosis, verdict: Verdict | None, env: Envelope) -> Finding:
+def _named(found: Diagnosis, verdict: Verdict | None, band_hz: tuple[float, float] | None) -> Finding:
     best = found.candidates[0]
     second = found.candidates[1] if len(found.candidates) > 1 else None
     grown = growth(best, verdict)
-    band = strongest_band(env, best.hz)
     p = _corrected(best, len(found.candidates))
     sidebands = f", sidebands at the {best.pattern.name}" if best.pattern.name else ""
+    band = f", band {words.band(*band_hz)}" if band_hz is not None else ""
     text = (
         f"periodic impacts at {words.hz(best.hz)} = {best.train.label} ({words.order(best.order)}, shaft "
-        f"{words.hz(best.shaft_hz)}), {words.count(best.harmonics, 'harmonic')}{sidebands}, band {words.band(*band)}, "
-        f"p {p:.0e}"
+        f"{words.hz(best.shaft_hz)}), {words.count(best.harmonics, 'harmonic')}{sidebands}{band}, p {p:.0e}"
     )
     if grown is not None:
         text += f", z {grown:+.1f} against the baseline"
@@ -81,7 +85,7 @@ def _named(found: Diagnosis, verdict: Verdict | None, env: Envelope) -> Finding:
         indicator=f"envelope.{best.train.name}",
         hz=best.hz,
         order=best.order,
-        band_hz=band,
+        band_hz=band_hz,
         z=grown,
         p_value=p,
         harmonics=best.harmonics,
@@ -93,14 +97,17 @@ def _corrected(reading: Reading, tested: int) -> float:
     return float(min(1.0, tested * reading.p_value))
 
 
-def _several(candidates: Sequence[Reading], speeds: SpeedRange, env: Envelope) -> Finding:
+def _several(candidates: Sequence[Reading], speeds: SpeedRange, band_hz: tuple[float, float] | None) -> Finding:
     """Names all that explain the impacts, and what would tell them apart."""
     best = candidates[0]
     each = [
         f"{r.train.label} ({words.order(r.order)}, shaft {words.hz(r.shaft_hz)}, p {r.p_value:.0e})" for r in candidates
     ]
     apart = max(abs(r.shaft_hz / best.shaft_hz - 1) for r in candidates) / 2
-    text = f"periodic impacts that several parts explain: {' or '.join(each)}"
+    if len(candidates) == 1:
+        text = f"lines at {each[0]}, which other parts of a bearing share"
+    else:
+        text = f"periodic impacts that several parts explain: {' or '.join(each)}"
     if apart > 0.003:
         text += f"; a speed known to within {100 * apart:.1f} % tells them apart (now {100 * speeds.tolerance:.1f} %)"
     return Finding(
@@ -110,7 +117,7 @@ def _several(candidates: Sequence[Reading], speeds: SpeedRange, env: Envelope) -
         indicator="envelope",
         hz=best.hz,
         order=best.order,
-        band_hz=strongest_band(env, best.hz),
+        band_hz=band_hz,
         p_value=_corrected(best, len(candidates)),
         harmonics=best.harmonics,
         runner_up=f"{candidates[1].train.label} p {candidates[1].p_value:.1g}" if len(candidates) > 1 else "",

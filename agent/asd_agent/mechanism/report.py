@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.mechanism.analyse import Analyser, Indicators
+from asd_agent.mechanism.accumulate import Accumulation
+from asd_agent.mechanism.analyse import Analyser, Analysis, Indicators
 from asd_agent.mechanism.baseline import Deviation, MechanismBaseline, Verdict
 from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.finding import Finding
+from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.speed import Speed
 from asd_agent.mechanism.units import real
 from asd_agent.types import Samples
@@ -73,21 +75,33 @@ def examine(
     window_s: float = 10.0,
     origin: str = "",
     progress: Callable[[float], None] = lambda _: None,
+    together: Accumulation | None = None,
 ) -> Report:
     """samples [n] of one channel, cut into windows side by side; a recording shorter than one is one window. Findings
-    come from the most unusual windows, and those that more of them show come first. `progress` gets the share done."""
+    come from the most unusual windows, and those that more of them show come first. `progress` gets the share done;
+    `together` gets every window that can be judged, for a finding over all recordings."""
     analyser = Analyser(config, rate_hz)
     cuts = _cuts(len(samples), round(window_s * rate_hz))
     windows: list[WindowReport] = []
     for first, last in cuts:
         progress(len(windows) / (len(cuts) + MOST_FINDINGS_FROM))
-        indicators = analyser.indicators(samples[first:last], speed)
+        indicators, whole = _window(analyser, samples[first:last], speed)
+        if together is not None and whole is not None:
+            together.add(whole)
         verdict = baseline.judge(indicators.values) if baseline is not None else None
         windows.append(WindowReport(first / rate_hz, indicators, verdict))
     order = sorted(range(len(windows)), key=lambda i: _unusual(windows[i]), reverse=True)
     looked_at = order[:MOST_FINDINGS_FROM]
     found = [diagnose(samples[slice(*cuts[i])], rate_hz, config, baseline, speed) for i in looked_at]
     return Report(origin, rate_hz, window_s, tuple(windows), _repeated(found), order[0])
+
+
+def _window(analyser: Analyser, samples: Samples, speed: Speed | None) -> tuple[Indicators, Analysis | None]:
+    """The second is None for a window that cannot be judged."""
+    if gates(samples, analyser.rate_hz) or (speed is not None and not speed.running):
+        return analyser.indicators(samples, speed), None
+    whole = analyser.analyse(samples, speed)
+    return analyser.describe(samples, whole), whole
 
 
 def _cuts(total: int, width: int) -> list[tuple[int, int]]:
@@ -122,8 +136,11 @@ def as_data(report: Report) -> dict[str, Any]:
 
 
 def _finding_data(repeated: Repeated) -> dict[str, Any]:
-    data = dataclasses.asdict(repeated.finding)
-    return {**data, "rank": repeated.finding.rank.name.lower(), "windows": repeated.windows, "of": repeated.of}
+    return {**finding_data(repeated.finding), "windows": repeated.windows, "of": repeated.of}
+
+
+def finding_data(finding: Finding) -> dict[str, Any]:
+    return {**dataclasses.asdict(finding), "rank": finding.rank.name.lower()}
 
 
 def _window_data(window: WindowReport) -> dict[str, Any]:
