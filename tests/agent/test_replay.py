@@ -245,7 +245,7 @@ def test_a_later_event_shares_the_clip(copy: Path, capsys: pytest.CaptureFixture
     windows = (*first.windows, first.windows[-1] + 1)
     later = msgspec.structs.replace(first, id="ffff", kind=EventKind.ESCALATED, utc_s=first.utc_s + 1, windows=windows)
     with Store(copy / "state") as store:
-        store.commit_event(later, AlarmState())
+        store.commit_events([later], AlarmState())
     code, out, _ = call(copy, capsys, "ffff")
     assert (code, out.split(",")[0]) == (0, "m: escalated")
     assert sum(line.split()[2:3] == ["*"] for line in out.splitlines()) == len(windows)

@@ -20,7 +20,7 @@ def test_an_event_its_state_and_its_messages_survive_a_restart(tmp_path: Path) -
     with Store(tmp_path) as store:
         event, state = alarm_event("e1"), alarm_state()
         sent = [Message(topic="t/event", payload=b"{}"), Message(topic="t/alarm", payload=b"[]", retain=True)]
-        assert store.commit_event(event, state, sent)
+        assert store.commit_events([event], state, sent)
     with Store(tmp_path) as store:
         assert store.events() == [event]
         assert store.states() == {"m1": state}
@@ -33,7 +33,7 @@ def test_an_event_its_state_and_its_messages_survive_a_restart(tmp_path: Path) -
 def test_an_event_counts_once(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for state in (alarm_state(), alarm_state(Level.NORMAL)):
-            assert store.commit_event(alarm_event("e1"), state, [Message(topic="t", payload=b"x")])
+            assert store.commit_events([alarm_event("e1")], state, [Message(topic="t", payload=b"x")])
         assert len(store.events()) == 1
         assert store.states()["m1"].level is Level.ALERT
         assert store.outbox.depth() == 1
@@ -43,7 +43,7 @@ def test_questions_about_events(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for i in range(10):
             event = alarm_event(f"e{i}", machine=f"m{i % 2}", utc_s=UTC_S + i, kind=EventKind.CLEARED)
-            store.commit_event(event, alarm_state())
+            store.commit_events([event], alarm_state())
         assert [e.id for e in store.events()] == [f"e{i}" for i in range(10)]
         assert [e.id for e in store.events(limit=3)] == ["e7", "e8", "e9"]
         assert [e.id for e in store.events(machine="m1", limit=2)] == ["e7", "e9"]
@@ -62,7 +62,7 @@ def test_a_reader_needs_no_lock_and_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"agent\.db: no database yet"):
         Reader(tmp_path).events()
     with Store(tmp_path) as store, Store.reader(tmp_path) as reader:
-        store.commit_event(alarm_event("e1"), alarm_state())
+        store.commit_events([alarm_event("e1")], alarm_state())
         assert reader.events() == store.events()
     assert len(Reader(tmp_path).events()) == 1
 
@@ -122,7 +122,7 @@ def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_an_older_database_is_migrated_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(tmp_path) as store:
-        store.commit_event(alarm_event("e1"), alarm_state())
+        store.commit_events([alarm_event("e1")], alarm_state())
     newer = (*schema.MIGRATIONS, ("ALTER TABLE alarm_events ADD COLUMN note TEXT NOT NULL DEFAULT 'none'",))
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with Store(tmp_path) as store:

@@ -20,7 +20,7 @@ def fill(state_dir: Path) -> None:
     with Store(state_dir) as store:
         for i in range(EVENTS):
             message = Message(topic="t", payload=b"%d" % i)
-            store.commit_event(alarm_event(f"e{i}"), alarm_state(), [message])
+            store.commit_events([alarm_event(f"e{i}")], alarm_state(), [message])
         for i in range(1500):
             store.add_score("m1", normal_window(i, rng))
 
@@ -59,7 +59,7 @@ def test_events_around_the_damage_are_saved_and_the_rest_moved_aside(tmp_path: P
         assert store.outbox.depth() == EVENTS  # that table is whole
         (finding,) = store.health().findings
         assert "damaged" in finding
-        assert store.commit_event(alarm_event("new"), alarm_state())
+        assert store.commit_events([alarm_event("new")], alarm_state())
     (aside,) = salvage.moved_aside(tmp_path / "agent.db")
     with Store(tmp_path) as store:  # said until somebody has looked after it
         assert str(aside) in store.health().findings[0]
@@ -104,6 +104,6 @@ def test_damage_among_the_scores_is_mended_while_running(tmp_path: Path) -> None
         assert len(store.events(limit=EVENTS)) == EVENTS
         assert store.outbox.depth() == EVENTS
         assert "damaged" in store.health().findings[0]
-        assert store.commit_event(alarm_event("new"), alarm_state())
+        assert store.commit_events([alarm_event("new")], alarm_state())
         assert store.scores("m1")
     assert len(Reader(tmp_path).events(limit=1000)) == EVENTS + 1

@@ -46,7 +46,7 @@ def occupy(disk: Path) -> None:
 
 def commit(store: Store, name: str, reason: str = "hiss") -> bool:
     event = alarm_event(name, reason=reason)
-    return store.commit_event(event, alarm_state(), [Message(topic="t", payload=name.encode())])
+    return store.commit_events([event], alarm_state(), [Message(topic="t", payload=name.encode())])
 
 
 def test_events_get_in_when_somebody_fills_the_disk(small_disk: Path) -> None:

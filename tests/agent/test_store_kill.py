@@ -29,7 +29,7 @@ for i in range(first, first + 100_000):
     name = f"{round_}-{i}"
     messages = [Message(topic=f"event/{name}", payload=name.encode()),
                 Message(topic="alarm", payload=name.encode(), retain=True)]
-    assert store.commit_event(alarm_event(name), alarm_state(comment=name), messages)
+    assert store.commit_events([alarm_event(name)], alarm_state(comment=name), messages)
     print(name, flush=True)
     for j in range(40):
         store.add_score("m1", normal_window(i * 40 + j, rng))

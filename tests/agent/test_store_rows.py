@@ -44,7 +44,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Message(topic=f"asd/{event.machine}/event", payload=b'{"id":"e%d"}' % i),
                 Message(topic=f"asd/{event.machine}/alarm", payload=b'{"of":"e%d"}' % i, retain=True),
             ]
-            store.commit_event(event, alarm_state(sequence=i // 2 + 1), messages)
+            store.commit_events([event], alarm_state(sequence=i // 2 + 1), messages)
         for i in range(WINDOWS):
             store.add_score("m0", normal_window(i, rng))
     return state_dir
@@ -95,7 +95,7 @@ def test_a_damaged_value_stops_nothing(filled: Path, tmp_path: Path, table: str,
             store.add_score("m0", normal_window(WINDOWS + i, rng))
         store.flush()
         assert store.health().scores_dropped == 0
-        assert store.commit_event(alarm_event("new"), alarm_state(sequence=99), [Message(topic="t", payload=b"n")])
+        assert store.commit_events([alarm_event("new")], alarm_state(sequence=99), [Message(topic="t", payload=b"n")])
         assert store.outbox.pending(limit=1000)[-1].message.payload == b"n"
 
 
@@ -153,7 +153,7 @@ def test_random_damage_to_the_files_stops_nothing(filled: Path, tmp_path: Path) 
     for case in range(16):
         state_dir = copied(filled, tmp_path)
         writer = Store(state_dir)  # leaves a log behind, as a power cut does
-        writer.commit_event(alarm_event("last"), alarm_state(sequence=7), [Message(topic="t", payload=b"last")])
+        writer.commit_events([alarm_event("last")], alarm_state(sequence=7), [Message(topic="t", payload=b"last")])
         torn = tmp_path / "torn"
         shutil.copytree(state_dir, torn)
         writer.close()
@@ -165,7 +165,7 @@ def test_random_damage_to_the_files_stops_nothing(filled: Path, tmp_path: Path) 
             with suppress(StoreError):  # the root of the scores may be what is damaged
                 store.scores("m0")
             assert b"last" in [item.message.payload for item in store.outbox.pending(limit=1000)]
-            assert store.commit_event(alarm_event("next"), alarm_state(sequence=8))
+            assert store.commit_events([alarm_event("next")], alarm_state(sequence=8))
         shutil.rmtree(torn)
         shutil.rmtree(state_dir)
 
@@ -188,7 +188,7 @@ def test_the_journal_lets_go_of_what_has_been_acknowledged(tmp_path: Path) -> No
     with Store(tmp_path) as store:
         for i in range(20):
             messages = [Message(topic="t", payload=b"%d" % i)]
-            store.commit_event(alarm_event(f"e{i}"), alarm_state(sequence=i + 1), messages)
+            store.commit_events([alarm_event(f"e{i}")], alarm_state(sequence=i + 1), messages)
         full = Journal(tmp_path / "unsent.journal").size
         store.outbox.delete([item.seq for item in store.outbox.pending(limit=15)])
         store.maintain()
@@ -206,7 +206,7 @@ def test_the_journal_lets_go_of_what_has_been_acknowledged(tmp_path: Path) -> No
 def test_an_acknowledgement_for_the_old_database_deletes_nothing_of_the_new_one(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for i in range(5):
-            store.commit_event(alarm_event(f"e{i}"), alarm_state(), [Message(topic="t", payload=b"%d" % i)])
+            store.commit_events([alarm_event(f"e{i}")], alarm_state(), [Message(topic="t", payload=b"%d" % i)])
         under_way = [item.seq for item in store.outbox.pending()]
         (tmp_path / "agent.db").write_bytes(b"\0" * 20_000)
         (tmp_path / "agent.db-wal").write_bytes(b"")

@@ -164,7 +164,7 @@ def test_scores_expire_by_age_and_events_do_not(tmp_path: Path) -> None:
 
     rng = np.random.default_rng(1)
     with Store(tmp_path, score_days=10) as store:
-        store.commit_event(alarm_event("old", utc_s=UTC_S - 4000 * DAY_S), alarm_state())
+        store.commit_events([alarm_event("old", utc_s=UTC_S - 4000 * DAY_S)], alarm_state())
         for day in (-40, -20, -5):
             for i in range(scores.BLOCK_WINDOWS):
                 store.add_score("m1", normal_window(i, rng, utc_s=UTC_S + day * DAY_S))

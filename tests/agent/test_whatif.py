@@ -15,8 +15,10 @@ import yaml
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.cli import main
+from asd_agent.scoring.pipeline import Pipeline, Reported
+from asd_agent.service.reported import ReportedValues
 from asd_agent.store import Reader, Store
-from asd_agent.types import Level
+from asd_agent.types import Cause, Level
 from asd_agent.whatif import Answer, what_if
 from listening import FAULT, RATE, calibrated, listening, sound
 
@@ -73,6 +75,47 @@ def test_the_settings_that_ran_give_the_alarms_that_were(heard: Path, screened: 
     assert [without_words(e) for e in answer.now] == [without_words(e) for e in answer.then]
     assert answer.judged < answer.windows  # the dead microphone
     assert not answer.lost
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reported_states_and_nuisance_sounds_give_the_alarms_that_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Windows at a reported change of state neither vote nor break a row of votes; recognised sounds do not vote."""
+    machine = msgspec.structs.replace(MACHINE, operating=config.Operating(topic="plc/state"))
+    plain = calibrated(machine, sound(40))
+    states = [msgspec.structs.replace(state, name="idle") for state in plain.manifest.states]
+    manifest = msgspec.structs.replace(plain.manifest, states=states, states_reported=True)
+    arrays = {f"idle/{key.partition('/')[2]}": value for key, value in plain.arrays.items()}
+    baseline = msgspec.structs.replace(plain, manifest=manifest, arrays=arrays)
+    rng = np.random.default_rng(seed)
+    now = {"reported": Reported(), "nuisance": ""}
+    monkeypatch.setattr(ReportedValues, "of", lambda self, window: now["reported"])
+    monkeypatch.setattr(Pipeline, "_nuisance", lambda self, description: now["nuisance"])
+    kinds = {
+        "normal": Reported(operating="idle"), "changing": Reported(changing=True),
+        "unknown": Reported(operating="purging"), "unreported": Reported(),
+    }  # fmt: skip
+    with listening(tmp_path, machine, baseline, time.time() - 900.0) as item:
+        for piece in range(24):
+            now["reported"] = kinds[rng.choice(list(kinds), p=[0.5, 0.3, 0.1, 0.1])]
+            now["nuisance"] = "Dog (z 7)" if rng.random() < 0.2 else ""
+            faults = [FAULT] if rng.random() < 0.5 else []
+            item.hear(sound(float(rng.choice([0.5, 1.0, 2.5])), *faults, seed=100 * seed + piece))
+            if piece == 12:
+                item.restart()
+                item.wait(5.0)
+        now["reported"], now["nuisance"] = kinds["normal"], ""
+        item.hear(sound(4, FAULT, seed=98))
+        item.hear(sound(5, seed=99))
+        item.store.flush()
+        answers = [what_if(item.store, item.monitor.baselines, machine, 0.0, screened=way) for way in (False, True)]
+    for answer in answers:
+        assert [without_words(e) for e in answer.now] == [without_words(e) for e in answer.then]
+    assert answers[0].then
+    with Reader(tmp_path) as reader:
+        causes = {part.words[cause] for part in reader.history("pump-1") for cause in part.cause}
+    assert {Cause.STATE_CHANGING, Cause.STATE_UNKNOWN} <= causes
 
 
 def without_words(episode: msgspec.Struct) -> dict[str, object]:

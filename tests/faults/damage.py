@@ -117,7 +117,7 @@ class DamageLane:
                 Message(topic=f"asd/a/{event.machine}/event", payload=b'{"id":"e%d"}' % i),
                 Message(topic=f"asd/a/{event.machine}/alarm", payload=b'{"of":"e%d"}' % i, retain=True),
             ]
-            store.commit_event(event, alarm_state(sequence=i // 3 + 1, comment=event.id), messages)
+            store.commit_events([event], alarm_state(sequence=i // 3 + 1, comment=event.id), messages)
         for i in range(800):
             store.add_score("m0", normal_window(i, windows))
         store.flush()
@@ -134,7 +134,7 @@ class DamageLane:
             found = [event.id for event in store.events(limit=1000)]
             sent = {item.message.payload for item in store.outbox.pending(limit=1000)}
             states = store.states()
-            able = store.commit_event(alarm_event("new", machine="m9"), alarm_state(sequence=1))
+            able = store.commit_events([alarm_event("new", machine="m9")], alarm_state(sequence=1))
             took_s = time.monotonic() - began_s
         unsent = {e for e in wanted if b'{"id":"%s"}' % e.encode() not in sent}
         wrong = [m for m in ("m0", "m1", "m2") if m not in states or states[m].sequence != EVENTS // 3]

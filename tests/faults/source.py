@@ -83,7 +83,7 @@ def commit(
         before, level=event.level, event_id=event.alarm_id, comment=event.id, sequence=before.sequence + 1
     )
     states[machine] = state
-    committed = store.commit_event(event, state, messages.of_event(event, state))
+    committed = store.commit_events([event], state, messages.of_event(event, state))
     log = Path(f"{store.path}-wal")
     print(
         f"{'committed' if committed else 'waiting'} {event.id} {log.stat().st_size if log.exists() else 0}", flush=True

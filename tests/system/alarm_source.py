@@ -42,7 +42,7 @@ def main() -> None:
                 reason=f"event {number}",
             )
             state = AlarmState(level=Level.ALERT, event_id=event.alarm_id, comment=event.id)
-            assert store.commit_event(event, state, messages.of_event(event, state))
+            assert store.commit_events([event], state, messages.of_event(event, state))
             time.sleep(rng.choice((0.0, 0.0, 0.01, 0.05)))
         deadline = time.monotonic() + 30
         while "--finish" not in sys.argv or store.outbox.depth():

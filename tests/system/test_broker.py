@@ -78,7 +78,7 @@ def says(publisher: Publisher, words: str) -> None:
 
 def commit(store: Store, name: str) -> None:
     event, state = alarm_event(name), alarm_state(comment=name)
-    assert store.commit_event(event, state, MESSAGES.of_event(event, state))
+    assert store.commit_events([event], state, MESSAGES.of_event(event, state))
 
 
 def arrives(collector: Collector, name: str) -> None:

@@ -98,10 +98,6 @@ class Store(Reader):
         self.flush()
         return super().history(machine, since_utc_s, until_utc_s)
 
-    def commit_event(self, event: AlarmEvent, state: AlarmState, messages: Sequence[Message] = ()) -> bool:
-        """`commit_events` of one."""
-        return self.commit_events((event,), state, messages)
-
     def hook_queue(self, topic: str) -> Outbox:
         """What waits for one hook; a view of its own with its own acknowledgements."""
         return Outbox(self._database, topic)
