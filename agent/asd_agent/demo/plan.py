@@ -56,12 +56,13 @@ def source(text: str, plan: Plan) -> config.Source:
     raise UsageError(f"--source {text!r}: neither simulated nor microphone[:DEVICE] nor a path that exists")
 
 
-def settings(text: str, plan: Plan, folder: Path, port: int) -> config.Config:
+def settings(text: str, plan: Plan, folder: Path, port: int, page_port: int) -> config.Config:
     target = config.Machine(id="machine-1", source=source(text, plan), window_s=WINDOW_S, hop_s=HOP_S)
     if isinstance(target.source, config.SimulatedSource):
         target = msgspec.structs.replace(target, mechanism=MOTOR)
     return config.Config(
         agent=config.Agent(id="demo", state_dir=str(folder / "state"), log_level="warning"),
         mqtt=config.Mqtt(url=f"mqtt://127.0.0.1:{port}"),
+        web=config.Web(listen=f"127.0.0.1:{page_port}", live_sound=True),
         machines=[target],
     )

@@ -31,6 +31,9 @@ class Screen:
         self._console.print(f"[bold]asd-agent demo[/bold]: source {source}, broker {broker} on 127.0.0.1:{port}")
         self._console.print("the daemon runs; learning what normal sounds like ...")
 
+    def say(self, line: str) -> None:
+        self._console.print(line, style="bold")
+
     def calibrating(self, done: float, windows: int) -> None:
         tenth = int(10 * done)
         if tenth > self._told:

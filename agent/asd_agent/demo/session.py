@@ -18,6 +18,7 @@ import yaml
 from asd_agent import config
 from asd_agent.demo import plan as plans
 from asd_agent.demo.broker import Broker
+from asd_agent.demo.page import free_port, page
 from asd_agent.demo.screen import Screen
 from asd_agent.errors import AsdError
 from asd_agent.service import client
@@ -33,9 +34,15 @@ def run(source: str, *, fast: bool, minutes: float | None) -> int:
     with tempfile.TemporaryDirectory(prefix="asd-demo-") as name:
         folder = Path(name)
         with Broker(folder) as broker:
-            settings = plans.settings(source, plan, folder, broker.port)
+            page_port = free_port()
+            settings = plans.settings(source, plan, folder, broker.port, page_port)
             screen = Screen(source, broker.name, broker.port)
-            with _daemon(settings, folder) as process, _subscriber(broker.port) as arrivals:
+            with (
+                _daemon(settings, folder) as process,
+                _subscriber(broker.port) as arrivals,
+                page(folder / "agent.yaml", page_port) as where,
+            ):
+                screen.say(where)
                 began = time.monotonic()
                 _calibrate(settings, plan, screen, process)
                 seconds = 60 * minutes if minutes else plan.listen_s if source == "simulated" else 60.0
