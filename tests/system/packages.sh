@@ -9,6 +9,8 @@ need pulseaudio pulseaudio
 need pactl pulseaudio-utils
 need arecord alsa-utils
 need ffmpeg ffmpeg
+need chromium chromium
+need chromedriver chromium-driver
 need debootstrap debootstrap
 need systemd-nspawn systemd-container
 ldconfig -p 2>/dev/null | grep -q libportaudio.so.2 || missing="$missing libportaudio2"

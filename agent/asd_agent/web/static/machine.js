@@ -35,8 +35,8 @@ async function load() {
 
 function draw(found) {
   const data = [found.time_s, found.peak, found.mean, found.limit];
-  plot?.destroy();
-  plot = new uPlot(options(), data, box);
+  if (plot) plot.setData(data);
+  else plot = new uPlot(options(), data, box);
   const high = found.peak.filter((x) => x !== null);
   document.getElementById("summary").textContent = found.windows
     ? `${found.windows} windows; highest score ${high.length ? Math.max(...high).toFixed(2) : "–"}; ${alarms.length} alarm${alarms.length === 1 ? "" : "s"}. Drag over the plot to look closer.`
@@ -54,7 +54,7 @@ function options() {
     series: [
       { label: "time" },
       { label: "highest score", stroke: colour("--plot"), width: 1.5, spanGaps: false, points: { show: false } },
-      { label: "mean", stroke: colour("--plot"), width: 1, dash: [2, 3], points: { show: false }, show: view[1] - view[0] > 43200 },
+      { label: "mean", stroke: colour("--plot"), width: 1, dash: [2, 3], points: { show: false }, show: false },
       { label: "limit", stroke: colour("--limit"), width: 1, dash: [6, 4], spanGaps: true, points: { show: false } },
     ],
     hooks: { drawClear: [drawBands], setSelect: [zoom] },
@@ -63,7 +63,9 @@ function options() {
 
 function zoom(u) {
   if (u.select.width < 4) return;
+  dragging = false;
   const since = u.posToVal(u.select.left, "x"), until = u.posToVal(u.select.left + u.select.width, "x");
+  u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
   if (until - since >= 10) show(since, until);
 }
 
@@ -134,13 +136,15 @@ document.getElementById("detectors").addEventListener("change", (event) => {
   if (event.target.checked) drawDetectors().catch((error) => say(error.message));
 });
 addEventListener("resize", () => { plot?.setSize({ width: box.clientWidth, height: 280 }); zplot?.setSize({ width: zbox.clientWidth, height: 220 }); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", load);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { plot?.destroy(); plot = undefined; load(); });
 
 // New windows move the plot on while it ends at the present.
-let moved = 0;
+let moved = 0, dragging = false;
+box.addEventListener("pointerdown", () => { dragging = true; });
+addEventListener("pointerup", () => { dragging = false; });
 document.addEventListener("told", () => {
   const now = Date.now() / 1000;
-  if (past.length || now - moved < Math.max(2, (view[1] - view[0]) / 600)) return;
+  if (dragging || past.length || now - moved < Math.max(2, (view[1] - view[0]) / 600)) return;
   moved = now;
   view = [view[0] + now - view[1], now];
   load();
