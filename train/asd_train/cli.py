@@ -14,7 +14,7 @@ from asd_agent import __version__
 from asd_agent.errors import AsdError
 
 # Modules asd_train.commands.<name>
-COMMANDS = ("fit", "pretrain", "distil", "embed", "synth", "evaluate", "ensemble", "data")
+COMMANDS = ("fit", "pretrain", "distil", "embed", "synth", "evaluate", "ensemble", "reproduce", "data")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

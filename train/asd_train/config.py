@@ -21,7 +21,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
 Layers = Literal["last", "all"] | list[int]
 Pooling = Annotated[str, Meta(pattern=PATTERN)]  # asd_train.pooling
-Pool = Pooling | Literal["attentive"]
+Pool = Annotated[str, Meta(pattern=rf"{PATTERN}|^attentive$")]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
