@@ -9,7 +9,7 @@ SOURCE ?= simulated
 OWN := runs/own_default
 BUNDLES := agent/asd_agent/bundles
 
-.PHONY: demo encoder test test-fast faults generated lint system-packages clean
+.PHONY: demo encoder test test-fast faults generated lint audit sbom system-packages clean
 
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
@@ -43,6 +43,17 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of what is installed, where their database can be reached.
+audit: $(VENV)/.dev
+	@sh .ci/audit $(BIN)/pip-audit
+
+# What a fresh installation of the agent consists of (CycloneDX).
+sbom: $(VENV)/.dev
+	rm -rf build/sbom && $(PYTHON) -m venv build/sbom && build/sbom/bin/pip install --quiet .
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json build/sbom/bin/python
 
 system-packages:
 	@sh tests/system/packages.sh

@@ -101,20 +101,10 @@ class Proxy:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            with self._lock:
-                sockets = {s: p for p in self._pairs for s in p.sockets if s.fileno() >= 0}
-                listener = self._listener
-                stopped = self._fault == "stop reading"
             with selectors.DefaultSelector() as selector:
-                if listener is not None and listener.fileno() >= 0:
-                    selector.register(listener, selectors.EVENT_READ)
-                for sock, pair in sockets.items():
-                    if not stopped and sock.fileno() >= 0:
-                        selector.register(sock, selectors.EVENT_READ, pair)
-                try:
-                    ready = selector.select(STEP_S)
-                except OSError:
-                    continue
+                with self._lock:  # nothing is closed between the question and the registration
+                    self._register(selector)
+                ready = selector.select(STEP_S)
             with self._lock:
                 for key, _ in ready:
                     if key.data is None:
@@ -122,6 +112,15 @@ class Proxy:
                     else:
                         self._move(key.data, key.fileobj)  # type: ignore[arg-type]
                 self._send_late()
+
+    def _register(self, selector: selectors.BaseSelector) -> None:
+        if self._listener is not None:
+            selector.register(self._listener, selectors.EVENT_READ)
+        if self._fault == "stop reading":
+            return
+        for pair in self._pairs:
+            for sock in pair.sockets:
+                selector.register(sock, selectors.EVENT_READ, pair)
 
     def _accept(self) -> None:
         try:

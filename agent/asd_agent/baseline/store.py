@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,9 @@ import numpy as np
 
 from asd_agent.baseline.manifest import FORMAT, Baseline, Manifest, Pointers
 from asd_agent.errors import BaselineError, StoreError
+from asd_agent.files import load_arrays
+
+MOST_BYTES = 512 << 20  # of arrays: a baseline of thousands of windows takes some dozen
 
 
 class BaselineStore:
@@ -96,9 +100,8 @@ class BaselineStore:
         files = self._verified(version, ("baseline.json", "arrays.npz"))
         manifest = self._manifest(version, files["baseline.json"])
         try:
-            with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as stored:
-                arrays = {k: stored[k] for k in stored.files}
-        except (ValueError, OSError) as exc:
+            arrays = load_arrays(io.BytesIO(files["arrays.npz"]), MOST_BYTES)
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as exc:
             raise BaselineError(f"{self._path(version)}: not a baseline of this version ({exc}); {REMEDY}") from exc
         return Baseline(manifest=manifest, arrays=arrays)
 

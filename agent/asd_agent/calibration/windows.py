@@ -7,6 +7,7 @@ new sound.
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy.typing as npt
 import structlog
 
 from asd_agent.errors import BaselineError
-from asd_agent.files import write_whole
+from asd_agent.files import load_arrays, write_whole
 from asd_agent.types import Description, WindowRef
 
 MOST = 20_000  # windows; a longer calibration is not kept
 FILE = "calibration.npz"
+MOST_BYTES = 1 << 30  # of arrays
 log = structlog.get_logger()
 
 
@@ -71,8 +73,7 @@ def load(machine_folder: Path) -> CalibrationWindows:
     """Raises BaselineError."""
     path = machine_folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {k: stored[k] for k in stored.files}
+        arrays = load_arrays(path, MOST_BYTES)
         head = msgspec.json.decode(arrays["head"].tobytes(), type=_Head)
         bare = [msgspec.convert(fields, Description) for fields in head.windows]
         names = [k for k in arrays if k.startswith("embedding/")]
@@ -88,6 +89,6 @@ def load(machine_folder: Path) -> CalibrationWindows:
             windows.append(description)
     except FileNotFoundError as exc:
         raise BaselineError(f"{path}: the windows of the last calibration are not here: calibrate again") from exc
-    except (OSError, ValueError, KeyError, IndexError, msgspec.MsgspecError) as exc:
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, msgspec.MsgspecError) as exc:
         raise BaselineError(f"{path}: cannot be read ({exc}): calibrate again") from exc
     return CalibrationWindows(head.version, tuple(windows), frozenset(head.excluded))

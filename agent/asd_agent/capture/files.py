@@ -19,6 +19,7 @@ SUFFIXES = frozenset(
     (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
 )
 UNKNOWN_SIZE = 0x7FFF_0000  # from here on a WAV header written to a pipe means "until the end"
+MOST_CHANNELS, HIGHEST_RATE_HZ = 256, 4_000_000  # beyond them a header is damaged, and a block would not fit
 MP3_CERTAIN = 0.95  # its length can be an estimate
 
 
@@ -129,6 +130,10 @@ def _open(path: Path) -> tuple[Any, int]:
         raise SourceError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
     except soundfile.LibsndfileError as exc:
         raise SourceError(f"{path}: not a recording that can be read ({exc.error_string.rstrip('.')})") from exc
+    if not (0 < sound.channels <= MOST_CHANNELS and 0 < sound.samplerate <= HIGHEST_RATE_HZ):
+        claims = f"{sound.channels} channels at {sound.samplerate} Hz"
+        sound.close()
+        raise SourceError(f"{path}: claims {claims}: its header is damaged, or it is no recording of a machine")
     certain = MP3_CERTAIN if sound.format == "MP3" else 1.0
     return sound, int(sound.frames * cut * certain)
 

@@ -27,6 +27,8 @@ _Loader.add_implicit_resolver(
 )
 
 
+LONGEST_TEXT = 1 << 20
+MOST_VALUES = 100_000  # aliases of aliases multiply: a page of YAML can stand for more than fits into memory
 VARIABLE = "ASD_AGENT_CONFIG"
 PLACES = (Path("agent.yaml"), Path("/etc/asd-agent/agent.yaml"))
 
@@ -71,16 +73,36 @@ def parse(text: str, name: str) -> Config:
 
 
 def _parsed(text: str, path: str | Path, kind: type[T], changes: Sequence[str]) -> T:
+    if len(text) > LONGEST_TEXT:
+        raise ConfigError(f"{path}: longer than {LONGEST_TEXT} characters: is it a configuration?")
     try:
         data = yaml.load(text, _Loader)
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:  # ValueError: a date that is none
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from exc
     for change in changes:
         _change(data, change)
+    _check_values(data, path)
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as exc:
         raise ConfigError(f"{path}: {_explain(str(exc), data, kind)}") from exc
+
+
+def _check_values(data: object, path: str | Path) -> None:
+    """Every value in turn, as often as it is named. Raises ConfigError for too many, and for text with NUL in it."""
+    waiting: list[tuple[str, object]] = [("", data)]
+    count = 0
+    while waiting:
+        key, value = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ConfigError(f"{path}: more than {MOST_VALUES} values: aliases of aliases?")
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{path}: {key.lstrip('.')}: holds a NUL character, which no path and no command may")
+        if isinstance(value, dict):
+            waiting += [(f"{key}.{name}", item) for name, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{key}[{i}]", item) for i, item in enumerate(value)]
 
 
 def _change(data: Any, change: str) -> None:

@@ -87,7 +87,7 @@ class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
     level_dbfs: Annotated[float, Meta(ge=-80, le=-3)] = -20.0
     load_change: Annotated[float, Meta(ge=0, le=1)] = 0.1  # depth of the slow load variation
     speed_change: Annotated[float, Meta(ge=0, le=0.2)] = 0.005  # depth of the slow speed variation
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     pace: Literal["live", "fast"] = "live"
     duration_s: Positive | None = None  # None = for ever
     faults: list[Fault] = []

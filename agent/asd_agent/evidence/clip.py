@@ -248,7 +248,8 @@ def _clips(folder: Path) -> Iterator[list[Path]]:
     """The files of each clip: what has the same name but for the suffix."""
     found: dict[Path, list[Path]] = {}
     for path in sorted(folder.glob("*/[!.]*")):
-        found.setdefault(path.with_suffix(""), []).append(path)
+        if not path.is_symlink() and not path.parent.is_symlink():  # a link leads out of here: its target is not ours
+            found.setdefault(path.with_suffix(""), []).append(path)
     yield from found.values()
 
 

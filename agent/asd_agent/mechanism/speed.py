@@ -50,7 +50,7 @@ def from_message(payload: bytes) -> Speed | None:
     0 rpm is a standing machine."""
     try:
         data = msgspec.json.decode(payload, type=float | _Message)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     message = data if isinstance(data, _Message) else _Message(rpm=float(data))
     if not 0 <= message.rpm < float("inf"):

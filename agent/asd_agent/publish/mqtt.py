@@ -34,6 +34,7 @@ QUEUE_MESSAGES = 200  # scores and answers that wait for the network
 STALLED_S = 20.0  # messages under way without any answer: the connection is dead, whatever TCP says
 STEADY_S = 5.0  # a connection that lasted so long was a good one
 TURN_S = 1.0
+LONGEST_REPORT = 64 << 10  # bytes of a message on a topic of the configuration: a speed or the name of a state
 FALLBACK_S = 3.0  # without an answer to version 5 (amqtt misreads it and waits for more) the older one is tried
 
 
@@ -249,6 +250,9 @@ class Publisher:
 
     def _arrived(self, message: MQTTMessage) -> None:
         if message.topic in self._topics:
+            if len(message.payload) > LONGEST_REPORT:
+                log.warning("message is too long and not read", topic=message.topic, bytes=len(message.payload))
+                return
             self._on_message(message.topic, bytes(message.payload))
             return
         if self._desk is None:

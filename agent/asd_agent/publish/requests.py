@@ -128,5 +128,5 @@ def _arguments(payload: bytes) -> dict[str, Any]:
         raise UsageError(f"the request is longer than {MAX_BYTES} bytes")
     try:
         return msgspec.json.decode(payload, type=dict[str, Any]) if payload.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise UsageError(f"the request is not a JSON object: {exc}") from exc

@@ -151,7 +151,16 @@ VERBS: dict[str, type[msgspec.Struct]] = {
 }
 
 
+LONGEST_TEXT = 4096
 QUIET = (Status, Calibration, Live, Log)  # asked all the time, and change nothing
+
+
+def _check_texts(verb: str, request: msgspec.Struct) -> None:
+    """Raises UsageError for texts that no path, log line or message should hold."""
+    for name, value in msgspec.structs.asdict(request).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and ("\0" in text or len(text) > LONGEST_TEXT):
+                raise UsageError(f"{verb}: {name} holds a NUL character or more than {LONGEST_TEXT} characters")
 
 
 class Commands:
@@ -188,6 +197,7 @@ class Commands:
             request = msgspec.convert(args, kind)
         except msgspec.ValidationError as exc:
             raise UsageError(f"{verb}: {exc}") from exc
+        _check_texts(verb, request)
         if kind in QUIET:
             return act(request)
         log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})

@@ -23,10 +23,13 @@ import msgspec
 import structlog
 
 from asd_agent.config.model import Config
-from asd_agent.errors import AsdError, StoreError
+from asd_agent.errors import AsdError, StoreError, UsageError
 
 Handler = Callable[[str, dict[str, Any]], Any]  # raises AsdError, whose line is the answer
 MAX_REQUEST = 1 << 20
+MOST_CLIENTS = 64  # at once, each a thread
+IDLE_S = 60.0
+BUSY = b'{"status": "error", "error": "too many clients at once, try again"}\n'
 log = structlog.get_logger()
 
 
@@ -53,12 +56,37 @@ class ControlServer:
 
     def __init__(self, path: Path, handler: Handler, group: str | None = None) -> None:
         class _Connection(socketserver.StreamRequestHandler):
+            timeout = IDLE_S  # a client that says nothing, or does not read, must not hold a thread for ever
+
             def handle(self) -> None:
                 for line in iter(lambda: self.rfile.readline(MAX_REQUEST), b""):
                     self.wfile.write(msgspec.json.encode(_answer(handler, line)) + b"\n")
+                    if not line.endswith(b"\n"):
+                        return  # too long: where the next request begins is not known
 
         class _Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
+            request_queue_size = 128
+            room = threading.BoundedSemaphore(MOST_CLIENTS)
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                if not self.room.acquire(blocking=False):
+                    with contextlib.suppress(OSError):
+                        request.setblocking(False)
+                        request.sendall(BUSY)
+                    self.shutdown_request(request)
+                    return
+                try:
+                    super().process_request(request, client_address)
+                except BaseException:
+                    self.room.release()
+                    raise
+
+            def process_request_thread(self, request: Any, client_address: Any) -> None:
+                try:
+                    super().process_request_thread(request, client_address)
+                finally:
+                    self.room.release()
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that hung up is no error of ours."""
@@ -89,7 +117,7 @@ def _answer(handler: Handler, line: bytes) -> dict[str, Any]:
     try:
         request = msgspec.json.decode(line, type=Request)
         return {"status": "ok", "data": handler(request.verb, request.args)}
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         return {"status": "error", "error": f"not a request: {exc}"}
     except AsdError as exc:
         return {"status": "error", "error": str(exc)}
@@ -118,7 +146,11 @@ def ask(config: Config, verb: str, timeout_s: float = 60.0, **args: Any) -> Any:
         except OSError as exc:
             raise AsdError(f"{path}: cannot be used as the control socket ({exc.strerror or exc})") from exc
         try:
-            sock.sendall(msgspec.json.encode({"verb": verb, "args": args}) + b"\n")
+            try:
+                request = msgspec.json.encode({"verb": verb, "args": args}) + b"\n"
+            except UnicodeEncodeError as exc:
+                raise UsageError(f"{verb}: an argument is not UTF-8 text") from exc
+            sock.sendall(request)
             with sock.makefile("rb") as stream:
                 line = stream.readline()
         except OSError as exc:

@@ -115,7 +115,9 @@ def parsed(payload: bytes) -> str | None:
     """Plain words, a JSON string or number, or JSON with `state`; None when there is no name in it."""
     try:
         data = msgspec.json.decode(payload)
-    except msgspec.DecodeError:
+    except RecursionError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
         data = payload.decode(errors="replace")
     if isinstance(data, dict):
         data = data.get("state")
