@@ -21,179 +21,33 @@ the other classes and beds. Deterministic.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import itertools
 import json
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scenes import FAULTS, Day, Episode, Nuisance, Site, beds, fault, short_nuisance, sites
+from edetector import EDetector
+from heard import Cache, Calibrated, moved
+from scenes import FAULTS, Episode, Nuisance, Site, beds, fault, short_nuisance, sites
 from sounds import rng_of
 
-from asd_agent import config
-from asd_agent.calibration import build as calibrate
 from asd_agent.scoring.decision import Decision
-from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.types import (
-    AlarmEvent,
-    AlarmState,
-    Block,
-    Cause,
-    Description,
-    EventKind,
-    Quality,
-    Samples,
-    Transient,
-    WindowResult,
-)
-from asd_agent.windowing.windower import Windower
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, WindowResult
 
-LEAD_S, TAIL_S = 900.0, 90.0
 SPLICE_S = 300.0  # where in the clean stream; what came before is continued backwards from its end
-CHUNK_S = 60.0
 LEVELS_DB = (-5.0, -10.0, -15.0, -20.0)
 DURATIONS_S = {20.0: 2, 90.0: 4, 600.0: 2, 1800.0: 1}  # of faults, and episodes of each kind and level
 LEVELS_OF = {600.0: (-10.0, -15.0), 1800.0: (-15.0, -20.0)}  # of long faults: what is louder is found before
 SHORT_DURATIONS_S = {90.0: 1, 600.0: 1}  # on the other machines
 CLEAN_S = 1800.0
-VERSION = 2  # of the scenes: another one makes what is cached void
 
-Decide = Callable[[Pipeline, Iterable[WindowResult]], Iterator[AlarmEvent]]
-
-
-# -- windows, described once
-
-
-@dataclass(frozen=True)
-class Cache:
-    folder: Path
-
-    def descriptions(self, key: str, make: Callable[[], list[Description]]) -> list[Description]:
-        path = self.folder / f"{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:24]}.npz"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part.npz")
-            np.savez(temporary, **_packed(make()))  # type: ignore[arg-type]
-            temporary.replace(path)
-        with np.load(path) as stored:
-            return _unpacked({k: stored[k] for k in stored.files})
-
-
-def _packed(found: Sequence[Description]) -> dict[str, Any]:
-    good = [d for d in found if d.embeddings]
-    names = list(good[0].embeddings) if good else []
-    return {
-        "when": np.array([(d.index, d.start_s, d.duration_s, d.utc_s) for d in found]),
-        "origin": np.array([d.origin for d in found]),
-        "reasons": np.array([" ".join(d.quality.causes) for d in found]),
-        "quality": np.array([(q.level_dbfs, q.peak, q.dc, q.clipped) for q in (d.quality for d in found)]),
-        "transient": np.array([(t.at_s, t.excess_db) if (t := d.transient) else (np.nan, np.nan) for d in found]),
-        **{f"embedding {k}": np.stack([d.embeddings[k] for d in good]) for k in names},
-    }
-
-
-def _unpacked(a: dict[str, Any]) -> list[Description]:
-    row, out = 0, []
-    names = [k for k in a if k.startswith("embedding ")]
-    for i, (index, start_s, duration_s, utc_s) in enumerate(a["when"]):
-        causes = tuple(map(Cause, str(a["reasons"][i]).split()))
-        at_s, excess_db = a["transient"][i]
-        out.append(
-            Description(
-                index=int(index),
-                start_s=start_s,
-                duration_s=duration_s,
-                utc_s=utc_s,
-                origin=str(a["origin"][i]),
-                quality=Quality(causes, *map(float, a["quality"][i])),
-                embeddings={} if causes else {k[10:]: a[k][row] for k in names},
-                transient=None if np.isnan(at_s) else Transient(float(at_s), float(excess_db)),
-            )
-        )
-        row += not causes
-    return out
-
-
-# -- a machine, calibrated
-
-
-class Calibrated:
-    """A site with its baseline; describes what is heard there."""
-
-    def __init__(self, site: Site, bundles: list[str], cache: Cache) -> None:
-        self.site = site
-        self._cache = cache
-        self.machine = config.Machine(
-            id="m", source=config.StdinSource(rate_hz=site.rate_hz), window_s=site.window_s, hop_s=site.hop_s,
-            bundle=bundles,
-        )  # fmt: skip
-        self._bare = open_pipeline(self.machine, None)
-        made_with = sorted(e.bundle.sha256 for e in self._bare.encoders.values())
-        self._key = f"{site.name} {site.window_s} {site.hop_s} {made_with}"
-        origins = [recording.origin for recording in site.calibration]
-        normal = cache.descriptions(f"{self._key} calibration {origins}", self._calibration)
-        self.baseline = calibrate.build(self.machine, normal, self._bare, "benchmark")
-        self.pipeline = Pipeline(self.machine, self._bare.encoders, self.baseline)
-
-    def _calibration(self) -> list[Description]:
-        return [
-            d for r in self.site.calibration
-            for d in self._describe([(r.samples, True)], r.origin, self._bare)
-        ]  # fmt: skip
-
-    def clean(self, day: Day, seconds: float) -> list[WindowResult]:
-        """The first `seconds` of a day."""
-        found = self._cache.descriptions(
-            f"{self._key} {day.name} clean {seconds}",
-            lambda: self._described(lambda a, b: _span(day, a, b), 0, seconds),
-        )
-        return [self.pipeline.judge(d) for d in found]
-
-    def episode(self, episode: Episode, clean: Sequence[WindowResult]) -> list[WindowResult]:
-        """From `LEAD_S` before to `TAIL_S` after the episode; what lies outside it is the clean stream."""
-        hop_s, window_s = self.site.hop_s, self.site.window_s
-        first = int((episode.start_s - window_s) // hop_s) + 1  # the windows that hear some of it
-        end = int((episode.start_s + episode.seconds) // hop_s) + 1
-        touched = self._cache.descriptions(
-            f"{self._key} {episode.name}",
-            lambda: self._described(episode.span, first * hop_s, end * hop_s - hop_s + window_s),
-        )
-        shift = first - touched[0].index
-        before = round(LEAD_S / hop_s)
-        lead = [*clean, *clean[:first]][-before:]
-        tail = clean[end - round(episode.seconds / hop_s) :][: round(TAIL_S / hop_s)]  # the clean stream may be short
-        loud = [_moved(self.pipeline.judge(d), d.index + shift, hop_s) for d in touched[: end - first]]
-        lead = [_moved(r, first - before + i, hop_s) for i, r in enumerate(lead)]
-        return [*lead, *loud, *(_moved(r, end + i, hop_s) for i, r in enumerate(tail))]
-
-    def _described(self, span: Callable[[float, float], Samples], first_s: float, end_s: float) -> list[Description]:
-        cuts = [*np.arange(first_s, end_s, CHUNK_S), end_s]
-        parts = ((span(a, b), b == end_s) for a, b in itertools.pairwise(cuts))
-        return self._describe(parts, "", self._bare)
-
-    def _describe(self, parts: Iterable[tuple[Samples, bool]], origin: str, pipeline: Pipeline) -> list[Description]:
-        rate_hz, at, out = self.site.rate_hz, 0, []
-        windower = Windower(rate_hz, self.site.window_s, self.site.hop_s, pipeline.rates)
-        for samples, last in parts:
-            block = Block(samples[:, None], rate_hz, at, at / rate_hz, 0.0, origin=origin, last=last)
-            out += [pipeline.describe(w) for w in windower.push(block, 0)]
-            at += len(samples)
-        return out
-
-
-def _span(day: Day, first_s: float, end_s: float) -> Samples:
-    return day.span(round(first_s * day.rate_hz), round(end_s * day.rate_hz))
-
-
-def _moved(result: WindowResult, index: int, hop_s: float) -> WindowResult:
-    return replace(result, index=index, start_s=index * hop_s, utc_s=index * hop_s)
+Decide = Callable[[Calibrated, Iterable[WindowResult]], Iterator[AlarmEvent]]
 
 
 # -- episodes
@@ -242,12 +96,31 @@ def _nuisance(site: Site, one: Nuisance, level_db: float, seconds: float, n: int
 # -- decisions
 
 
-def daemon(pipeline: Pipeline, results: Iterable[WindowResult]) -> Iterator[AlarmEvent]:
+def daemon(calibrated: Calibrated, results: Iterable[WindowResult]) -> Iterator[AlarmEvent]:
     """What the daemon does with judged windows."""
-    assert pipeline.baseline is not None
-    decision = Decision(pipeline.machine, pipeline.baseline.manifest, AlarmState())
+    decision = Decision(calibrated.machine, calibrated.baseline.manifest, AlarmState())
     for result in results:
         yield from decision.update(result, True)
+
+
+def sequential(calibrated: Calibrated, results: Iterable[WindowResult]) -> Iterator[AlarmEvent]:
+    """The e-detector in place of it, with the whole budget; it begins anew after an alarm."""
+    machine = calibrated.machine
+    fusions = {state.name: state.fusion for state in calibrated.pipeline.states}
+
+    def fresh() -> EDetector:
+        budget = machine.alarm.false_alarms_per_month
+        return EDetector(calibrated.held_out, machine.window_s, machine.hop_s, budget)
+
+    detector = fresh()
+    for result in results:
+        fusion = fusions.get(result.operating)
+        if fusion is not None and result.detectors and detector.update(fusion.score(d.z for d in result.detectors)):
+            yield AlarmEvent(
+                id="", alarm_id="", machine=machine.id, kind=EventKind.RAISED, level=Level.ALERT,
+                utc_s=result.utc_s + result.duration_s, time_synced=True, reason="e-detector",
+            )  # fmt: skip
+            detector = fresh()
 
 
 @dataclass(frozen=True)
@@ -269,7 +142,7 @@ class Outcome:
 def outcome(calibrated: Calibrated, episode: Episode, results: Sequence[WindowResult], decide: Decide) -> Outcome:
     most_s = episode.seconds if episode.what == "fault" else episode.seconds + 60
     site, before = calibrated.site, False
-    for event in decide(calibrated.pipeline, results):
+    for event in decide(calibrated, results):
         after_s = event.utc_s - episode.start_s
         if after_s < 0:
             before = {EventKind.RAISED: True, EventKind.CLEARED: False}.get(event.kind, before)
@@ -290,7 +163,7 @@ class Clean:
 
 
 def clean_of(calibrated: Calibrated, results: Sequence[WindowResult], decide: Decide) -> Clean:
-    events = list(decide(calibrated.pipeline, results))
+    events = list(decide(calibrated, results))
     p = np.array([r.p_value for r in results if r.p_value is not None])
     site = calibrated.site
     return Clean(
@@ -300,20 +173,22 @@ def clean_of(calibrated: Calibrated, results: Sequence[WindowResult], decide: De
 
 
 def evaluate(
-    data: Path, bundles: list[str], cache: Cache, quick: bool, decide: Decide = daemon
-) -> tuple[list[Clean], list[Outcome]]:
-    clean: list[Clean] = []
-    outcomes: list[Outcome] = []
+    data: Path, bundles: list[str], cache: Cache, quick: bool, decides: Sequence[Decide]
+) -> list[tuple[list[Clean], list[Outcome]]]:
+    """What each of the decisions does on the same sound."""
+    out: list[tuple[list[Clean], list[Outcome]]] = [([], []) for _ in decides]
     for site in sites(data):
         began = time.perf_counter()
         calibrated = Calibrated(site, bundles, cache)
         streams = {day.name: calibrated.clean(day, 600.0 if quick else CLEAN_S) for day in site.days}
-        clean += [clean_of(calibrated, stream, decide) for stream in streams.values()]
+        for (clean, _), decide in zip(out, decides, strict=True):
+            clean += [clean_of(calibrated, stream, decide) for stream in streams.values()]
         for episode in [*fault_episodes(site, quick), *nuisance_episodes(site, data, quick)]:
             results = calibrated.episode(episode, streams[episode.day.name])
-            outcomes.append(outcome(calibrated, episode, results, decide))
+            for (_, outcomes), decide in zip(out, decides, strict=True):
+                outcomes.append(outcome(calibrated, episode, results, decide))
         print(f"{site.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    return clean, outcomes
+    return out
 
 
 # -- figures
@@ -367,6 +242,10 @@ def _faults(found: Sequence[Outcome]) -> dict[str, Any]:
             "found": _share([o.found for o in members]),
             "delay_s": _median([o.raised_s for o in members if o.found]),
             **{kind: _share([o.found for o in members if o.episode.kind == kind]) for kind in FAULTS},
+            "by_machine": {
+                site: f"{sum(o.found for o in members if o.site == site)} of {sum(o.site == site for o in members)}"
+                for site in dict.fromkeys(o.site for o in members)
+            },
             "by": dict(Counter(o.trigger for o in members if o.found)),
             "alarm_stood_before": sum(o.before for o in members),
         }
@@ -391,6 +270,11 @@ def _nuisances(found: Sequence[Outcome]) -> dict[str, Any]:
                     for db in sorted({o.episode.level_db for o in members})
                 },
                 "by_kind": {k: _share(v) for k, v in sorted(kinds.items())},
+                "by_machine": {
+                    site: f"{sum(o.raised_s is not None for o in members if o.site == site)} of "
+                    f"{sum(o.site == site for o in members)}"
+                    for site in dict.fromkeys(o.site for o in members)
+                },
             }
     return out
 
@@ -403,20 +287,70 @@ def _median(values: Sequence[float | None]) -> float | None:
     return round(float(np.median([v for v in values if v is not None])), 1) if values else None
 
 
+def draw(calibrated: Calibrated, data: Path, path: Path) -> None:
+    """One stream that a person can read: normal sound, an everyday sound, three faults, and what was said."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    site = calibrated.site
+    clean = calibrated.clean(site.days[0], CLEAN_S)
+    wanted = (("leak", -10.0), ("bearing", -15.0), ("knock", -15.0))
+    chosen = [_fault(site, kind, level, 90.0, 0) for kind, level in wanted]
+    chosen.insert(0, next(e for e in nuisance_episodes(site, data, False) if e.seconds > 15))
+    decision = Decision(calibrated.machine, calibrated.baseline.manifest, AlarmState())
+    rows, spans, index = [], [], 0
+    for episode in chosen:
+        results = calibrated.episode(episode, clean)
+        start_s = index * site.hop_s - results[0].utc_s + episode.start_s
+        spans.append((start_s / 60, (start_s + episode.seconds) / 60, f"{episode.kind} {episode.level_db:g} dB"))
+        for result in results:
+            result = moved(result, index, site.hop_s)
+            watched = decision.watch(result)
+            events = decision.decide(result, watched, True)
+            share = watched.found.share if watched.found is not None else 0.0
+            rows.append((result.utc_s / 60, result.score or 0.0, share, decision.alarm.state.active, events))
+            index += 1
+    minutes, score, share, active, _ = zip(*rows, strict=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(11, 5), sharex=True)
+    top.plot(minutes, score, lw=0.7)
+    top.axhline(calibrated.pipeline.threshold_score or 0.0, color="tab:red", lw=0.8)
+    top.set_ylabel("score of a window")
+    bottom.plot(minutes, share, lw=0.9)
+    bottom.axhline(1.0, color="tab:red", lw=0.8)
+    bottom.set(ylabel="persistence, share of limit", xlabel="minutes", ylim=(-0.5, 3))
+    for axis in (top, bottom):
+        axis.fill_between(minutes, 0, 1, where=active, transform=axis.get_xaxis_transform(), color="tab:red", alpha=0.2)
+        for begin, end, _ in spans:
+            axis.axvspan(begin, end, color="tab:orange", alpha=0.3, lw=0)
+    for begin, _, words in spans:
+        top.annotate(words, (begin, 1.02), xycoords=("data", "axes fraction"), fontsize=8)
+    figure.suptitle(f"{site.name}: orange = added sound, red = alarm", y=1.0)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--bundle", action="append", default=[], help="a further encoder beside `default`")
     parser.add_argument("--quick", action="store_true", help="few episodes; writes nothing")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "asd-agent-stream")
+    parser.add_argument("--before", type=Path, help="a file that this command wrote before a change, to go with it")
     parser.add_argument("--name", default="stream", help="of the file written")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     start = time.perf_counter()
-    found = summary(*evaluate(args.data, ["default", *args.bundle], Cache(args.cache), args.quick))
+    cache, bundles = Cache(args.cache), ["default", *args.bundle]
+    after, other = evaluate(args.data, bundles, cache, args.quick, [daemon, sequential])
+    found = summary(*after) | {"e_detector": summary(*other)}
+    if args.before is not None:
+        found["before"] = json.loads(args.before.read_text())
     print(json.dumps(found, indent=1))
     if not args.quick:
         args.output.mkdir(exist_ok=True)
+        draw(Calibrated(sites(args.data)[2], bundles, cache), args.data, args.output / f"{args.name}.png")
         (args.output / f"{args.name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"{time.perf_counter() - start:.0f} s")
 
