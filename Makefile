@@ -9,18 +9,25 @@ SOURCE ?= simulated
 OWN := runs/own_default
 BUNDLES := agent/asd_agent/bundles
 
-.PHONY: demo encoder test test-fast faults generated lint audit sbom system-packages clean
+.PHONY: demo encoder test test-all test-fast docs faults generated lint audit sbom system-packages clean
 
 demo: $(VENV)/.edge
 	$(BIN)/asd-agent demo --source "$(SOURCE)"
 
 # The system tests one by one: they own brokers, sound servers and a container.
 test: $(VENV)/.dev system-packages
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system"
-	$(BIN)/pytest -m system
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system and not slow_client"
+	$(BIN)/pytest -m "system and not slow_client"
+
+# Real clients and another processor; minutes.
+test-all: $(VENV)/.dev system-packages
+	$(BIN)/pytest -m slow_client
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 test-fast: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system and not slow and not slow_client"
 
 # The shipped encoder from its sounds (../shared): hours on two cores, goes on where it stopped.
 encoder: $(VENV)/.dev

@@ -13,6 +13,9 @@ need chromium chromium
 need chromedriver chromium-driver
 need debootstrap debootstrap
 need systemd-nspawn systemd-container
+need proot proot
+need qemu-aarch64-static qemu-user-static
+need buildah buildah
 ldconfig -p 2>/dev/null | grep -q libportaudio.so.2 || missing="$missing libportaudio2"
 find /usr/lib -name 'libasound_module_pcm_pulse.so' 2>/dev/null | grep -q . || missing="$missing libasound2-plugins"
 [ -z "$missing" ] && exit 0
