@@ -24,7 +24,7 @@ test-all: $(VENV)/.dev system-packages
 	$(BIN)/pytest -m slow_client
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 test-fast: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not system and not slow and not slow_client"

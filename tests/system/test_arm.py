@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,8 +128,9 @@ def test_its_daemon_speaks_to_a_broker_and_answers(board, site, tmp_path):
     client.loop_start()
     log = (site / "daemon.log").open("wb")
     daemon = subprocess.Popen(
-        on_board(board, site, "-m", "asd_agent", "run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-    )
+        on_board(board, site, "-m", "asd_agent", "run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         topic, score = arrived.get(timeout=300)
         assert topic == "asd/pi/m/score"
@@ -139,8 +142,8 @@ def test_its_daemon_speaks_to_a_broker_and_answers(board, site, tmp_path):
     except queue.Empty:
         pytest.fail((site / "daemon.log").read_text()[-2000:])
     finally:
-        daemon.terminate()
-        daemon.wait(60)
+        os.killpg(daemon.pid, signal.SIGTERM)  # proot passes no signal on
+        daemon.wait(120)
         log.close()
         client.disconnect()
         client.loop_stop()
