@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import resource
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from asd_agent import config
@@ -22,7 +26,15 @@ from asd_agent.windowing.windower import Windower
 
 NATIVE_HZ = 48_000  # what most sound cards deliver; a calibrated machine's own rate wins
 RUNS = 12
-LOAD = 0.7  # share of one core that scoring may take; the rest is capture, MQTT and the system
+LOAD = 0.7  # share of a core that scoring may take; the rest is capture, MQTT and the system
+
+
+@dataclass(frozen=True)
+class Host:
+    cpu: str
+    architecture: str
+    cores: int  # that this process may use
+    memory_mb: float
 
 
 @dataclass(frozen=True)
@@ -34,22 +46,31 @@ class Cost:
     window_ms: float  # median of one window: cutting and resampling, encoder, scoring
     encoder_ms: float  # of which the bare session
     real_time_factor: float  # seconds of hop per second of work
-    machines: int  # of this kind on one core
+    machines: int  # of this kind on this computer: its cores, one thread a window
     memory_mb: float  # resident, after the runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.add_argument(
+        "--bundle", action="append", default=[], metavar="DIR",
+        help="measure this bundle instead, with the first machine's windows; repeatable",
+    )  # fmt: skip
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     lean_malloc()
-    costs = [cost for machine in settings.machines for cost in measure(machine, settings)]
+    machines = settings.machines
+    if args.bundle:
+        machines = [msgspec.structs.replace(machines[0], id=name, bundle=name, mechanism=None) for name in args.bundle]
+    costs = [cost for machine in machines for cost in measure(machine, settings)]
     if args.json:
-        print_json(costs)
+        print_json({"host": host(), "costs": costs})
         return 0
+    found = host()
+    say(f"{found.cpu}, {found.cores} cores, {found.memory_mb:.0f} MB of memory")
     show(
         ("machine", "bundle", "variant", "ms/window", "encoder", "real time", "machines", "memory"),
         [
@@ -61,10 +82,26 @@ def run(args: argparse.Namespace) -> int:
         ],
     )  # fmt: skip
     say(
-        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of one core; windows of noise at the "
-        f"calibrated sampling rate (else {NATIVE_HZ // 1000} kHz), median of {RUNS}."
+        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of {found.cores} cores; windows of "
+        f"noise at the calibrated sampling rate (else {NATIVE_HZ // 1000} kHz), median of {RUNS}. Other computers: "
+        "docs, Capacity."
     )
     return 0
+
+
+def host() -> Host:
+    """What this computer is."""
+    named = [line for line in _lines("/proc/cpuinfo") if line.startswith(("model name", "Model"))]
+    cpu = named[0].partition(":")[2].strip() if named else platform.machine()
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return Host(cpu=cpu, architecture=platform.machine(), cores=len(os.sched_getaffinity(0)), memory_mb=memory / 1024)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
@@ -72,7 +109,7 @@ def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
     bundles = {name: Bundle.load(name) for name in machine.bundles}
     first = next(iter(bundles))
     chosen = choose_variant(bundles[first])
-    baseline = BaselineStore(settings.state_dir, machine.id).active()
+    baseline = BaselineStore(settings.state_dir, machine.id).active() if settings.machine(machine.id) else None
     costs = []
     for variant in sorted(bundles[first].meta.variants):
         encoders = {name: Encoder(b, variant if name == first else "auto") for name, b in bundles.items()}
@@ -98,7 +135,7 @@ def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
                 window_ms=per_window,
                 encoder_ms=statistics.median(encoder_ms),
                 real_time_factor=1000 * machine.hop_s / per_window,
-                machines=int(LOAD * 1000 * machine.hop_s / per_window),
+                machines=int(host().cores * LOAD * 1000 * machine.hop_s / per_window),
                 memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             )
         )
