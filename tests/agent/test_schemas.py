@@ -59,7 +59,7 @@ def test_the_example_configurations_are_valid_by_the_schema() -> None:
 def test_each_channel_and_message_is_in_the_asyncapi_document() -> None:
     document: dict[str, Any] = json.loads(text("asyncapi"))
     names = {kind.__name__ for kind in get_args(payloads.Payload)} | {kind.__name__ for kind in VERBS.values()}
-    assert set(document["components"]["messages"]) == names | {"Availability"}
+    assert set(document["components"]["messages"]) == names | {"Availability", "Picture"}
     assert {f"request_{verb}" for verb in config.REQUEST_VERBS} <= set(document["channels"])
     assert document["channels"]["alarm"]["address"] == "{base}/{agent}/{machine}/alarm"
     assert document["operations"]["send_alarm"]["bindings"]["mqtt"]["retain"] is True

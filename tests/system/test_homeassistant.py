@@ -129,6 +129,7 @@ def _story(home: HomeAssistant, site: Any, broker: Any, style: str) -> None:
         lambda: home.ask("states")["asd/a/m/event"]["attributes"]["event_type"] in ("raised", "escalated"), "event"
     )
     assert float(home.state("asd/a/m/score") or 0) > float(home.state("asd/a/m/limit") or 99)
+    wait_for(lambda: home.state("asd/a/m/picture") not in ("unknown", "unavailable"), "the picture", PATIENCE_S)
     home.ask("press", unique_id="asd/a/m/ack")
     wait_for(lambda: site.status()["alarm"]["acknowledged"], "the button acknowledges")
     assert site.status()["alarm"]["acknowledged_by"] == "Home Assistant"

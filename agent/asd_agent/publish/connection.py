@@ -219,9 +219,15 @@ class Connection:
 
 def _properties(message: Message) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = "application/json" if message.payload.startswith(b"{") else "text/plain"
+    properties.ContentType = _content_type(message.payload)
     if message.expiry_s:
         properties.MessageExpiryInterval = message.expiry_s
     if message.correlation:
         properties.CorrelationData = message.correlation
     return properties
+
+
+def _content_type(payload: bytes) -> str:
+    if payload.startswith(b"{"):
+        return "application/json"
+    return "image/png" if payload.startswith(b"\x89PNG") else "text/plain"

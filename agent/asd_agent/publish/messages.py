@@ -141,6 +141,10 @@ class Messages:
         )  # fmt: skip
         return _retained(self.topics.health(machine), encode(payload))
 
+    def picture(self, machine: str, png: bytes) -> Message:
+        """Of the last alarm; retained."""
+        return _retained(self.topics.picture(machine), png)
+
     def response(
         self,
         topic: str,

@@ -48,6 +48,7 @@ def channels() -> list[Channel]:
         Channel("alarm", topics.alarm(_MACHINE), "Alarm", "the alarm as it stands", True),
         Channel("event", topics.event(_MACHINE), "Event", "a transition of the alarm, never lost", False),
         Channel("health", topics.health(_MACHINE), "Health", "the signal chain", True),
+        Channel("picture", topics.picture(_MACHINE), "Picture", "spectrogram of the last alarm", True),
         Channel("response", topics.response("{verb}"), "Response", "the answer to a request", False),
     ]
 
@@ -68,7 +69,8 @@ def asyncapi(version: str, requests: Mapping[str, type[msgspec.Struct]]) -> Json
     structs: list[type] = [*get_args(payloads.Payload), *requests.values()]
     refs, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     messages: Json = {
-        "Availability": {"contentType": "text/plain", "payload": {"type": "string", "enum": ["online", "offline"]}}
+        "Availability": {"contentType": "text/plain", "payload": {"type": "string", "enum": ["online", "offline"]}},
+        "Picture": {"contentType": "image/png", "payload": {"type": "string", "format": "binary"}},
     }
     for kind, ref in zip(structs, refs, strict=True):
         messages[kind.__name__] = {"contentType": "application/json", "payload": ref}

@@ -17,6 +17,7 @@ from asd_agent.bank import Widen
 from asd_agent.calibration.workflow import CalibrationOptions
 from asd_agent.errors import CalibrationError, StoreError, UsageError
 from asd_agent.log import tail
+from asd_agent.service.clip_request import ClipChunk, ClipRequest
 from asd_agent.service.live import Heard, check_allowed
 from asd_agent.store import Store
 from asd_agent.whatif import episodes
@@ -148,11 +149,13 @@ VERBS: dict[str, type[msgspec.Struct]] = {
     "cancel_calibration": CancelCalibration,
     "extend": Extend,
     "rename_state": RenameState,
+    "clip": ClipRequest,
+    "mark": Mark,
 }
 
 
 LONGEST_TEXT = 4096
-QUIET = (Status, Calibration, Live, Log)  # asked all the time, and change nothing
+QUIET = (Status, Calibration, ClipRequest, Live, Log)  # asked all the time, and change nothing
 
 
 def _check_texts(verb: str, request: msgspec.Struct) -> None:
@@ -182,6 +185,7 @@ class Commands:
             "rename_state": (RenameState, lambda a: self._machine(a).calibrator.rename_state(a.old, a.new)),
             "calibration": (Calibration, lambda a: self._machine(a).calibrator.progress()),
             "mark": (Mark, lambda a: self._machine(a).alarm.mark(a.alarm_id, a.verdict == "fault", a.by, a.reason)),
+            "clip": (ClipRequest, lambda a: msgspec.to_builtins(self._clip(a))),
             "live": (Live, self._live),
             "log": (Log, lambda a: tail(a.lines)),
             "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).calibrator.cancel()),
@@ -203,6 +207,10 @@ class Commands:
         log.info("request", verb=verb, **{k: v for k, v in args.items() if k != "verb"})
         with self._daemon.changing:  # a reload must not replace the machine meanwhile: the answer would be forgotten
             return act(request)
+
+    def _clip(self, args: ClipRequest) -> ClipChunk:
+        self._daemon.machine(args.machine)  # raises for one that is not configured
+        return self._daemon.clip(args)
 
     def _live(self, args: Live) -> Heard | None:
         check_allowed(self._daemon.settings, args.sound)

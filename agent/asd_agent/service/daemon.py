@@ -23,6 +23,7 @@ from asd_agent.errors import AsdError, UsageError
 from asd_agent.service import clock
 from asd_agent.service.active import pipeline_maker
 from asd_agent.service.captures import Captures
+from asd_agent.service.clip_request import ClipChunk, ClipRequest
 from asd_agent.service.commands import Commands
 from asd_agent.service.control import ControlServer, socket_path
 from asd_agent.service.machine import Machine
@@ -93,6 +94,10 @@ class Daemon:
             machine.active.keep()
 
     # -- machines
+
+    def clip(self, request: ClipRequest) -> ClipChunk:
+        """A part of the clip of an alarm. Raises AsdError."""
+        return self._sink.clip(request)
 
     def machine(self, machine_id: str) -> Machine:
         """Raises UsageError that lists what there is."""

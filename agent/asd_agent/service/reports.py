@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from asd_agent import config
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher
-from asd_agent.store import Message
+from asd_agent.store import Message, Store
 from asd_agent.types import WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.service.machine import Machine
     from asd_agent.service.status import MachineStatus, SinkStatus
 
+log = structlog.get_logger()
+
 
 class Reports:
     """To one publisher; each method returns what it has sent."""
 
-    def __init__(self, settings: config.Mqtt, messages: Messages, publisher: Publisher) -> None:
+    def __init__(self, settings: config.Mqtt, store: Store, messages: Messages, publisher: Publisher) -> None:
         self._interval_s = settings.score_interval_s
-        self._messages, self._publisher = messages, publisher
+        self._picture_bytes = 1000 * settings.picture_max_kb
+        self._store, self._messages, self._publisher = store, messages, publisher
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
 
@@ -51,6 +56,15 @@ class Reports:
         for message in messages:
             self._publisher.retain(message)
         return messages
+
+    def picture(self, machine_id: str, png: bytes) -> None:
+        """Of the last alarm, where it is not larger than wanted. Raises StoreError."""
+        if len(png) <= self._picture_bytes:
+            self._store.outbox.put([self._messages.picture(machine_id, png)])
+        elif self._picture_bytes:
+            log.warning(
+                "picture of an alarm not published: mqtt.picture_max_kb", machine=machine_id, kb=len(png) // 1000
+            )
 
     def forget(self, machine_id: str) -> None:
         """Raises StoreError."""

@@ -19,6 +19,7 @@ from asd_agent.publish.mqtt import OnMessage, Publisher
 from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
+from asd_agent.service.clip_request import ClipChunk, ClipRequest, clip_chunk
 from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
 from asd_agent.service.notifiers import Notifiers
@@ -43,7 +44,7 @@ class Sink:
         self._store = store
         self._handler, self._on_message = handler, on_message
         self._settings = settings
-        self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
+        self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=self._draw)
         self._publisher: Publisher | None = None
         self._clips: dict[str, tuple[str, str]] = {}  # machine -> its last alarm with a clip, and the clip's path
         self._reports: Reports | None = None
@@ -65,7 +66,7 @@ class Sink:
                 topics=settings.subscribed_topics | self._consumers.topics,
                 on_message=self._arrived,
             )
-            self._reports = Reports(settings.mqtt, self._messages, self._publisher)
+            self._reports = Reports(settings.mqtt, self._store, self._messages, self._publisher)
             self._publisher.start()
         self._consumers.start()
 
@@ -89,7 +90,7 @@ class Sink:
             self._disconnect()
             self._connect(settings)
         if settings.agent.evidence != before.agent.evidence:
-            new = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=_draw)
+            new = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=self._draw)
             old, self._recorder = self._recorder, new
             old.close()
 
@@ -185,6 +186,22 @@ class Sink:
             log.exception("no evidence of an alarm", machine=event.machine)
             return event
 
+    def _draw(self, samples: Samples, clip: Clip) -> bytes:
+        """The picture of an alarm, for its clip; the broker holds it too."""
+        from asd_agent.evidence.picture.alarm import draw
+
+        png = draw(samples, clip)
+        try:
+            if self._reports is not None:
+                self._reports.picture(clip.event.machine, png)
+        except StoreError as exc:
+            log.warning("picture of an alarm not published", machine=clip.event.machine, error=str(exc))
+        return png
+
+    def clip(self, request: ClipRequest) -> ClipChunk:
+        """Raises AsdError."""
+        return clip_chunk(request, self._store, self._settings.state_dir)
+
     def _outgoing(self, messages: list[Message]) -> list[Message]:
         """Without a broker in the configuration nothing may gather in the outbox."""
         return messages if self._settings.mqtt is not None else []
@@ -252,9 +269,3 @@ class Sink:
             scores_dropped=health.scores_dropped + dropped,
             findings=(*health.findings, *self._recorder.findings),
         )
-
-
-def _draw(samples: Samples, clip: Clip) -> bytes:
-    from asd_agent.evidence.picture.alarm import draw
-
-    return draw(samples, clip)
