@@ -4,6 +4,7 @@ set -u
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"; }
 need mosquitto mosquitto
+need promtool prometheus
 need openssl openssl
 need pulseaudio pulseaudio
 need pactl pulseaudio-utils
