@@ -235,6 +235,9 @@ def finish_begun(folder: Path, relative: str = "") -> int:
             remove_begun(whole)
         except OSError as exc:
             log.warning("clip not finished", path=str(whole), error=str(exc))
+    if not relative:
+        for alone in folder.glob(f"*/{BEGUN}*.json"):  # killed before the sound was there
+            alone.unlink(missing_ok=True)
     return finished
 
 
