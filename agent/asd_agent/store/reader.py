@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from asd_agent.errors import StoreError
-from asd_agent.store import commits, history, recovery, rows, salvage, scoreblock
+from asd_agent.store import commits, history, recovery, rows, salvage, scoreblock, summary
 from asd_agent.store.history import History
 from asd_agent.store.records import ScoreRow
 from asd_agent.store.rows import Aside
+from asd_agent.store.summary import Summary
 from asd_agent.types import AlarmEvent, AlarmState
 
 T = TypeVar("T")
@@ -88,6 +89,26 @@ class Reader:
                     parts = []
             if parts:
                 yield History.joined(parts)
+
+    def summaries(self, machine: str, since_utc_s: float = 0.0, until_utc_s: float = NO_END_UTC_S) -> list[Summary]:
+        """The same windows, an hour or so in one, by time: for a plot of months."""
+        with self._connection() as db:
+            number = db.execute("SELECT id FROM machines WHERE name = ?", (machine,)).fetchone()
+            if number is None:
+                return []
+            span = (*number, round(since_utc_s * 1000), round(until_utc_s * 1000))
+            found = []
+            for block, text in db.execute(
+                "SELECT id, summary FROM score_blocks WHERE machine = ? AND until_ms >= ? AND since_ms <= ?", span
+            ).fetchall():
+                known = summary.decode(text)
+                found += (
+                    [known] if known else self._sound(((block, block),), lambda row: summary.of(_history(db, row[0])))
+                )
+            tail = db.execute("SELECT id, row FROM score_tail WHERE machine = ? AND utc_ms BETWEEN ? AND ?", span)
+            if windows := self._sound(tail, lambda row: rows.score(row[0])):
+                found.append(summary.of_rows(windows))
+        return sorted(found, key=lambda one: one.since_utc_s)
 
     def damage(self) -> list[str]:
         """For a person: what was damaged and nobody has looked at yet."""

@@ -18,7 +18,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX score_tail_machine ON score_tail (machine, utc_ms)",
         "CREATE TABLE score_blocks (id INTEGER PRIMARY KEY, machine INTEGER NOT NULL,"
         " since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, windows INTEGER NOT NULL,"
-        " data BLOB NOT NULL)",
+        " summary TEXT NOT NULL DEFAULT '', data BLOB NOT NULL)",  # the large one last: the others are read without it
         "CREATE INDEX score_blocks_machine ON score_blocks (machine, until_ms)",
         # Events and states carry their JSON whole, so that a row that can be read can be salvaged.
         "CREATE TABLE alarm_events (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, machine TEXT NOT NULL,"

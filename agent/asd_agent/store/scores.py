@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.store import rows, scoreblock
+from asd_agent.store import rows, scoreblock, summary
 from asd_agent.store.records import ScoreRow
 from asd_agent.store.rows import Aside
 
@@ -75,7 +75,7 @@ def _pack(db: sqlite3.Connection, machine: int, aside: Aside) -> None:
     times = [round(row.utc_s * 1000) for row in packed]
     data = scoreblock.encode(packed)
     db.execute(
-        "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, data) VALUES (?, ?, ?, ?, ?)",
-        (machine, min(times), max(times), len(packed), data),
+        "INSERT INTO score_blocks (machine, since_ms, until_ms, windows, summary, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (machine, min(times), max(times), len(packed), summary.encode(packed), data),
     )
     db.execute("DELETE FROM score_tail WHERE machine = ? AND id <= ?", (machine, found[-1][0]))

@@ -20,11 +20,12 @@ from asd_agent.errors import BaselineError
 from asd_agent.store import History, Reader
 from asd_agent.store.history import NONE, STATES
 from asd_agent.store.rounding import STEP
+from asd_agent.store.summary import JUDGED
 from asd_agent.types import Floats, State
 
 MOST_POINTS = 2000
 MOST_BANDS = 400
-JUDGED = [STATES.index(State.NORMAL), STATES.index(State.ANOMALOUS)]
+DETAILED_S = 15 * 86_400.0  # a longer time is drawn from summaries
 UNJUDGED = {State.NOT_ASSESSABLE: "cannot be judged", State.OFF: "off", State.LEARNING: "not calibrated"}
 KEPT_LIMITS = 64
 
@@ -53,10 +54,16 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Columns:
+    """Windows, or summaries of them, by time."""
+
     utc_s: Floats  # [n]
-    score: Floats  # NaN where there is none
+    until_utc_s: Floats
+    peak: Floats  # NaN where there is none
+    total: Floats  # sum of the scores
+    judged: Floats  # how many of them
     state: list[str]  # operating state, or why there is none
     limit: Floats
+    windows: int
 
 
 class Limits:
@@ -94,14 +101,15 @@ def series(
     peak, total = np.full(points, -np.inf), np.zeros(points)
     limit, judged = np.full(points, np.nan), np.zeros(points)
     windows, bands = 0, _Bands(machine.hop_s, (until_utc_s - since_utc_s) / MOST_BANDS)
-    for part in _parts(reader, limits, machine, since_utc_s, until_utc_s):
+    parts = _summed if until_utc_s - since_utc_s > DETAILED_S else _parts
+    for part in parts(reader, limits, machine, since_utc_s, until_utc_s):
         at = np.clip(np.searchsorted(edges, part.utc_s, side="right") - 1, 0, points - 1)
-        known = ~np.isnan(part.score)
-        np.maximum.at(peak, at[known], part.score[known])
-        np.add.at(total, at[known], part.score[known])
-        np.add.at(judged, at[known], 1)
+        known = ~np.isnan(part.peak)
+        np.maximum.at(peak, at[known], part.peak[known])
+        np.add.at(total, at, part.total)
+        np.add.at(judged, at, part.judged)
         limit[at] = part.limit
-        windows += len(part.utc_s)
+        windows += part.windows
         bands.add(part)
     used = (judged > 0) | ~np.isnan(limit)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -125,16 +133,37 @@ def _parts(reader: Reader, limits: Limits, machine: config.Machine, since: float
         if not len(history):
             continue
         order = np.argsort(history.utc_s, kind="stable")  # a clock may have been set back
-        history = _in_order(history, order)
-        score = np.where(history.p == NONE, np.nan, history.p / STEP)
-        score[~np.isin(history.state, JUDGED)] = np.nan
+        judged = np.isin(history.state, JUDGED) & (history.p != NONE)
+        score = np.where(judged, history.p / STEP, np.nan)[order]
         by_version = np.array([limits.of(machine, version) for version in history.words])
-        yield _Columns(history.utc_s, score, _states(history), by_version[history.baseline])
+        states = _states(history)
+        yield _Columns(
+            utc_s=history.utc_s[order],
+            until_utc_s=history.utc_s[order],
+            peak=score,
+            total=np.nan_to_num(score),
+            judged=judged[order].astype(np.float64),
+            state=[states[i] for i in order.tolist()],
+            limit=by_version[history.baseline][order],
+            windows=len(history),
+        )
 
 
-def _in_order(history: History, order: np.typing.NDArray[np.intp]) -> History:
-    names = [name for name in history.__dataclass_fields__ if name != "words"]
-    return History(words=history.words, **{name: getattr(history, name)[order] for name in names})
+def _summed(reader: Reader, limits: Limits, machine: config.Machine, since: float, until: float) -> Iterator[_Columns]:
+    found = reader.summaries(machine.id, since, until)
+    if not found:
+        return
+    judged = np.array([one.judged for one in found], np.float64)
+    yield _Columns(
+        utc_s=np.array([max(one.since_utc_s, since) for one in found]),
+        until_utc_s=np.array([one.until_utc_s for one in found]),
+        peak=np.array([math.nan if one.peak is None else one.peak for one in found]),
+        total=np.array([one.mean or 0.0 for one in found]) * judged,
+        judged=judged,
+        state=[one.operating if one.judged else UNJUDGED[State.NOT_ASSESSABLE] for one in found],
+        limit=np.array([limits.of(machine, one.baseline) for one in found]),
+        windows=sum(one.windows for one in found),
+    )
 
 
 def _states(history: History) -> list[str]:
@@ -153,8 +182,8 @@ class _Bands:
         self.found: list[Band] = []
 
     def add(self, part: _Columns) -> None:
-        for utc_s, name in zip(part.utc_s.tolist(), part.state, strict=True):
-            end_s = utc_s + self._hop_s
+        for utc_s, until_s, name in zip(part.utc_s.tolist(), part.until_utc_s.tolist(), part.state, strict=True):
+            end_s = until_s + self._hop_s
             last = self.found[-1] if self.found else None
             if last is None or utc_s - last.until_utc_s > max(4 * self._hop_s, self._shortest_s):
                 self.found.append(Band(utc_s, end_s, name))
