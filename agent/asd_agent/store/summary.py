@@ -1,4 +1,4 @@
-"""What a plot of months needs of each block of scores: one line beside it, so that a year opens without unpacking it."""
+"""What a plot of months needs of each block of scores: a line beside it, so that a year opens without unpacking."""
 
 from __future__ import annotations
 
