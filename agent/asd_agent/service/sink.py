@@ -19,6 +19,7 @@ from asd_agent.publish.mqtt import OnMessage, Publisher
 from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
+from asd_agent.service.alarm_clips import AlarmClips
 from asd_agent.service.clip_request import ClipChunk, ClipRequest, clip_chunk
 from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
@@ -46,7 +47,7 @@ class Sink:
         self._settings = settings
         self._recorder = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=self._draw)
         self._publisher: Publisher | None = None
-        self._clips: dict[str, tuple[str, str]] = {}  # machine -> its last alarm with a clip, and the clip's path
+        self._clips = AlarmClips(store, settings.state_dir)
         self._reports: Reports | None = None
         self._chains = ChainLog()
         self._notifiers = Notifiers(settings.notifiers)
@@ -131,10 +132,8 @@ class Sink:
         """On disk first, with what is to be sent; the publisher takes it from there."""
         version = machine.active.version
         kept = [self._with_clip(machine, msgspec.structs.replace(event, baseline=version)) for event in events]
-        for event in kept:
-            if event.evidence:
-                self._clips[machine.id] = event.alarm_id, event.evidence
-        clip = self._clip(machine.id, state)
+        self._clips.note(kept)
+        clip = self._clips.of(machine.id, state)
         messages = [message for event in kept for message in self._messages.of_event(event, state, clip)]
         self._store.commit_events(kept, state, self._outgoing(messages) + self._consumers.notices(messages))
         self._consumers.tell(messages)
@@ -148,31 +147,10 @@ class Sink:
 
     def introduce(self, machine: Machine, state: AlarmState) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""
-        if state.event_id:
-            self._find_clip(machine.id, state.event_id)
-        message = self._messages.alarm(machine.id, state, evidence=self._clip(machine.id, state))
+        self._clips.find(machine.id, state)
+        message = self._messages.alarm(machine.id, state, evidence=self._clips.of(machine.id, state))
         self._store.set_state(machine.id, state, self._outgoing([message]))
         self._consumers.tell([message])
-
-    def _clip(self, machine_id: str, state: AlarmState) -> str:
-        """Of the alarm that is active or latched; empty where there is none."""
-        alarm_id, path = self._clips.get(machine_id, ("", ""))
-        return path if state.event_id and alarm_id == state.event_id else ""
-
-    def _find_clip(self, machine_id: str, alarm_id: str) -> None:
-        """After a restart: the clip that an event names, if it is there."""
-        if self._clips.get(machine_id, ("", ""))[0] == alarm_id:
-            return
-        try:
-            events = self._store.events(machine=machine_id)
-        except StoreError:
-            return
-        named = [event.evidence for event in events if event.alarm_id == alarm_id and event.evidence]
-        there = [path for path in named if (self._settings.state_dir / path).exists()]
-        if there:
-            self._clips[machine_id] = alarm_id, there[-1]
-        elif named:
-            log.warning("the clip of an alarm was lost with the process", machine=machine_id, clip=named[-1])
 
     def _with_clip(self, machine: Machine, event: AlarmEvent) -> AlarmEvent:
         """No trouble with the evidence may keep an alarm back."""
@@ -210,7 +188,7 @@ class Sink:
 
     def health(self, status: AgentStatus) -> None:
         """Publish each machine's signal chain, and its availability when it changed."""
-        self._recorder.maintain()
+        self._recorder.maintain(clock.settled_utc_s())
         for machine in status.machines:
             message = health_message(self._messages, machine, status.sink)
             if self._chains.see(machine.id, machine.health.status, machine.health.reasons):
@@ -221,19 +199,11 @@ class Sink:
     def tick(self) -> None:
         """Once a second: the sound of a new alarm must not be lost with the process."""
         self._recorder.save_begun()
-        for machine_id, path in self._recorder.withdrawn():
-            if self._clips.get(machine_id, ("", ""))[1] == path:
-                del self._clips[machine_id]
-                self._withdraw(machine_id)
-
-    def _withdraw(self, machine_id: str) -> None:
-        """The alarm as it stands names a clip that could not be written."""
-        try:
-            state = self._store.states().get(machine_id)
-            if state is not None:
+        for machine_id, state in self._clips.withdraw(self._recorder.withdrawn()):
+            try:
                 self._store.outbox.put(self._outgoing([self._messages.alarm(machine_id, state)]))
-        except StoreError as exc:
-            log.warning("missing clip not withdrawn", machine=machine_id, error=str(exc))
+            except StoreError as exc:
+                log.warning("missing clip not withdrawn", machine=machine_id, error=str(exc))
 
     def forget_strangers(self, machines: Iterable[str]) -> None:
         """What the broker retains of machines and agent names that were given up while the daemon was not running."""
