@@ -72,8 +72,8 @@ def test_an_unseen_day_raises_no_alarm(pipeline, machine, clips):
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_an_injected_fault_raises_an_alarm_within_three_windows(pipeline, machine, clips, kind):
-    normal, faulty = clips("rest", UNSEEN)[:5], clips("rest", UNSEEN)[5:8]
+def test_an_injected_fault_raises_an_alarm_within_four_windows(pipeline, machine, clips, kind):
+    normal, faulty = clips("rest", UNSEEN)[:5], clips("rest", UNSEEN)[5:9]
     results = steps(pipeline, machine, normal)
     results += [pipeline.step(with_fault(p, kind, i, pipeline.rates)).result for i, p in enumerate(faulty)]
     raised = [e for e in events(pipeline, machine, results) if e.kind is EventKind.RAISED]

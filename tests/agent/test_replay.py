@@ -175,7 +175,12 @@ def test_any_kind_of_sound_can_be_replayed(
 ) -> None:
     """Also without room before the alarm in the configuration, with long windows, and where the source ends."""
     machine = msgspec.structs.replace(
-        machine, source=config.StdinSource(rate_hz=rate_hz), mechanism=None, window_s=3.0, hop_s=0.7
+        machine,
+        source=config.StdinSource(rate_hz=rate_hz),
+        mechanism=None,
+        window_s=3.0,
+        hop_s=0.7,
+        alarm=config.Alarm(window_votes="10/18"),
     )
     state = tmp_path / "state"
     pipeline = open_pipeline(machine, None)
