@@ -189,6 +189,8 @@ class System(_Section, frozen=True):
     clip_s: Positive | None = 10.0  # cut or filled to this length; None = any length, padded and masked
     fill: Literal["tile", "pad"] = "tile"  # of clips shorter than `clip_s`: repeated, or followed by zeros
     crop: Literal["random", "start"] = "random"  # of longer clips in training; in evaluation always the start
+    channel: Annotated[int, Meta(ge=0)] = 0  # of the recordings: the microphone near the machine
+    far: Annotated[int, Meta(ge=0)] | None = None  # channel of a microphone that hears the room; subtracted coherently
     objective: Objective | None = None
     train: Train | None = None
     scoring: Scoring = Scoring()

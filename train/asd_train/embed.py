@@ -90,7 +90,16 @@ def _embed_by_system(folder: Path, files: Sequence[Path], output: Path, device: 
 
     system, card = load_system(folder)
     clips = [Clip(path=str(path), machine="") for path in files]
-    found = embed_clips(system, clips, card.rate_hz, clip_s=card.clip_s, fill=card.fill, device=device)
+    found = embed_clips(
+        system,
+        clips,
+        card.rate_hz,
+        clip_s=card.clip_s,
+        fill=card.fill,
+        device=device,
+        channel=card.channel,
+        far=card.far,
+    )
     save_arrays(output, {"file": np.array([clip.path for clip in clips]), "embedding": found.astype(np.float32)})
     return len(files)
 

@@ -32,13 +32,15 @@ def embed_clips(
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
+    channel: int = 0,
+    far: int | None = None,
 ) -> Floats:
     """[clips, dim] by a model [batch, samples] -> [batch, dim], in float32. Raises SourceError naming a
     broken file.
 
     Clips longer than `clip_s` are cut to their start; shorter ones are repeated ("tile") or followed by zeros ("pad").
     """
-    audio = AudioCache([clip.path for clip in clips], rate_hz)
+    audio = AudioCache([clip.path for clip in clips], rate_hz, channel, far=far)
     dataset = ClipDataset(clips, audio, seconds=clip_s, crop="start", fill=fill)
     model.to(device).eval()
     rows, parts = [], []

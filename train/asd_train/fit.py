@@ -67,7 +67,8 @@ def gather(config: SystemConfig) -> Material:
 
 
 def audio_of(material: Material, rate_hz: int, limit_gb: float = 0.0, progress: Progress | None = None) -> AudioCache:
-    return AudioCache([clip.path for clip in material.clips], rate_hz, limit_gb=limit_gb, progress=progress)
+    config, paths = material.config, [clip.path for clip in material.clips]
+    return AudioCache(paths, rate_hz, config.channel, limit_gb=limit_gb, progress=progress, far=config.far)
 
 
 def batches_of(material: Material, audio: AudioCache) -> tuple[ClipDataset, Batches]:

@@ -189,6 +189,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: int
     clip_s: float | None
     fill: Literal["tile", "pad"]
+    channel: int = 0  # near microphone
+    far: int | None = None  # microphone whose coherent part is taken out
     dim: int
     scoring: Scoring
     classes: list[str] = []
@@ -237,6 +239,8 @@ def describe(system: System, config: cfg.System, classes: list[str], training: d
         rate_hz=system.rate_hz,
         clip_s=config.clip_s,
         fill=config.fill,
+        channel=config.channel,
+        far=config.far,
         dim=system.dim,
         scoring=config.scoring,
         classes=classes,

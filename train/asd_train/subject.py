@@ -74,6 +74,8 @@ def _system(folder: Path, options: Options) -> Subject:
             card.rate_hz,
             clip_s=card.clip_s,
             fill=card.fill,
+            channel=card.channel,
+            far=card.far,
             device=pick_device(options.device),
             batch_size=options.batch_size,
             workers=options.workers,

@@ -15,6 +15,7 @@ knocks). What is written depends on --seed alone, not on --workers: the same cli
 change. The defaults are the challenge's numbers: about 15 minutes of one core and 280 MB a machine.
 
   asd-train synth /data/synth --machines 7 --seed 1
+  asd-train synth /data/pair --channels 2                   near and far microphone, as in 2026
   asd-train synth /tmp/small --machines 2 --source 40 --target 4 --test 16 --supplemental 8 --seconds 2
   asd-train evaluate configs/train/baseline_mse.yaml --data /tmp/small -o /tmp/small-results
 """
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--test", type=int, default=200, metavar="N", help="test clips, a multiple of 4 (200)")
     parser.add_argument("--supplemental", type=int, default=100, metavar="N", help="noise or clean clips (100)")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of clips (default: 6 to 12, by machine)")
+    parser.add_argument("--channels", type=int, choices=(1, 2), default=1, help="2: near and far microphone (1)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
     parser.set_defaults(run=run)
 
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0 or args.workers < 0:
         raise UsageError("--seed and --workers cannot be negative")
     counts = Counts(args.source, args.target, args.test, args.supplemental)
-    machines = draw_machines(args.machines, args.seed, args.seconds)
+    machines = draw_machines(args.machines, args.seed, args.seconds, args.channels)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("clips")

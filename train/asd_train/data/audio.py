@@ -21,6 +21,7 @@ import soxr
 
 from asd_agent.errors import SourceError
 from asd_agent.types import Samples
+from asd_agent.windowing.reference import subtract
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
@@ -55,17 +56,23 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
         return list(pool.map(read_header, paths))
 
 
-def read_audio(path: str, rate_hz: int, channel: int = 0) -> Samples:
-    """One channel of a file, float32 [n] at `rate_hz`, full scale = 1; raises SourceError naming the file."""
+def read_audio(path: str, rate_hz: int, channel: int = 0, far: int | None = None) -> Samples:
+    """One channel of a file, float32 [n] at `rate_hz`, full scale = 1; raises SourceError naming the file.
+
+    `far`: the channel of a second microphone; what is coherent with it is taken out, as the agent does.
+    """
     try:
         samples, native_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as exc:
         raise SourceError(f"{path}: cannot be decoded ({exc})") from exc
-    if channel >= samples.shape[1]:
+    highest = max(channel, far or 0)
+    if highest >= samples.shape[1]:
         raise SourceError(
-            f"{path}: has {samples.shape[1]} channels, channel {channel} was asked for (they count from 0)"
+            f"{path}: has {samples.shape[1]} channels, channel {highest} was asked for (they count from 0)"
         )
     mono: Samples = np.ascontiguousarray(samples[:, channel])
+    if far is not None and len(samples):
+        mono = subtract(mono, samples[:, far]).samples
     if len(mono) == 0 or not np.isfinite(mono).all():
         raise SourceError(f"{path}: holds {'no samples' if len(mono) == 0 else 'NaN or infinite samples'}")
     if native_hz == rate_hz:
@@ -89,12 +96,13 @@ class AudioCache:
         folder: str | Path | None = None,
         limit_gb: float = 0.0,
         progress: Progress | None = None,
+        far: int | None = None,
     ) -> None:
         """Checks every file first; raises SourceError naming the first that cannot be read."""
-        self.paths, self.rate_hz, self.channel = list(paths), rate_hz, channel
+        self.paths, self.rate_hz, self.channel, self.far = list(paths), rate_hz, channel, far
         headers = read_headers(self.paths)
         self.lengths: npt.NDArray[np.int64] = np.array([h.samples_at(rate_hz) for h in headers], np.int64)
-        exact = all(h.sixteen_bit and h.rate_hz == rate_hz for h in headers)
+        exact = far is None and all(h.sixteen_bit and h.rate_hz == rate_hz for h in headers)
         self._kind = np.dtype(np.int16 if exact else np.float32)
         self._ends = np.cumsum(self.lengths)
         self._flat: npt.NDArray[np.int16] | npt.NDArray[np.float32] | None = None
@@ -119,15 +127,19 @@ class AudioCache:
     def read(self, index: int, start: int = 0, stop: int | None = None) -> Samples:
         """Samples [start:stop] of a clip, float32 [n], full scale = 1."""
         if self._flat is None or index >= self._cached:
-            return _fit(read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index]))[start:stop]
+            return self._decode(index)[start:stop]
         end = int(self._ends[index])
         first = end - int(self.lengths[index])
         part = self._flat[first:end][start:stop]
         return part.astype(np.float32) / np.float32(32768.0) if self._kind == np.int16 else np.array(part, np.float32)
 
+    def _decode(self, index: int) -> Samples:
+        samples = read_audio(self.paths[index], self.rate_hz, self.channel, self.far)
+        return _fit(samples, int(self.lengths[index]))
+
     def _fill(self, flat: npt.NDArray[np.int16] | npt.NDArray[np.float32], progress: Progress | None) -> None:
         def decode(index: int) -> None:
-            samples = _fit(read_audio(self.paths[index], self.rate_hz, self.channel), int(self.lengths[index]))
+            samples = self._decode(index)
             end = int(self._ends[index])
             scale = 32768.0 if self._kind == np.int16 else 1.0
             flat[end - len(samples) : end] = samples * np.float32(scale)
@@ -154,7 +166,7 @@ class AudioCache:
         self._flat = np.memmap(path, self._kind, "r", shape=shape)
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(f"1 {self.rate_hz} {self.channel}".encode())
+        digest = hashlib.sha256(f"1 {self.rate_hz} {self.channel} {self.far}".encode())
         for path in self.paths:
             stat = os.stat(path)
             digest.update(f"\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())

@@ -58,6 +58,7 @@ class Machine:
     seconds: float
     hidden: bool  # attributes are not published
     supplemental: Literal["noise", "clean"]
+    channels: int  # 1, or 2: near and far
     source: tuple[Condition, ...]
     target: tuple[Condition, ...]
 
@@ -92,17 +93,18 @@ class Counts:
             raise UsageError("counts: at least 1 source clip, and test clips in a multiple of 4")
 
 
-def draw_machines(count: int, seed: int, seconds: float | None = None) -> list[Machine]:
+def draw_machines(count: int, seed: int, seconds: float | None = None, channels: int = 1) -> list[Machine]:
     """Machines of the families in turn; every third hides its attributes, supplemental kinds alternate.
 
-    `seconds` None: clips of 6, 8, 10 or 12 s, one length a machine. Raises UsageError for a count below 1.
+    `seconds` None: clips of 6, 8, 10 or 12 s, one length a machine. `channels` 2: a near and a far microphone, the same
+    machines otherwise. Raises UsageError for a count below 1.
     """
     if count < 1:
         raise UsageError("at least one machine")
-    return [_draw(number, np.random.default_rng((seed, number)), seconds) for number in range(count)]
+    return [_draw(number, np.random.default_rng((seed, number)), seconds, channels) for number in range(count)]
 
 
-def _draw(number: int, rng: np.random.Generator, seconds: float | None) -> Machine:
+def _draw(number: int, rng: np.random.Generator, seconds: float | None, channels: int) -> Machine:
     family = FAMILIES[number % len(FAMILIES)]
     again = number // len(FAMILIES)
     shifts = {
@@ -121,6 +123,7 @@ def _draw(number: int, rng: np.random.Generator, seconds: float | None) -> Machi
         seconds=float(rng.choice([6, 8, 10, 12])) if seconds is None else seconds,
         hidden=number % 3 == 2,
         supplemental="clean" if number % 2 else "noise",
+        channels=channels,
         source=source,
         target=target,
     )

@@ -18,6 +18,7 @@ from asd_agent import config
 from asd_agent.capture.simulate import SimulatedMachine, fault_signal, mix_at
 from asd_agent.types import Floats, Samples
 from asd_train.synth.plan import Condition, Machine
+from asd_train.synth.room import near_and_far
 
 RATE_HZ = 16_000
 SPEED_STEP = 1.12
@@ -31,12 +32,15 @@ _SHARED = {"leak": "hiss"}  # names here -> names of the agent's generators
 
 
 def clip(machine: Machine, condition: Condition, fault: str | None, rng: np.random.Generator) -> Samples:
-    """One recording [n], full scale = 1: the machine in its surroundings, with a fault or without."""
+    """One recording [n], or [n, 2] of a near and a far microphone, full scale = 1: the machine in its surroundings,
+    with a fault or without."""
     n = round(machine.seconds * RATE_HZ)
     sound = _machine(machine, condition, fault, n, rng)
     noise = _surroundings(machine.seed, condition.site, n, rng)
     gain = 10 ** (-(machine.snr_db + rng.normal(0, SNR_DB)) / 20) * _rms(sound) / _rms(noise)
-    return _record(sound + gain * noise, condition, rng)
+    if machine.channels == 1:
+        return _record(sound + gain * noise, condition, rng)
+    return _record_pair(near_and_far(machine, sound, gain * noise, RATE_HZ), condition, rng)
 
 
 def clean(machine: Machine, condition: Condition, rng: np.random.Generator) -> Samples:
@@ -142,6 +146,13 @@ def _record(sound: Floats, condition: Condition, rng: np.random.Generator) -> Sa
     heard = _colour(sound, _microphone(condition.microphone))
     level = 10 ** ((-26 + rng.normal(0, 1.5)) / 20)
     return np.clip(heard * (level / _rms(heard)), -1, 1).astype(np.float32)
+
+
+def _record_pair(heard: Floats, condition: Condition, rng: np.random.Generator) -> Samples:
+    """Near and far [n, 2] through microphones of one kind, at one gain: the near one at -26 dBFS give or take 1.5."""
+    pair = np.stack([_colour(channel, _microphone(condition.microphone)) for channel in heard.T], axis=1)
+    level = 10 ** ((-26 + rng.normal(0, 1.5)) / 20)
+    return np.clip(pair * (level / _rms(pair[:, 0])), -1, 1).astype(np.float32)
 
 
 def _microphone(number: int) -> Floats:
