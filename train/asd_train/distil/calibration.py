@@ -1,8 +1,9 @@
 """From logits to probabilities of everyday sound that may be believed beside a fault.
 
 Windows of several seconds are made of sound that training did not hear: with a fault and no nuisance, with nuisance,
-and clean. Logistic regression turns each family's mean odds into a probability; then all are shifted alike, so that 0.5
-is what the allowed share of windows without nuisance reaches, over all and (three times that) for every kind of fault.
+and clean. Logistic regression turns each family's mean odds into a probability; then each is shifted, so that no more
+than the allowed share of windows without nuisance has a probability beyond 0.5 in any family, and no more than three
+times that with any kind of fault.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ def calibrate(learner: StudentLearner, mixer: Mixer, settings: Calibration) -> F
     student = learner.student
     student.scale.copy_(torch.tensor(scale))
     student.offset.copy_(torch.tensor(offset))
-    student.offset.sub_(limit_of(joined, _logits(student, joined), settings.called))
-    return _figures(joined, _logits(student, joined))
+    none = joined.family == NONE
+    limits = limits_of(_logits(student, joined)[none], joined.fault[none], settings.called)
+    student.offset.sub_(torch.from_numpy(limits))
+    return _figures(joined, _logits(student, joined).max(axis=1))
 
 
 def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, fault: bool, first: int) -> Windows:
@@ -89,24 +92,27 @@ def _logistic(windows: Windows, family: int) -> tuple[float, float]:
 
 
 def _logits(student: Student, windows: Windows) -> npt.NDArray[np.float64]:
-    """[windows]: of the most probable family."""
-    logits = windows.odds * student.scale.double().numpy() + student.offset.double().numpy()
-    return np.asarray(logits.max(axis=1))
+    """Calibrated, [windows, families]."""
+    return np.asarray(windows.odds * student.scale.double().numpy() + student.offset.double().numpy())
 
 
-def limit_of(windows: Windows, logits: npt.NDArray[np.float64], called: float) -> float:
-    """The logit that no more than `called` of the windows without nuisance reach, nor three times as many with one
-    kind of fault."""
-    none = windows.family == NONE
-    limits = [np.quantile(logits[none], 1 - called, method="higher")]
-    for kind in np.unique(windows.fault[none]):
-        some = logits[none & (windows.fault == kind)]
-        limits.append(np.quantile(some, max(1 - PER_KIND * called, 0), method="higher"))
-    return float(max(limits))
+def limits_of(logits: npt.NDArray[np.float64], fault: npt.NDArray[np.int64], called: float) -> npt.NDArray[np.float64]:
+    """The highest logits of each family, equally rare in all of them, that no more than `called` of the windows reach
+    in any family, nor PER_KIND times as many with one kind of fault.
+
+    logits [windows, families] and fault [windows] of windows without nuisance; returns [families].
+    """
+    ordered = np.sort(logits, axis=0)[::-1]
+    for rank in range(len(logits) - 1, 0, -1):  # how many windows may reach the limit of a family
+        above = (logits > ordered[rank]).any(axis=1)
+        shares = [above[fault == kind].mean() for kind in np.unique(fault)]
+        if above.mean() <= called and max(shares) <= PER_KIND * called:
+            return np.asarray(ordered[rank])
+    return np.asarray(ordered[0])
 
 
 def _figures(windows: Windows, logits: npt.NDArray[np.float64]) -> Figures:
-    called, none = logits >= 0, windows.family == NONE
+    called, none = logits > 0, windows.family == NONE
     audible = windows.ratio_db > AUDIBLE_DB
     return Figures(
         faults_called={
