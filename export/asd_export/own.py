@@ -44,7 +44,6 @@ STAGES = ("own_early", "own_middle", "own_late")
 LICENCE = "Apache-2.0; trained on the sound listed in MODEL_CARD.md"
 LARGEST = 5e-3  # allowed difference of any value from torch, whose front end is another computation of the same
 LEAST_COSINE = 0.9999
-RISE = 0.5  # where `distil.calibration` has set the probability that few windows with a fault reach
 
 Tensors = dict[str, tuple[str, int]]  # output -> (tensor, dim)
 
@@ -123,7 +122,14 @@ def _student(graph: Graph, student: Student, described: Described) -> tuple[list
     for place, family in enumerate(FAMILIES):
         one = graph.cut(probability, 1, place, place + 1)
         outputs.append(
-            Output(name=family, dim=1, distance="euclidean", role="nuisance", labels=[LABELS[family]], rise=RISE)
+            Output(
+                name=family,
+                dim=1,
+                distance="euclidean",
+                role="nuisance",
+                labels=[LABELS[family]],
+                log_odds=round(float(student.limit[place]), 3),
+            )
         )
         tensors[family] = (one, 1)
     return outputs, tensors

@@ -179,10 +179,10 @@ def test_no_more_windows_than_allowed_are_called_nuisance(seed: int, called: flo
     rng = np.random.default_rng(seed)
     logits, fault = rng.normal(size=(400, 3)), rng.choice([NONE, 0, 1, 2], 400)
     above = (logits > limits_of(logits, fault, called)).any(axis=1)
-    assert above.mean() <= called
-    assert above.mean() >= called / 4 - 0.01  # and the limits are no higher than that asks for
-    for kind in (NONE, 0, 1, 2):
-        assert above[fault == kind].mean() <= PER_KIND * called
+    shares = {kind: above[fault == kind].mean() for kind in (NONE, 0, 1, 2)}
+    for kind, share in shares.items():
+        assert share <= (called if kind == NONE else PER_KIND * called)
+    assert shares[NONE] >= called - 0.04 or max(shares.values()) >= PER_KIND * called - 0.04  # no higher than asked for
 
 
 def test_calibration_sets_probabilities_and_says_what_it_saw(small: Distil, collected: stems.Stems) -> None:

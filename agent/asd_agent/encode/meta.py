@@ -46,7 +46,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # a measure of its own of what is usual.
     role: Literal["detector", "nuisance"] = "detector"
     labels: list[str] = []
-    rise: Annotated[float, Meta(gt=0, lt=1)] = 0.03  # of a nuisance: how much more probable than usual it must be
+    # Of a nuisance: by how much its log odds must exceed the usual ones to explain a deviation; None: the agent's rule.
+    log_odds: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         if self.blocks and sum(self.blocks) != self.dim:

@@ -227,8 +227,8 @@ class Pipeline:
         for name in self.nuisance:
             if (normal := self.baseline.manifest.nuisance.get(name)) is not None:
                 score = nuisance_score(description, name)
-                z, rise = (score - normal.median) / normal.scale, math.exp(score) - math.exp(normal.median)
-                if z >= NUISANCE_Z and rise >= NUISANCE_RISE:
+                z = (score - normal.median) / normal.scale
+                if z >= NUISANCE_Z and _is_risen(score, normal.median, self.nuisance[name].log_odds):
                     found.append((z, name))
         if not found:
             return ""
@@ -287,6 +287,18 @@ class Pipeline:
 def nuisance_score(description: Description, name: str) -> float:
     """ln of the summed probability of a family of sounds that no machine makes."""
     return math.log(max(float(description.embeddings[name].sum()), 1e-12))
+
+
+def _is_risen(score: float, usual: float, log_odds: float | None) -> bool:
+    """Whether a probability, given as its logarithm, is far enough above the usual one."""
+    if log_odds is None:
+        return math.exp(score) - math.exp(usual) >= NUISANCE_RISE
+    return _logit(score) - _logit(usual) >= log_odds
+
+
+def _logit(score: float) -> float:
+    """Log odds of a probability that is given as its logarithm."""
+    return score - math.log(-math.expm1(min(score, -1e-7)))
 
 
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:

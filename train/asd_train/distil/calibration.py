@@ -1,9 +1,10 @@
 """From logits to probabilities of everyday sound that may be believed beside a fault.
 
 Windows of several seconds are made of sound that training did not hear: with a fault and no nuisance, with nuisance,
-and clean. Logistic regression turns each family's mean odds into a probability; then each is shifted, so that no more
-than the allowed share of windows without nuisance has a probability beyond 0.5 in any family, and no more than three
-times that with any kind of fault.
+and clean. What counts is how far the odds of a family rise above those that are usual beside the machine, as in the
+agent. Logistic regression gives them their scale. Then each family has a limit, so that no more than the allowed share
+of the clean windows exceeds one of them, and no more than three times that with any kind of fault. A
+probability of 0.5 is the limit beside a machine with the usual odds of all machines.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from asd_train.distil import faults
 from asd_train.distil.learner import AUDIBLE_DB, StudentLearner
 from asd_train.distil.mixtures import NONE, Mixer
 from asd_train.distil.recipe import FAMILIES, Calibration
-from asd_train.distil.student import Student
 
 SECONDS = (2, 4, 10)  # of the windows, by turns
 PER_KIND = 3.0  # times the allowed share, for one kind of fault
-BATCH = 64
+LOWEST = 1.0  # of a limit
 
 
 @dataclass(frozen=True)
 class Windows:
     odds: npt.NDArray[np.float64]  # [windows, families]: log of the mean odds over the seconds
+    machine: npt.NDArray[np.int64]  # [windows]
     family: npt.NDArray[np.int64]  # [windows], NONE without nuisance
     fault: npt.NDArray[np.int64]  # [windows], NONE without a fault
     ratio_db: npt.NDArray[np.float64]  # [windows] of the nuisance, where it is loudest
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What calibration saw of its own windows; shares of them with a probability of 0.5 or more."""
+    """Shares of calibration's own windows that exceed a limit."""
 
     faults_called: dict[str, float]  # by kind
     clean_called: float
@@ -43,25 +44,33 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(learner: StudentLearner, mixer: Mixer, settings: Calibration) -> Figures:
-    """Sets `scale` and `offset` of the student."""
-    windows = [
-        hear(learner, mixer, settings.windows, nuisance=nuisance, fault=fault, first=first * 10 * settings.windows)
-        for first, (nuisance, fault) in enumerate(((False, True), (True, False), (False, False)))
-    ]
+    """Sets `scale`, `offset` and `limit` of the student; the same ones whatever was drawn before."""
+    training = learner.training
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        windows = [
+            hear(
+                learner.eval(), mixer, settings.windows, nuisance=nuisance, fault=fault, first=first * settings.windows
+            )
+            for first, (nuisance, fault) in enumerate(((False, True), (True, False), (False, False)))
+        ]
+    learner.train(training)
+    clean = windows[-1]
+    usual = {m: np.median(clean.odds[clean.machine == m], axis=0) for m in np.unique(clean.machine)}
+    typical = np.median(list(usual.values()), axis=0)
     joined = Windows(*(np.concatenate(column) for column in zip(*(w.__dict__.values() for w in windows), strict=True)))
-    scale, offset = zip(*(_logistic(joined, family) for family in range(len(FAMILIES))), strict=True)
-    student = learner.student
-    student.scale.copy_(torch.tensor(scale))
-    student.offset.copy_(torch.tensor(offset))
+    rise = joined.odds - np.stack([usual.get(m, typical) for m in joined.machine])
+    scale = np.array([_scale(rise[:, f], _audible(joined, f)) for f in range(len(FAMILIES))])
     none = joined.family == NONE
-    limits = limits_of(_logits(student, joined)[none], joined.fault[none], settings.called)
-    student.offset.sub_(torch.from_numpy(limits))
-    return _figures(joined, _logits(student, joined).max(axis=1))
+    limit = np.maximum(limits_of(scale * rise[none], joined.fault[none], settings.called), LOWEST)
+    student = learner.student
+    for buffer, value in ((student.scale, scale), (student.limit, limit), (student.offset, -scale * typical - limit)):
+        buffer.copy_(torch.from_numpy(value))
+    return _figures(joined, (scale * rise > limit).any(axis=1))
 
 
 def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, fault: bool, first: int) -> Windows:
     """`count` windows of one machine, one fault and one nuisance each, in every second or in some."""
-    learner.eval()
     rows = []
     number = first
     for window in range(count):
@@ -72,48 +81,52 @@ def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, f
             families = learner.student(db).families
         odds = torch.logsumexp(families, 0) - np.log(seconds)
         rows.append(
-            (odds.double().numpy(), int(batch.family.max()), int(batch.fault.max()), float(ratio_db[:, 0].max()))
+            (
+                odds.double().numpy(),
+                int(batch.machine[0]),
+                int(batch.family.max()),
+                int(batch.fault.max()),
+                float(ratio_db[:, 0].max()),
+            )
         )
         number += 1
     return Windows(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _logistic(windows: Windows, family: int) -> tuple[float, float]:
-    """Scale and offset of Platt's regression, by Newton's method with a weak pull to (1, 0)."""
-    x = np.stack([windows.odds[:, family], np.ones(len(windows.odds))], 1)
-    y = (windows.family == family) & (windows.ratio_db > AUDIBLE_DB)
+def _audible(windows: Windows, family: int) -> npt.NDArray[np.bool_]:
+    return np.asarray((windows.family == family) & (windows.ratio_db > AUDIBLE_DB))
+
+
+def _scale(rise: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> float:
+    """The slope of Platt's logistic regression, by Newton's method with a weak pull to 1."""
+    x = np.stack([rise, np.ones(len(rise))], 1)
     w, pull = np.array([1.0, 0.0]), np.array([1.0, 0.1])
     for _ in range(30):
         p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
-        gradient = x.T @ (p - y) + pull * (w - [1, 0])
-        step = np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + np.diag(pull), gradient)
-        w = w - np.clip(step, -2, 2)
-    return float(max(w[0], 0.1)), float(w[1])
-
-
-def _logits(student: Student, windows: Windows) -> npt.NDArray[np.float64]:
-    """Calibrated, [windows, families]."""
-    return np.asarray(windows.odds * student.scale.double().numpy() + student.offset.double().numpy())
+        gradient = x.T @ (p - present) + pull * (w - [1, 0])
+        w = w - np.clip(np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + np.diag(pull), gradient), -2, 2)
+    return float(max(w[0], 0.1))
 
 
 def limits_of(logits: npt.NDArray[np.float64], fault: npt.NDArray[np.int64], called: float) -> npt.NDArray[np.float64]:
-    """The highest logits of each family, equally rare in all of them, that no more than `called` of the windows reach
-    in any family, nor PER_KIND times as many with one kind of fault.
+    """The lowest limits, equally rare in all families, that no more than `called` of the clean windows exceed in any
+    family, nor PER_KIND times as many of the windows with one kind of fault.
 
-    logits [windows, families] and fault [windows] of windows without nuisance; returns [families].
+    logits [windows, families] and fault [windows] (NONE: clean) of windows without nuisance; returns [families].
     """
     ordered = np.sort(logits, axis=0)[::-1]
-    for rank in range(len(logits) - 1, 0, -1):  # how many windows may reach the limit of a family
-        above = (logits > ordered[rank]).any(axis=1)
-        shares = [above[fault == kind].mean() for kind in np.unique(fault)]
-        if above.mean() <= called and max(shares) <= PER_KIND * called:
-            return np.asarray(ordered[rank])
-    return np.asarray(ordered[0])
+    allowed = [(fault == kind, called if kind == NONE else PER_KIND * called) for kind in np.unique(fault)]
+    rank = 0  # how many windows may exceed the limit of a family
+    while rank + 1 < len(logits):
+        above = (logits > ordered[rank + 1]).any(axis=1)
+        if any(above[some].mean() > share for some, share in allowed):
+            break
+        rank += 1
+    return np.asarray(ordered[rank])
 
 
-def _figures(windows: Windows, logits: npt.NDArray[np.float64]) -> Figures:
-    called, none = logits > 0, windows.family == NONE
-    audible = windows.ratio_db > AUDIBLE_DB
+def _figures(windows: Windows, called: npt.NDArray[np.bool_]) -> Figures:
+    none = windows.family == NONE
     return Figures(
         faults_called={
             faults.KINDS[kind]: _share(called[none & (windows.fault == kind)])
@@ -121,7 +134,7 @@ def _figures(windows: Windows, logits: npt.NDArray[np.float64]) -> Figures:
             if kind != NONE
         },
         clean_called=_share(called[none & (windows.fault == NONE)]),
-        recognised={name: _share(called[audible & (windows.family == family)]) for family, name in enumerate(FAMILIES)},
+        recognised={name: _share(called[_audible(windows, family)]) for family, name in enumerate(FAMILIES)},
     )
 
 

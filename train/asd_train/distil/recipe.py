@@ -70,7 +70,7 @@ class Calibration(_Section, frozen=True, kw_only=True):
     """Probabilities are set on further mixtures, so that few windows with a fault are called nuisance."""
 
     windows: Annotated[int, Meta(ge=20)] = 1000  # with a fault, as many with nuisance, as many clean
-    called: Share = 0.01  # share of the windows with a fault, or with none, that may be called nuisance
+    called: Share = 0.01  # share of clean windows that may be called nuisance; three times that of any kind of fault
 
 
 class Distil(_Section, frozen=True, kw_only=True):

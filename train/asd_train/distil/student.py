@@ -55,7 +55,8 @@ class Student(nn.Module):
     """dB [n, bands, frames] -> `Heard`."""
 
     scale: Tensor
-    offset: Tensor  # [families] both
+    offset: Tensor
+    limit: Tensor  # [families], all three: of the log odds over the usual ones, from which a nuisance counts
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -71,6 +72,7 @@ class Student(nn.Module):
         # Of the mean odds over a window's seconds: set by calibration.
         self.register_buffer("scale", torch.ones(len(FAMILIES)))
         self.register_buffer("offset", torch.zeros(len(FAMILIES)))
+        self.register_buffer("limit", torch.ones(len(FAMILIES)))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
 
     def forward(self, db: Tensor) -> Heard:
