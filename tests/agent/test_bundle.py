@@ -71,7 +71,7 @@ def test_meta_survives_encoding() -> None:
 def test_unknown_name_lists_what_there_is() -> None:
     text = message("no-such-bundle")
     assert "no-such-bundle" in text
-    assert "default, spectral" in text
+    assert "default, own, spectral" in text
 
 
 def test_not_a_bundle_folder(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from asd_agent import config
 from asd_agent.calibration import build as calibrate
 from asd_agent.encode.meta import BundleMeta, Output, Provenance, Variant
-from asd_agent.scoring.pipeline import Pipeline
+from asd_agent.scoring.pipeline import Pipeline, _is_risen
 from asd_agent.types import Description, Quality
 
 FAMILIES = {"living": ["Speech", "Dog"], "clock": ["Clock", "Tick"]}
@@ -74,3 +76,11 @@ def test_what_is_usual_beside_the_machine_explains_nothing_and_hides_no_other_fa
 def test_what_stays_improbable_explains_nothing_however_rare_it_is_here(probability: float) -> None:
     pipeline, rng = calibrated()
     assert pipeline.judge(window(99, rng, clock=(1e-3, probability))).nuisance == ""
+
+
+@pytest.mark.parametrize(("usual", "now", "explains"), [(1e-4, 0.1, True), (1e-2, 0.1, False), (0.5, 0.995, True)])
+def test_a_family_with_a_limit_in_log_odds_counts_from_there(usual: float, now: float, explains: bool) -> None:
+    """Of 5: from 0.0001 to 0.1 the log odds rise by 7.0, from 0.01 to 0.1 by 2.4, from 0.5 to 0.995 by 5.3."""
+    pipeline, _ = calibrated()
+    limited = msgspec.structs.replace(pipeline.nuisance["clock"], dim=1, labels=["Clock"], log_odds=5.0)
+    assert _is_risen(math.log(now), math.log(usual), limited.log_odds) is explains

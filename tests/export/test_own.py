@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from asd_agent.config.load import read
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder
+from asd_agent.encode.meta import BundleMeta
 from asd_agent.errors import BundleError
 from asd_export import cli as export_cli
 from asd_export.own import OwnEncoder, check
@@ -92,3 +93,20 @@ def test_errors_are_one_line(made: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "already exists" in capsys.readouterr().err
     with pytest.raises(BundleError, match="own_late differs from torch"):
         check({"own_late": {"largest_difference": 1.0, "mean_centred_cosine": 1.0}})
+
+
+def test_what_is_shipped_names_what_it_was_made_of() -> None:
+    """The weights beside the bundle are those that it was made from, and the card says what they were trained on."""
+    folder = Bundle.load("own").folder
+    student, card = load_student(folder)
+    meta = msgspec.json.decode((folder / "bundle.json").read_bytes(), type=BundleMeta)
+    assert meta.provenance.source_sha256
+    assert card.parameters == sum(p.numel() for p in student.parameters()) <= 1_500_000
+    text = (folder / "MODEL_CARD.md").read_text()
+    for recordings in card.training["config"]["nuisance"]:
+        assert Path(recordings["path"]).name in text, recordings["path"]
+    found = Encoder(Bundle.load("own")).embed(sound(3.0))
+    with torch.inference_mode():
+        expected = OwnEncoder(student)(torch.from_numpy(sound(3.0))[None])
+    for value, wanted in zip(found.values(), expected, strict=True):
+        assert np.abs(value - wanted[0].numpy()).max() < 5e-3

@@ -182,7 +182,12 @@ def test_no_more_windows_than_allowed_are_called_nuisance(seed: int, called: flo
     shares = {kind: above[fault == kind].mean() for kind in (NONE, 0, 1, 2)}
     for kind, share in shares.items():
         assert share <= (called if kind == NONE else PER_KIND * called)
-    assert shares[NONE] >= called - 0.04 or max(shares.values()) >= PER_KIND * called - 0.04  # no higher than asked for
+    # None of the limits could be lower: the next window of each family is of a kind that has no window left.
+    for family in range(3):
+        above[np.argsort(-logits[:, family])[(logits[:, family] > limits_of(logits, fault, called)[family]).sum()]] = (
+            True
+        )
+    assert any(above[fault == kind].mean() > (called if kind == NONE else PER_KIND * called) for kind in shares)
 
 
 def test_calibration_sets_probabilities_and_says_what_it_saw(small: Distil, collected: stems.Stems) -> None:

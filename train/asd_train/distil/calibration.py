@@ -109,20 +109,29 @@ def _scale(rise: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> flo
 
 
 def limits_of(logits: npt.NDArray[np.float64], fault: npt.NDArray[np.int64], called: float) -> npt.NDArray[np.float64]:
-    """The lowest limits, equally rare in all families, that no more than `called` of the clean windows exceed in any
-    family, nor PER_KIND times as many of the windows with one kind of fault.
+    """Limits of the families that no more than `called` of the clean windows exceed in any family, nor PER_KIND times
+    as many of the windows with one kind of fault.
 
+    The families' limits are lowered by turns, window by window; one that would break the rule stays where it is.
     logits [windows, families] and fault [windows] (NONE: clean) of windows without nuisance; returns [families].
     """
-    ordered = np.sort(logits, axis=0)[::-1]
-    allowed = [(fault == kind, called if kind == NONE else PER_KIND * called) for kind in np.unique(fault)]
-    rank = 0  # how many windows may exceed the limit of a family
-    while rank + 1 < len(logits):
-        above = (logits > ordered[rank + 1]).any(axis=1)
-        if any(above[some].mean() > share for some, share in allowed):
-            break
-        rank += 1
-    return np.asarray(ordered[rank])
+    order = np.argsort(-logits, axis=0)
+    kind = np.unique(fault, return_inverse=True)[1]
+    share = np.where(np.unique(fault) == NONE, called, PER_KIND * called)
+    left = np.floor(share * np.bincount(kind) + 1e-9).astype(int)  # windows of each kind that may still be called
+    exceeded = np.zeros(len(logits), bool)
+    rank = np.zeros(logits.shape[1], int)  # windows that exceed each limit
+    lowered = set(range(logits.shape[1]))
+    while lowered:
+        for family in sorted(lowered):
+            window = order[rank[family], family]
+            if (not exceeded[window] and left[kind[window]] == 0) or rank[family] + 1 == len(logits):
+                lowered.remove(family)
+                continue
+            left[kind[window]] -= not exceeded[window]
+            exceeded[window] = True
+            rank[family] += 1
+    return np.asarray(logits[order[rank, np.arange(len(rank))], np.arange(len(rank))])
 
 
 def _figures(windows: Windows, called: npt.NDArray[np.bool_]) -> Figures:
