@@ -26,7 +26,7 @@ COLUMNS = [
     *(("outbox", c) for c in ("topic", "payload", "retain", "crc", "commit_id")),
     *(("retained", c) for c in ("topic", "payload", "crc")),
     *(("score_tail", c) for c in ("machine", "utc_ms", "row")),
-    *(("score_blocks", c) for c in ("machine", "since_ms", "until_ms", "windows", "data")),
+    *(("score_blocks", c) for c in ("machine", "since_ms", "until_ms", "windows", "summary", "data")),
     ("machines", "name"),
 ]
 DAMAGES = (b"\xff\xfe", b"", b"{", b"\0", b"7", None)
@@ -82,6 +82,7 @@ def test_a_damaged_value_stops_nothing(filled: Path, tmp_path: Path, table: str,
     reader.states()
     reader.scores("m0")
     list(reader.history("m0"))
+    reader.summaries("m0")
     with Store(state_dir) as store:
         assert sorted(event.id for event in store.events()) == sorted(f"e{i}" for i in range(EVENTS))
         assert {m: s.sequence for m, s in store.states().items() if m in ("m0", "m1")} == {"m0": 6, "m1": 6}

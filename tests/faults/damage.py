@@ -22,7 +22,7 @@ TABLES = {
     "outbox": ("topic", "payload", "retain", "crc", "commit_id"),
     "retained": ("topic", "payload", "crc"),
     "score_tail": ("machine", "utc_ms", "row"),
-    "score_blocks": ("machine", "since_ms", "until_ms", "windows", "data"),
+    "score_blocks": ("machine", "since_ms", "until_ms", "windows", "summary", "data"),
     "machines": ("name",),
 }
 VALUES = (b"\xff\xfe", b"", b"{", b"\0", b"7", None)

@@ -52,9 +52,11 @@ def encode(rows: Sequence[ScoreRow]) -> str:
     return msgspec.json.encode(of_rows(rows)).decode()
 
 
-def decode(text: str) -> Summary | None:
-    """None for a block without one, or a damaged one."""
+def decode(text: object) -> Summary | None:
+    """None for a block without one, or a damaged one: of another kind, no UTF-8, no JSON."""
+    if not isinstance(text, str):
+        return None
     try:
-        return msgspec.json.decode(text, type=Summary)
-    except msgspec.DecodeError:
+        return msgspec.json.decode(text.encode(), type=Summary)
+    except (msgspec.DecodeError, UnicodeEncodeError):
         return None
