@@ -4,7 +4,8 @@
 #
 #     packaging/deb/build.sh WHEEL [OUTPUT_FOLDER]
 #
-# REVISION (default 1) follows the version; PIP_ARGS go to pip, such as --no-index --find-links /wheels.
+# REVISION (default 1) follows the version. With Python 3.11 every package is checked against its sha256 in
+# packaging/requirements.txt; with PIP_ARGS, such as --no-index --find-links /wheels, that is the caller's affair.
 set -eu
 wheel=$(realpath "$1")
 output=$(realpath "${2:-.}")
@@ -17,8 +18,14 @@ umask 022
 
 prefix=$stage/opt/asd-agent
 /usr/bin/python3 -m venv "$prefix"
+install="$prefix/bin/python -m pip install -q --disable-pip-version-check --no-compile"
+locked=
+[ -z "${PIP_ARGS:-}" ] && [ "$("$prefix/bin/python" -c 'import sys; print(sys.version_info[:2])')" = "(3, 11)" ] && locked=--no-deps
 # shellcheck disable=SC2086
-"$prefix/bin/python" -m pip install -q --disable-pip-version-check --no-compile ${PIP_ARGS:-} "$wheel"
+[ -z "$locked" ] || { $install --require-hashes -r "$here/../requirements.txt"
+    "$prefix/bin/python" -m pip uninstall -q -y hatchling trove-classifiers pathspec pluggy; }
+# shellcheck disable=SC2086
+$install $locked ${PIP_ARGS:-} "$wheel"
 asd_agent() { PYTHONDONTWRITEBYTECODE=1 "$prefix/bin/python" -m asd_agent "$@"; }
 mkdir -p "$stage/usr/bin" "$stage/usr/lib/systemd/system" "$stage/usr/lib/sysusers.d" "$stage/etc/asd-agent" \
     "$stage/usr/share/bash-completion/completions" "$stage/usr/share/zsh/vendor-completions" \
