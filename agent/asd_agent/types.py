@@ -280,6 +280,22 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
         return self.out_of_service or self.shelved_until_utc_s > 0
 
 
+class HeardSound(msgspec.Struct, frozen=True, kw_only=True):
+    """A sound that no machine makes, as the encoder recognises it."""
+
+    label: str
+    probability: float  # 0 to 1, in this window
+
+
+class NearestCause(msgspec.Struct, frozen=True, kw_only=True):
+    """The earlier alarm that deviated most alike, and what a person said of it."""
+
+    alarm_id: str
+    cause: str
+    fault: bool  # marked as a fault; else as nothing
+    similarity: float  # up to 1 = the same detectors in the same proportion
+
+
 class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One transition. `id` is unique and stable over re-delivery; `alarm_id` is the episode it belongs to."""
 
@@ -300,3 +316,5 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     notify: bool = True  # False while shelved or out of service: recorded, not published as an alarm
     evidence: str = ""  # path of the clip, relative to the state directory
     baseline: str = ""  # version
+    nuisances: tuple[HeardSound, ...] = ()  # the most probable ones of the window at which it happened
+    nearest_cause: NearestCause | None = None

@@ -52,6 +52,7 @@ def test_an_event() -> None:
         "event_type": "raised",
         "level": "alert",
         "reason": "800 Hz louder (z 7)",
+        "trigger": None,
         "deciding_windows": [3, 4, 5],
         "score": 4.25,
         "by": "",
@@ -59,6 +60,8 @@ def test_an_event() -> None:
         "until": "2026-03-27T12:01:00.000Z",
         "evidence": "evidence/m1/x.flac",
         "baseline": "v1",
+        "nuisances": [],
+        "nearest_cause": None,
     }
     assert next(iter(as_json(message.payload))) == "schema"
     assert MESSAGES.event(event).payload == message.payload  # the same again, whenever it is made

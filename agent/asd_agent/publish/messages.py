@@ -96,6 +96,8 @@ class Messages:
             until=_time(event.until_utc_s),
             evidence=event.evidence,
             baseline=event.baseline,
+            nuisances=event.nuisances,
+            nearest_cause=event.nearest_cause,
         )
         return Message(topic=self.topics.event(event.machine), payload=encode(payload))
 

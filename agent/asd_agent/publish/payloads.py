@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, Level, State, Trigger
+from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, HeardSound, Level, NearestCause, State, Trigger
 
 ONLINE = b"online"
 OFFLINE = b"offline"
@@ -128,6 +128,12 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     until: Annotated[str | None, Meta(description="end of a shelving", extra_json_schema=_TIME)]
     evidence: ClipPath
     baseline: Annotated[str, Meta(description="version of the baseline that judged")]
+    nuisances: Annotated[
+        tuple[HeardSound, ...], Meta(description="the three most probable sounds of no machine in that window")
+    ] = ()
+    nearest_cause: Annotated[
+        NearestCause | None, Meta(description="the earlier alarm with a recorded cause that deviated most alike")
+    ] = None
 
 
 class Health(_OfMachine, frozen=True, kw_only=True, tag="asd/health/1"):

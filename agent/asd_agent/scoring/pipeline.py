@@ -32,7 +32,7 @@ from asd_agent.scoring import explain
 from asd_agent.scoring.detectors import Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
-from asd_agent.types import Cause, Description, Level, State, Window, WindowResult
+from asd_agent.types import Cause, Description, HeardSound, Level, State, Window, WindowResult
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.quality import assess
 from asd_agent.windowing.transients import strongest_transient
@@ -234,6 +234,16 @@ class Pipeline:
             return ""
         z, name = max(found)
         return f"{self.nuisance[name].labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
+
+    def nuisances(self, description: Description, most: int = 3) -> tuple[HeardSound, ...]:
+        """The sounds of no machine that are most probable in the window, whether or not they are usual there."""
+        heard = [
+            HeardSound(label=label, probability=round(float(p), 3))
+            for name, output in self.nuisance.items()
+            if name in description.embeddings
+            for label, p in zip(output.labels, description.embeddings[name], strict=True)
+        ]
+        return tuple(sorted(heard, key=lambda sound: -sound.probability)[:most])
 
     def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
         if self.machine.mechanism is None:

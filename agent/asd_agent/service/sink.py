@@ -20,6 +20,7 @@ from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
 from asd_agent.service.alarm_clips import AlarmClips
+from asd_agent.service.causes import nearest_cause
 from asd_agent.service.clip_request import ClipChunk, ClipRequest, clip_chunk
 from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
@@ -123,7 +124,11 @@ class Sink:
         if step.result.p_value is not None:
             self._recorder.note(machine.id, scored_window(step, machine.active.pipeline))
         if events:
-            self.transitions(machine, events, state)
+            about = {
+                "nuisances": machine.active.pipeline.nuisances(step.description),
+                "nearest_cause": nearest_cause(self._store, machine.id, step.result.detectors),
+            }
+            self.transitions(machine, tuple(msgspec.structs.replace(e, **about) for e in events), state)
         self._store.add_score(machine.id, step.result, machine.active.version)
         if self._reports is not None:
             self._consumers.tell(self._reports.score(machine, step.result))
