@@ -212,7 +212,7 @@ def test_windows_that_exceed_a_low_limit_by_their_spread_are_no_strays() -> None
     """Votes over many days allow a limit that ordinary windows pass now and then, and the model counts them already."""
     spread = msgspec.structs.replace(spread_of(5000, 20), within=0.9, between=0.1)
     found = support(spread, np.random.default_rng(0).normal(size=5000))
-    assert found.strays > 10
+    assert found.strays >= 5
     assert found.per_month == pytest.approx(support(spread).per_month, rel=0.2)
 
 

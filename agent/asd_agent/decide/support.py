@@ -15,6 +15,9 @@ them out, only votes do. Their share is what the held-out windows show beyond wh
 90 % interval of Clopper and Pearson: minutes without a stray do not show that there are none, and with few minutes this
 makes most of the upper end.
 
+That is what votes do. Persistence and event rate add their shares of the budget to the expected rate and to the upper
+end, as if they used them up.
+
 A budget is called supported when the upper end of the interval is at most ten times the budget.
 """
 
@@ -31,7 +34,7 @@ import numpy.typing as npt
 
 from asd_agent import config
 from asd_agent.decide.blocks import BLOCKS, MOST_BLOCKS
-from asd_agent.decide.budget import Thresholds, Votes, false_alarms_per_month, limit_of
+from asd_agent.decide.budget import VOTES_SHARE, Thresholds, Votes, false_alarms_per_month, limit_of
 from asd_agent.decide.fusion import DRIFT, Fusion, Spread
 from asd_agent.decide.tail import tail, z_of
 from asd_agent.types import Floats
@@ -68,12 +71,13 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         strays = sum(fusion.p_of(float(score)) <= thresholds.alert_p for score in np.asarray(held_out))
         case = _Case.of(thresholds, fusion, strays, alarm, window_s, hop_s)
         low, middle, high = case.interval()
-        supported = high <= TOLERANCE * alarm.false_alarms_per_month
+        others = (1 - VOTES_SHARE) * alarm.false_alarms_per_month
+        supported = high + others <= TOLERANCE * alarm.false_alarms_per_month
         hours, days = (0.0, 0) if supported else _more(fusion, strays / fusion.spread.windows, alarm, window_s, hop_s)
         return cls(
-            per_month=middle,
+            per_month=middle + others,
             low=low,
-            high=high,
+            high=high + others,
             strays=strays,
             supported=supported,
             more_hours=hours,
@@ -173,7 +177,7 @@ def _more(
     amount would do.
     """
     spread = fusion.spread
-    highest = TOLERANCE * alarm.false_alarms_per_month
+    highest = (TOLERANCE - 1 + VOTES_SHARE) * alarm.false_alarms_per_month  # what votes may have of it
 
     def enough(hours: float, days: int) -> bool:
         windows = max(round(hours * 3600 / hop_s), 2 * days)

@@ -42,7 +42,7 @@ VALUES = {  # of keys without a default, or whose default is null
     "Mechanism.mains_hz": "50",
     "Mechanism.poles": "4",
     "Mechanism.rotor_bars": "28",
-    "Alarm.window_votes": '"5/9"',
+    "Alarm.window_votes": '"7/9"',
 }
 
 
