@@ -25,3 +25,14 @@ def test_the_table_of_capacity_is_what_was_measured():
     for name, variant, ms, machines in rows:
         assert float(ms) == round(measured[name, variant], 1)
         assert int(machines) == int(0.7 * 5000 / measured[name, variant])
+
+
+def test_the_table_of_back_ends_is_what_was_measured():
+    systems = json.loads((RESULTS / "train_backends.json").read_text())["systems"]
+    measured = {(one["official_score"], one.get("over_best_frozen")) for one in systems}
+    page = (REPOSITORY / "docs" / "training.md").read_text()
+    rows = re.findall(r"\| \**([\d.]+)\** \| (-?[\d.]+) \((-?[\d.]+) to (-?[\d.]+)\) \|$", page, re.MULTILINE)
+    assert len(rows) == 8
+    for score, difference, low, high in rows:
+        assert (float(score), float(difference)) in measured
+        assert any(one.get("over_best_frozen_95") == [float(low), float(high)] for one in systems)
