@@ -15,6 +15,9 @@ SECONDS = 8.0
 SHAFT_HZ = 24.87
 MAINS_HZ = 50.0
 POLES = 4
+VANES = 13
+BALL_ORDER, CAGE_ORDER = 4.7135, 0.39828
+BELT_ORDER = np.pi * 100 / 1200
 TEETH = 23
 CONFIG = msgspec.convert(
     {
@@ -23,7 +26,7 @@ CONFIG = msgspec.convert(
         "poles": POLES,
         "bearings": [{"name": "DE", "type": "6205"}],
         "gears": [{"name": "G1", "teeth": TEETH, "wheel_teeth": 57}],
-        "blades": [{"name": "fan", "count": 13}],
+        "blades": [{"name": "fan", "count": VANES}],
         "belts": [{"name": "V", "pulley_d": 100, "length": 1200}],
     },
     Mechanism,
@@ -42,6 +45,13 @@ class Faults:
     blade: float = 0.0
     outer: float = 0.0  # impacts
     inner: float = 0.0
+    ball: float = 0.0  # impacts of a rolling element that passes the load zone with the cage
+    wheel: float = 0.0  # modulation of the mesh by the wheel's shaft
+    belt: float = 0.0  # once and twice per turn of the belt
+    eccentric: float = 0.0  # pole-pass sidebands of 2 x mains
+    cavitation: float = 0.0  # noise of 1.5-3.5 kHz modulated at the vane pass
+    flow: float = 0.0  # the same noise, steady: no cavitation
+    shaft_flow: float = 0.0  # the same noise modulated once per turn: no cavitation
     hiss: float = 0.0  # 2-3 kHz
     knock: float = 0.0  # once, in the middle
     slip: float = -0.003  # of the cage
@@ -68,9 +78,18 @@ def machine(seed: int, faults: Faults | None = None, seconds: float = SECONDS, s
     for side in (-1, 1):
         x += faults.bars * np.sin(2 * np.pi * (turns + side * pole_pass_hz * t))
     x += (0.1 + faults.electrical) * np.sin(2 * np.pi * (2 * MAINS_HZ * t + rng.uniform()))
-    x += faults.blade * np.sin(2 * np.pi * 13 * turns)
+    x += faults.blade * np.sin(2 * np.pi * VANES * turns)
     x += faults.outer * _impacts(rng, turns, outer_order(faults.slip), faults.jitter, modulated=False)
     x += faults.inner * _impacts(rng, turns, inner_order(faults.slip), faults.jitter, modulated=True)
+    x += faults.ball * _impacts(rng, turns, BALL_ORDER, faults.jitter, modulated=True, modulation=CAGE_ORDER)
+    x += 0.3 * faults.wheel * np.sin(2 * np.pi * TEETH / 57 * turns) * np.sin(2 * np.pi * TEETH * turns)
+    for h in (1, 2):
+        x += faults.belt / h * np.sin(2 * np.pi * h * BELT_ORDER * turns)
+    for side in (-1, 1):
+        x += faults.eccentric * np.sin(2 * np.pi * (2 * MAINS_HZ + side * pole_pass_hz) * t)
+    noise = _noise_band(rng, n, 1500, 3500)
+    x += noise * faults.cavitation * (1 + 0.8 * np.cos(2 * np.pi * VANES * turns))
+    x += noise * faults.flow + noise * faults.shaft_flow * (1 + 0.8 * np.cos(2 * np.pi * turns))
     x += faults.hiss * _noise_band(rng, n, 2000, 3000)
     x[n // 2 : n // 2 + 200] += faults.knock * np.exp(-np.arange(200) / 40) * np.sin(np.arange(200))
     return np.asarray(0.03 * x, np.float32)
@@ -85,11 +104,14 @@ def inner_order(slip: float = -0.003) -> float:
     return 9 - outer_order(slip)
 
 
-def _impacts(rng: np.random.Generator, turns: np.ndarray, order: float, jitter: float, modulated: bool) -> np.ndarray:
+def _impacts(
+    rng: np.random.Generator, turns: np.ndarray, order: float, jitter: float, modulated: bool, modulation: float = 1.0
+) -> np.ndarray:
     hits = np.zeros(len(turns))
     position = turns[0] + rng.uniform() / order
     while position < turns[-1]:
-        hits[np.searchsorted(turns, position)] += 1 + (0.8 * np.cos(2 * np.pi * position) if modulated else 0.0)
+        depth = 0.8 * np.cos(2 * np.pi * modulation * position) if modulated else 0.0
+        hits[np.searchsorted(turns, position)] += 1 + depth
         position += (1 + jitter * rng.standard_normal()) / order
     t = np.arange(160) / RATE_HZ
     return np.convolve(hits, np.exp(-600 * t) * np.sin(2 * np.pi * 2500 * t))[: len(turns)]

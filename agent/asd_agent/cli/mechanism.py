@@ -80,17 +80,17 @@ def run(args: argparse.Namespace) -> int:
         if args.plot:
             _plot(args.plot, samples, report, kinematics, baseline, speed)
     for sums in together.values():
-        _all_windows(sums, as_json=args.json)
+        if not args.json or len(files) > 1:
+            _all_windows(sums, as_json=args.json)
     return 0
 
 
 def _all_windows(sums: Accumulation, *, as_json: bool) -> None:
-    """What the windows of all recordings show together: lines too faint for one add up."""
+    """What the windows of all recordings show together: lines too faint for one add up. As JSON one more object."""
     finding = sums.finding() if sums.windows > 1 else None
-    if as_json and sums.windows > 1:
-        print_json(
-            {"windows": sums.windows, "finding": finding_data(finding) if finding is not None else None}, indent=0
-        )
+    if as_json:
+        data = finding_data(finding) if finding is not None else None
+        print_json({"windows": sums.windows, "finding": data}, indent=0)
     elif finding is not None:
         print()
         say(f"{finding.rank.name.lower()}: {finding.words}")

@@ -12,12 +12,14 @@ from asd_agent.mechanism.analyse import Analyser
 from asd_agent.mechanism.baseline import MechanismBaseline, Verdict
 from asd_agent.mechanism.bearings import bearing_findings
 from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.mechanism.flow import flow_finding
 from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.spacings import spacing_finding
 from asd_agent.mechanism.speed import Speed
 from asd_agent.types import Samples
 
-ABNORMAL = 0.05  # a window less unusual than this has nothing to be blamed for
+ABNORMAL = 0.05  # a window less unusual than this has nothing to be blamed for, unless
+ALONE = 0.001  # one indicator is this unusual, corrected for their number
 
 
 def diagnose(
@@ -39,11 +41,13 @@ def diagnose(
     if baseline is None:
         return bearing_findings(analyser, whole, None, speed)
     verdict = baseline.judge(analyser.describe(samples, whole).values)
-    if verdict.p_value is None or verdict.p_value >= ABNORMAL:
+    if verdict.p_value is None or not (verdict.p_value < ABNORMAL or _one_stands_out(verdict)):
         return []
     found = bearing_findings(analyser, whole, verdict, speed)
     found += changes.line_findings(analyser, whole, verdict)
     explained = changes.explained_hz(analyser, whole, verdict)
+    flow = flow_finding(analyser, whole, verdict)
+    found += [flow] if flow is not None else []
     knock = changes.knock_finding(whole, verdict)
     for finding in changes.band_findings(whole, verdict):
         if not _same_tone(finding, explained, whole.spectrum.df_hz) and not _of_the_knock(finding, knock):
@@ -52,6 +56,11 @@ def diagnose(
     spacing = spacing_finding(whole, verdict) if not found else None
     found += [spacing] if spacing is not None else []
     return sorted(found, key=_order) or [_unknown(verdict)]
+
+
+def _one_stands_out(verdict: Verdict) -> bool:
+    """A single line that came hardly moves the p-value of the whole window."""
+    return bool(verdict.deviations) and verdict.deviations[0].p_value * len(verdict.deviations) < ALONE
 
 
 def _of_the_knock(finding: Finding, knock: Finding | None) -> bool:

@@ -11,6 +11,7 @@ from asd_agent.mechanism.spectrum import Floor, Spectrum
 
 FLOOR_HZ = 8.0
 DB = float(10 / np.log(10))
+LEAST = 4.0  # added power: where there is no line, the logarithm of noise would stray by 5 dB and hide one that comes
 APART = 4.0  # bins between a carrier and its sidebands: the Hann taper's main lobe is 4 wide
 
 
@@ -27,7 +28,7 @@ def orders(
     members = [(g.name, line) for g in placed for line in g.lines]
     peaks = [peak_bin(spectrum, line, shaft_hz or 0.0, tolerance) for _, line in members]
     bins = np.array([peak or 0 for peak in peaks], int)
-    above = DB * (spectrum.log_power[bins] - line_floor(spectrum).at(bins))
+    above = DB * np.log(np.exp(np.minimum(spectrum.log_power[bins] - line_floor(spectrum).at(bins), 60.0)) + LEAST)
     found: dict[str, list[float]] = {}
     for (name, _), peak, value in zip(members, peaks, above, strict=True):
         if peak is not None:
