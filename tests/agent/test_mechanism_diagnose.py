@@ -42,6 +42,10 @@ def test_a_healthy_machine_has_no_finding(baseline, seed):
         (Faults(inner=2.0), "bearing DE inner race", "envelope.DE.bpfi", inner_order() * SHAFT_HZ, "BPFI of DE"),
         (Faults(gear=0.8), "gear G1", "orders.G1.sidebands_shaft", None, "24.9 Hz apart around 572"),
         (Faults(bars=0.12), "motor rotor", "orders.motor.bars", None, "broken rotor bar"),
+        (Faults(ball=3.0), "bearing DE rolling element", "envelope.DE.bsf2", None, "2xBSF of DE"),
+        (Faults(belt=0.2), "belt V", None, None, "belt"),
+        (Faults(eccentric=0.3), "motor", "orders.motor.eccentric", None, "eccentricity"),
+        (Faults(cavitation=1.0), "fan", None, 13 * SHAFT_HZ, "modulated at the vane pass"),
         (Faults(blade=0.5), "fan", "orders.fan.blade1", 13 * SHAFT_HZ, "blade"),
         (Faults(imbalance=0.8), "", "orders.shaft.1x", SHAFT_HZ, "imbalance"),
         (Faults(half_orders=0.15), "", "orders.shaft.half", SHAFT_HZ / 2, "looseness"),
@@ -62,6 +66,25 @@ def test_each_fault_is_named_first(baseline, faults, component, indicator, hz, w
     assert top.p_value is not None
     assert top.p_value < 0.01
     assert top.rank == (Rank.COMPONENT if component else top.rank)
+
+
+@pytest.mark.parametrize("faults", [Faults(flow=1.0), Faults(shaft_flow=1.0)])
+@pytest.mark.parametrize("seed", [100, 101])
+def test_noise_that_no_vane_modulates_is_no_cavitation(baseline, faults, seed):
+    """Steady noise, and noise that pulsates once per turn."""
+    found = diagnose(machine(seed, faults), RATE_HZ, CONFIG, baseline)
+    assert found
+    assert not any(f.component for f in found)
+
+
+def test_a_speed_outside_the_tolerance_is_said_with_the_one_that_would_do():
+    config = msgspec.convert(
+        {"shaft_hz": 22.9, "speed_tolerance": 0.02, "bearings": [{"name": "DE", "type": "6205"}]}, Mechanism
+    )
+    top = diagnose(machine(100, Faults(inner=4.0)), RATE_HZ, config)[0]
+    assert top.component == ""
+    assert "BPFI of DE if the shaft turned at 24.9 Hz" in top.words
+    assert "speed_tolerance 0.09" in top.words
 
 
 def test_broadband_noise_is_named_by_its_band(baseline):

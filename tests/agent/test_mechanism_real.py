@@ -33,13 +33,13 @@ def records(shared_dir):
     return found
 
 
-@pytest.fixture(scope="module", params=["told", "estimated"])
+@pytest.fixture(scope="module", params=["given", "estimated"])
 def diagnoses(records, request):
     """{name: component named first, or ""}, with the speed of the record or without."""
     out = {}
     for name, x, rate, shaft_hz in records:
-        told = Speed(shaft_hz, "given") if request.param == "told" else None
-        findings = diagnose(x, rate, CONFIG, speed=told)
+        given = Speed(shaft_hz, "given") if request.param == "given" else None
+        findings = diagnose(x, rate, CONFIG, speed=given)
         named = [f for f in findings if f.component]
         assert all(f.p_value < 0.01 and f.harmonics >= 2 for f in named)
         out[name] = named[0].component if named else ""

@@ -64,12 +64,12 @@ def _one_stands_out(verdict: Verdict) -> bool:
 
 
 def _of_the_knock(finding: Finding, knock: Finding | None) -> bool:
-    """The band in which a single knock rings is not told apart from it."""
+    """The band in which a single knock rings needs no finding of its own."""
     return knock is not None and finding.domain == "impacts" and abs(finding.z or 0.0) < abs(knock.z or 0.0)
 
 
 def _same_tone(finding: Finding, explained_hz: list[float], df_hz: float) -> bool:
-    """A tone that a line finding explains is not told twice."""
+    """A tone that a line finding explains is not reported twice."""
     if finding.domain != "tone" or finding.hz is None:
         return False
     return any(abs(hz - finding.hz) <= 3 * df_hz + 0.002 * finding.hz for hz in explained_hz)

@@ -37,8 +37,8 @@ def orders(
 
 
 def _kept(lines: int) -> int:
-    """Of many sidebands the strongest third: eccentricity raises one pair, a broken tooth all of them."""
-    return lines if lines < 4 else max(2, lines // 3)
+    """Of many sidebands the strongest pair: eccentricity raises one, a broken tooth all of them."""
+    return lines if lines < 4 else 2
 
 
 def resolvable(group: LineGroup, df_hz: float, shaft_hz: float | None) -> bool:

@@ -198,19 +198,54 @@ def _envelope(axes: Axes, analyser: Analyser, whole: Analysis, named: Finding | 
         for train in analyser.trains:
             _fault_lines(axes, train, speed.hz, named, top, ceiling)
     if named is not None and named.hz is not None:
-        for k in (1, 2, 3):
-            at = round(k * named.hz / env.df_hz)
-            if 2 <= at < len(muted) - 2 and k * named.hz < top:
-                peak = min(float(muted[at - 2 : at + 3].max()), ceiling)
-                axes.plot(k * named.hz, peak, marker="v", color="black", markersize=7)
-                axes.annotate(
-                    f"{k * named.hz:.1f}", (k * named.hz, peak), textcoords="offset points", xytext=(4, 5), fontsize=8
-                )
-    heading = "squared envelope spectrum, cepstrum pre-whitened; shaded: fault lines with the range of slip"
+        _mark_comb(axes, analyser, named, muted, env.df_hz, (top, ceiling))
+    _order_axis(axes, named, speed)
+    heading = (
+        "pre-whitened squared envelope spectrum; shaded: fault lines with slip; marks: the train found, its sidebands"
+    )
     axes.set_title(heading, loc="left", fontsize=10)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", fontsize=8, ncols=2)
     axes.grid(alpha=0.3)
+
+
+def _order_axis(axes: Axes, named: Finding | None, speed: Speed | None) -> None:
+    """A second axis in multiples of the shaft's speed, as the finding has it."""
+    base = speed.hz if speed is not None else 0.0
+    if named is not None and named.hz and named.order:
+        base = named.hz / named.order
+    if base <= 0:
+        return
+
+    def to_orders(hz: Any) -> Any:
+        return hz / base
+
+    def to_hz(order: Any) -> Any:
+        return order * base
+
+    orders = axes.secondary_xaxis(-0.16, functions=(to_orders, to_hz))
+    orders.set_xlabel(f"orders of the shaft ({base:.2f} Hz)", fontsize=8)
+    orders.tick_params(labelsize=7)
+
+
+def _mark_comb(
+    axes: Axes, analyser: Analyser, named: Finding, amplitude: Any, df_hz: float, limits: tuple[float, float]
+) -> None:
+    """Harmonics of the train that was found, with their rates, and the sidebands of the component beside them."""
+    top_hz, ceiling = limits
+    rate = named.hz or 0.0
+    train = next((t for t in analyser.trains if named.indicator == f"envelope.{t.name}"), None)
+    step = train.spacing * rate / named.order if train is not None and train.spacing and named.order else 0.0
+    for k in (1, 2, 3, 4):
+        for side in (-2, -1, 0, 1, 2) if step else (0,):
+            hz = k * rate + side * step
+            at = round(hz / df_hz)
+            if not (2 <= at < len(amplitude) - 2 and 0 < hz < top_hz):
+                continue
+            peak = min(float(amplitude[at - 2 : at + 3].max()), ceiling)
+            axes.plot(hz, peak, marker="v" if side == 0 else ".", color="black", markersize=7 if side == 0 else 5)
+            if side == 0:
+                axes.annotate(f"{hz:.1f}", (hz, peak), textcoords="offset points", xytext=(4, 5), fontsize=8)
 
 
 def _fault_lines(
