@@ -38,19 +38,27 @@ def container(tmp_path_factory):
     run(*pip, "wheel", "--no-deps", "-q", "-w", str(wheels), str(REPOSITORY), timeout=300)
     (wheel,) = wheels.glob("asd_agent-*.whl")
     run(
-        *pip, "download", "-q", "-d", str(wheels), "--python-version", "3.11", "--only-binary=:all:", str(wheel),
+        *pip, "download", "-q", "-d", str(wheels), "--python-version", "3.11", "--only-binary=:all:", f"{wheel}[web]",
         timeout=600,
     )  # fmt: skip
     etc = root / "etc" / "asd-agent"
     etc.mkdir(parents=True)
     (etc / "agent.yaml").write_text(CONFIG)
-    shutil.copy(REPOSITORY / "systemd" / "asd-agent.service", root / "etc" / "systemd" / "system")
+    for unit in ("asd-agent", "asd-agent-web"):
+        shutil.copy(REPOSITORY / "systemd" / f"{unit}.service", root / "etc" / "systemd" / "system")
     box = Container(root)
     box.boot()
     try:
         box("python3", "-m", "venv", "/opt/asd-agent")
         box(
-            "/opt/asd-agent/bin/pip", "install", "-q", "--no-index", "--find-links", "/wheels", "asd-agent", timeout=300
+            "/opt/asd-agent/bin/pip",
+            "install",
+            "-q",
+            "--no-index",
+            "--find-links",
+            "/wheels",
+            "asd-agent[web]",
+            timeout=300,
         )
         yield box
     finally:
@@ -86,6 +94,32 @@ def test_install_start_and_exposure(container):
     said = container("systemd-analyze", "security", "asd-agent", "--no-pager", check=False)
     exposure = float(said.split("Overall exposure level for asd-agent.service:")[1].split()[0])
     assert exposure <= 2.0
+
+
+def test_the_page_reads_and_asks_but_cannot_write(container):
+    """A unit of its own as the daemon's user: it sees the state, and its own folder is all that it can change."""
+    container("systemctl", "enable", "--now", "asd-agent", "asd-agent-web", check=False)
+    get = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8070{}', timeout=5).read().decode())"
+
+    def ask(path: str) -> str:
+        return container("/opt/asd-agent/bin/python", "-c", get.format(path), check=False)
+
+    container.until(lambda: '"daemon":"ok"' in ask("/healthz"), 60, "the page to see the daemon")
+    container.until(lambda: '"windows":0' not in ask("/api/v1/machines/motor/scores"), 60, "scores of the store")
+    assert "Traceback" not in container("journalctl", "-u", "asd-agent-web", "--no-pager", check=False)
+    pid = container("systemctl", "show", "-P", "MainPID", "asd-agent-web").strip()
+    inside = ("nsenter", "-t", pid, "-m", "--")
+    user = container("stat", "-c", "%u", f"/proc/{pid}").strip()
+    write = ("setpriv", f"--reuid={user}", "--clear-groups", "touch")
+    assert "Read-only" in container(*inside, *write, "/var/lib/asd-agent/x", check=False)
+    assert container(*inside, *write, "/var/lib/asd-agent-web/x", check=False) == ""
+    said = container("systemd-analyze", "security", "asd-agent-web", "--no-pager", check=False)
+    assert float(said.split("Overall exposure level for asd-agent-web.service:")[1].split()[0]) <= 2.0
+    container("systemctl", "stop", "asd-agent")
+    container.until(lambda: "503" in ask("/healthz"), 30, "the page to miss the daemon")
+    assert '"time_s":[' in ask("/api/v1/machines/motor/scores")  # the store can be read without the daemon
+    container("systemctl", "start", "asd-agent")
+    until_active(container)
 
 
 def test_calibrates_raises_an_alarm_and_keeps_it_over_a_reboot(container):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -162,13 +163,19 @@ class Reader:
         for block in blocks:
             yield from self._sound((block,), lambda row: scoreblock.decode(_data(db, row[0])))
 
+    def _mode(self) -> str:
+        """Where nothing can be written (the page's unit) and no daemon runs, the database is a file at rest:
+        SQLite cannot make the files that a shared one needs."""
+        shared = self.path.with_name(f"{self.path.name}-wal").exists() or os.access(self.path.parent, os.W_OK)
+        return "mode=ro" if shared else "mode=ro&immutable=1"
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         if not self.path.exists():
             raise StoreError(f"{self.path}: no database yet: has the daemon run with this agent.state_dir?")
         db = None
         try:
-            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?{self._mode()}", uri=True, timeout=5.0)
             db.text_factory = rows.lenient
             db.execute("BEGIN")  # one state of the database for all parts of the answer
             yield db

@@ -11,13 +11,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent
 from asd_agent.web.feed import Feed
-from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, machine, overview, whatif
+from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, machine, overview, setup, whatif
 from asd_agent.web.security.guard import Guard
 from asd_agent.web.site import STATIC, Site, answer
 
@@ -30,7 +30,8 @@ def make_app(site: Site) -> Starlette:
         yield
         feed.close()
 
-    routes = [
+    static = Mount(f"/static/{site.release}", _Static(directory=STATIC))
+    whole = [
         *overview.ROUTES,
         *machine.ROUTES,
         *alarm.ROUTES,
@@ -39,11 +40,13 @@ def make_app(site: Site) -> Starlette:
         *live.ROUTES,
         *actions.ROUTES,
         *api.ROUTES,
+        *setup.ROUTES,
         *login.ROUTES,
-        Mount(f"/static/{site.release}", _Static(directory=STATIC)),
+        static,
     ]
+    routes = [*setup.FIRST, *setup.ROUTES, Route("/healthz", api.healthz), *login.ROUTES, static]
     app = Starlette(
-        routes=routes,
+        routes=routes if site.first else whole,
         middleware=[
             Middleware(Guard, web=site.web, users=site.users, sessions=site.sessions, attempts=site.attempts),
             Middleware(GZipMiddleware, minimum_size=500),

@@ -7,6 +7,7 @@ compare MACHINE SECONDS      the candidate in shadow against the active baseline
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -78,13 +79,45 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True, tag="compare"):
 
 def main(arguments: list[str]) -> int:
     what, path, *more = arguments
-    os.nice(NICE)
+    if what == "level":
+        return _level(*more)
+    with contextlib.suppress(OSError):  # the unit may forbid it, and has set its own
+        os.nice(NICE)
     try:
         answer = _WHAT[what](config.load(path), *more)
     except AsdError as exc:
         answer = Failed(str(exc))
     sys.stdout.buffer.write(msgspec.json.encode(answer))
     return 0
+
+
+class Loud(msgspec.Struct, frozen=True):
+    rms_dbfs: float
+    peak_dbfs: float
+    advice: str
+
+
+def _level(source: str, seconds: str) -> int:
+    """Lines, about ten a second, until the time is over or nobody reads them."""
+    import yaml
+
+    from asd_agent.setup.answers import source_words
+    from asd_agent.setup.meter import levels
+
+    try:
+        described = msgspec.convert(yaml.safe_load(source_words(source)), config.Source)
+        for level in levels(described, float(seconds)):
+            _say(Loud(round(level.rms_dbfs, 1), round(level.peak_dbfs, 1), level.advice))
+    except (AsdError, msgspec.ValidationError) as exc:
+        _say({"error": str(exc)})
+    except BrokenPipeError:
+        pass
+    return 0
+
+
+def _say(line: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def _replay(settings: config.Config, event: str) -> msgspec.Struct:

@@ -31,8 +31,9 @@ STATIC = HERE / "static"
 class Site:
     """One per process."""
 
-    def __init__(self, settings: config.Config, path: str, users: Users) -> None:
-        """`path`: of the configuration file."""
+    def __init__(self, settings: config.Config, path: str, users: Users, *, first: bool = False) -> None:
+        """`path`: of the configuration file; `first`: there is none yet, `settings` are made up."""
+        self.first = first
         self.settings, self.path, self.users = settings, path, users
         self.web = settings.web or config.Web()
         self.sessions, self.attempts = Sessions(), Attempts()
@@ -75,6 +76,7 @@ class Site:
         text = self._templates.get_template(template).render(
             agent=self.settings.agent.id,
             prefix=self.prefix,
+            first_start=self.first,
             user=session.user if session else "",
             operator=bool(session and session.role is Role.OPERATOR),
             csrf=session.csrf() if session else "",
