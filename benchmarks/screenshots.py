@@ -60,10 +60,10 @@ def photograph(folder: Path, port: int, out: Path) -> None:
         take(url, "/", out / "overview-phone.png", PHONE, dark=True, pause_s=2.0)
         until(lambda: any((folder / "state" / "evidence").rglob("*.png")), 120.0)
         number = alarm(made)
-        take(url, f"/machines/compressor-1/alarms/{number}", out / "alarm.png", (1280, 640), pause_s=12.0)
-        take(url, "/machines/compressor-1", out / "machine.png", (1280, 1000), pause_s=7.0, click="#look", dark=True)
+        take(url, f"/machines/compressor-1/alarms/{number}", out / "alarm.png", (1280, 640), pause_s=2.0)
+        take(url, "/machines/compressor-1", out / "machine.png", (1280, 1000), pause_s=12.0, click="#look", dark=True)
         take(url, "/machines/compressor-1/calibrate", out / "calibrate.png", (1280, 900), pause_s=2.0)
-        take(url, "/machines/compressor-1/whatif", out / "whatif.png", (1280, 700), pause_s=8.0)
+        take(url, "/machines/compressor-1/whatif", out / "whatif.png", (1280, 700), pause_s=1.0)
 
 
 def alarm(made: config.Config) -> str | None:
@@ -86,6 +86,7 @@ def take(
         if click:
             person.click(click)
             person.run("window.scrollTo(0, 0)")
+        person.until(lambda: "Computing" not in person.text("main"), "all has been computed", 120.0)
         time.sleep(pause_s)
         picture = Image.open(BytesIO(person.driver.get_screenshot_as_png())).convert("RGB")
         picture.quantize(128).save(out, optimize=True)
