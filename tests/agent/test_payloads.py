@@ -60,6 +60,7 @@ def test_an_event() -> None:
         "until": "2026-03-27T12:01:00.000Z",
         "evidence": "evidence/m1/x.flac",
         "baseline": "v1",
+        "suppressed": False,
         "nuisances": [],
         "nearest_cause": None,
     }

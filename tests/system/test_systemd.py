@@ -135,7 +135,7 @@ def test_calibrates_raises_an_alarm_and_keeps_it_over_a_reboot(container):
     assert machine["baseline"], "the baseline is gone"
     assert machine["alarm"]["event_id"] == raised
     container(AGENT, "alarms", "ack", "-c", CONFIG_PATH, "motor", "--by", "test")
-    kinds = [json.loads(line)["kind"] for line in events(container)]
+    kinds = [json.loads(line)["event_type"] for line in events(container)]
     assert kinds.count("raised") >= 1
     assert kinds[-1] == "acknowledged" or "acknowledged" in kinds
 

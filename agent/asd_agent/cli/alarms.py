@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from asd_agent import config
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
 from asd_agent.cli.words import Row, local, print_json, show
@@ -83,8 +81,12 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
         if store.left_out:
             print(f"{store.left_out} damaged events are left out: see `asd-agent doctor`", file=sys.stderr)
     if args.json:
-        for event in events:
-            print(msgspec.json.encode(event).decode())
+        from asd_agent.publish.messages import Messages
+
+        base = settings.mqtt.base_topic if settings.mqtt else "asd"
+        messages = Messages(settings.agent.id, base, lambda: True)
+        for event in events:  # as over MQTT: one vocabulary
+            print(messages.event(event).payload.decode())
         return 0
     if not events:
         print("no alarm events yet")

@@ -96,6 +96,7 @@ class Messages:
             until=_time(event.until_utc_s),
             evidence=event.evidence,
             baseline=event.baseline,
+            suppressed=not event.notify,
             nuisances=event.nuisances,
             nearest_cause=event.nearest_cause,
         )

@@ -128,6 +128,7 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     until: Annotated[str | None, Meta(description="end of a shelving", extra_json_schema=_TIME)]
     evidence: ClipPath
     baseline: Annotated[str, Meta(description="version of the baseline that judged")]
+    suppressed: Annotated[bool, Meta(description="happened while shelved or out of service: not published")] = False
     nuisances: Annotated[
         tuple[HeardSound, ...], Meta(description="the three most probable sounds of no machine in that window")
     ] = ()
