@@ -6,6 +6,7 @@
 #
 # REVISION (default 1) follows the version. With Python 3.11 every package is checked against its sha256 in
 # packaging/requirements.txt; with PIP_ARGS, such as --no-index --find-links /wheels, that is the caller's affair.
+# COMPRESSION is that of dpkg-deb (default xz).
 set -eu
 wheel=$(realpath "$1")
 output=$(realpath "${2:-.}")
@@ -50,4 +51,4 @@ size=$(du -sk "$stage" | cut -f1)
 sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@SIZE@/$size/; s/@PYTHON@/$python/; s/@NEXT@/$next/" \
     "$here/control" > "$stage/DEBIAN/control"
 for script in postinst prerm postrm; do install -m 755 "$here/$script" "$stage/DEBIAN/$script"; done
-dpkg-deb --root-owner-group -Zxz -z3 --build "$stage" "$output/asd-agent_${version}_$architecture.deb"
+dpkg-deb --root-owner-group -Z"${COMPRESSION:-xz}" --build "$stage" "$output/asd-agent_${version}_$architecture.deb"

@@ -17,7 +17,7 @@ from daemons import machine_sound
 
 from asd_agent import config
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 
 PAGE = REPOSITORY / "docs" / "quickstart.md"
 RATE = 16_000
@@ -26,12 +26,20 @@ CALIBRATION_S = 60
 PATIENCE_S = 180.0  # for everything but the calibration
 
 
-def built(root: Path, revision: int) -> Path:
-    """The package, built inside the system that it is for."""
-    command = f"cd / && REVISION={revision} PIP_ARGS='--no-index --find-links /wheels' sh /packaging/deb/build.sh"
-    run("chroot", str(root), "sh", "-c", f"{command} /wheels/asd_agent-*.whl /", timeout=600)
-    (found,) = root.glob(f"asd-agent_*-{revision}_*.deb")
-    return found
+def built(root: Path) -> list[Path]:
+    """The package, built inside the system that it is for, and its next revision."""
+    (root / "packages").mkdir()
+    command = "cd / && COMPRESSION=none PIP_ARGS='--no-index --find-links /wheels' sh /packaging/deb/build.sh"
+    run("chroot", str(root), "sh", "-c", f"{command} /wheels/asd_agent-*.whl /packages", timeout=1200)
+    (first,) = (root / "packages").glob("asd-agent_*.deb")
+    unpacked = root / "tmp" / "next"
+    run("dpkg-deb", "-R", str(first), str(unpacked), timeout=300)
+    control = unpacked / "DEBIAN" / "control"
+    control.write_text(re.sub(r"^(Version: .*)-1$", r"\1-2", control.read_text(), flags=re.MULTILINE))
+    second = first.with_name(first.name.replace("-1_", "-2_"))
+    run("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(unpacked), str(second), timeout=300)
+    shutil.rmtree(unpacked)
+    return [first, second]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +71,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def box(root):
-    packages = [built(root, revision) for revision in (1, 2)]
-    shutil.rmtree(root / "opt" / "asd-agent", ignore_errors=True)
-    (root / "packages").mkdir()
-    for package in packages:
-        shutil.move(package, root / "packages" / package.name)
+    built(root)
     made = Container(root)
     made.boot()
     yield made
