@@ -119,6 +119,12 @@ def test_the_daemon_loads_nothing_that_only_some_machines_need():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_imported_daemon_is_small():
+    code = "import asd_agent.service.daemon; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 75 * 1024  # KiB
+
+
 # -- one machine
 
 
