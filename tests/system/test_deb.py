@@ -117,7 +117,7 @@ def test_what_belongs_to_a_package_is_there(box):
         "/usr/share/doc/asd-agent/agent.yaml.example",
     ):  # fmt: skip
         box("test", "-s", path)
-    assert "asd-agent" in box("getent", "group", "asd-agent")
+    assert "asd-operator" in box("getent", "group", "asd-operator")
     assert box("systemctl", "is-enabled", "asd-agent").strip() == "enabled"
     box("asd-agent", "doctor", check=False)
     said = box(
