@@ -15,7 +15,7 @@ from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.flow import flow_finding
 from asd_agent.mechanism.gates import gates
 from asd_agent.mechanism.spacings import spacing_finding
-from asd_agent.mechanism.speed import Speed
+from asd_agent.mechanism.speed import NAMING_TOLERANCE, Speed
 from asd_agent.types import Samples
 
 ABNORMAL = 0.05  # a window less unusual than this has nothing to be blamed for, unless
@@ -55,7 +55,7 @@ def diagnose(
     found += [knock] if knock is not None else []
     spacing = spacing_finding(whole, verdict) if not found else None
     found += [spacing] if spacing is not None else []
-    return sorted(found, key=_order) or [_unknown(verdict)]
+    return sorted(found, key=_order) or [_unknown(verdict, _speed_advice(analyser, whole.speed))]
 
 
 def _one_stands_out(verdict: Verdict) -> bool:
@@ -80,14 +80,26 @@ def _order(finding: Finding) -> tuple[int, bool, float]:
     return finding.rank, finding.harmonics < 2, -abs(finding.z or 0.0)
 
 
-def _unknown(verdict: Verdict) -> Finding:
+def _speed_advice(analyser: Analyser, speed: Speed | None) -> str:
+    """Which speed would let the lines of gears, blades and belts be placed."""
+    config = analyser.config
+    if not (config.gears or config.blades or config.belts) or (speed is not None and speed.reliable):
+        return ""
+    known = f"is known to {100 * speed.tolerance:.1f} %" if speed is not None else "is unknown"
+    return (
+        f"; the shaft's speed {known}, and gears, blades and belts are named from {100 * NAMING_TOLERANCE:.1f} % on: "
+        f"give speed_topic, or shaft_hz with speed_tolerance {NAMING_TOLERANCE:g}"
+    )
+
+
+def _unknown(verdict: Verdict, advice: str) -> Finding:
     top = verdict.deviations[0] if verdict.deviations else None
     text = "unusual in no single part or band"
     if top is not None:
         text += f"; most in {top.name} (z {top.z:+.1f})"
     return Finding(
         Rank.UNKNOWN,
-        text,
+        text + advice,
         indicator=top.name if top is not None else "",
         z=top.z if top is not None else None,
         p_value=verdict.p_value,

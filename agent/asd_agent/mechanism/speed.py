@@ -22,6 +22,7 @@ DEFAULT_RANGE_HZ = (12.0, 65.0)
 WIDEST_RANGE_HZ = (8.0, 65.0)  # where the joint test looks when nothing is known
 CEILING = 2.0  # log10 over the floor: a very strong line counts no more than 20 dB
 PRESENT = 0.9  # a tooth 9 dB over the floor
+NAMING_TOLERANCE = 0.005  # of a speed that spectral lines are placed by
 ENOUGH = 0.5  # confidence from which a speed is used
 NEAR = 0.02  # of a known speed: few combs fit by chance
 SURE = 0.7  # no need to try other numbers of teeth
@@ -42,7 +43,7 @@ class Speed:
     @property
     def reliable(self) -> bool:
         """Good enough to name a component by."""
-        return self.running and self.confidence >= ENOUGH and self.tolerance <= 0.005
+        return self.running and self.confidence >= ENOUGH and self.tolerance <= NAMING_TOLERANCE
 
 
 def from_message(payload: bytes) -> Speed | None:
