@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import minimize
 
 from asd_train.distil import faults
 from asd_train.distil.learner import AUDIBLE_DB, StudentLearner
@@ -98,14 +99,13 @@ def _audible(windows: Windows, family: int) -> npt.NDArray[np.bool_]:
 
 
 def _scale(rise: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> float:
-    """The slope of Platt's logistic regression, by Newton's method with a weak pull to 1."""
-    x = np.stack([rise, np.ones(len(rise))], 1)
-    w, pull = np.array([1.0, 0.0]), np.array([1.0, 0.1])
-    for _ in range(30):
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
-        gradient = x.T @ (p - present) + pull * (w - [1, 0])
-        w = w - np.clip(np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + np.diag(pull), gradient), -2, 2)
-    return float(max(w[0], 0.1))
+    """The slope of Platt's logistic regression, with a weak pull to 1."""
+    sign = np.where(present, -1.0, 1.0)
+
+    def loss(w: npt.NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, sign * (w[0] * rise + w[1])).sum() + (w[0] - 1) ** 2 / 2)
+
+    return float(max(minimize(loss, np.array([1.0, 0.0])).x[0], 0.1))
 
 
 def limits_of(logits: npt.NDArray[np.float64], fault: npt.NDArray[np.int64], called: float) -> npt.NDArray[np.float64]:
