@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(tempfile.gettempdir()) / "asd-agent-test-clients"
-PATIENCE_S = 1500
+PATIENCE_S = 900
 
 
 def npm(*packages: str) -> Path:
