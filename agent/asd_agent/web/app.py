@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,12 +22,15 @@ from asd_agent.web.pages import actions, alarm, api, calibrate, live, login, mac
 from asd_agent.web.security.guard import Guard
 from asd_agent.web.site import STATIC, Site, answer
 
+THREADS = 8  # for the store and the control socket; more viewers wait in turn
+
 
 def make_app(site: Site) -> Starlette:
     feed = Feed(site)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
         feed.close()
 
