@@ -40,10 +40,11 @@ generated: $(VENV)/.dev
 	$(BIN)/asd-agent init --example > configs/agent/example.yaml
 	for kind in config mqtt asyncapi; do $(BIN)/asd-agent schema $$kind > docs/schema/$$kind.json; done
 
-# Half an hour of faults of all kinds; FAULTS_MINUTES=360 for six hours, ASD_TEST_SEED for another order.
+# Half an hour of faults of all kinds, and ten minutes of all threads at once; FAULTS_MINUTES=360 for six hours, ASD_TEST_SEED for another order.
 faults: $(VENV)/.dev system-packages
 	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:system ../$(BIN)/python -m faults.run \
 		-o ../benchmarks/results/faults.json
+	STRESS_MINUTES=10 $(BIN)/pytest -s tests/faults/test_stress.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

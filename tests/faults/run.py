@@ -84,7 +84,7 @@ class Run:
             "kinds": self.outcomes.table(),
             "resources": self.flat,
             "left_out": self.left_out,
-            "broken": self.broken,
+            "broken": [f"{entry.split(':')[0]}: {entry.strip().splitlines()[-1]}" for entry in self.broken],
         }
 
     def _lane(self, name: str, seconds: float, most: int | None) -> None:
