@@ -23,7 +23,7 @@ from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
 from asd_agent.types import Floats, Samples
 
 LIMIT = 0.01  # corrected for everything that was tested
-CALM_LIMIT = 0.003  # where the sound is not impulsive: healthy bearings have faint lines too
+CALM_LIMIT = 0.001  # where the sound is not impulsive: healthy bearings have faint lines too
 IMPULSIVE = 3.0  # kurtosis of a band's envelope
 MARGIN = 1.0  # ln e by which a component must beat a train of unknown origin
 OWN_SUPPORT = 4.6  # ln e of another component beside the best one's lines: both are there
