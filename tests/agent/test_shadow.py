@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -390,6 +391,6 @@ def test_without_another_bundle_there_is_nothing_to_learn_for_the_shadow(item: L
         item.monitor.calibrator.calibrate(8.0, False, CalibrationOptions(shadow=True))
     assert not item.monitor.calibrator.running
     with pytest.raises(UsageError, match="cannot be promoted"):
-        Commands(SimpleNamespace(machine=lambda name: item.monitor))(  # type: ignore[arg-type]
+        Commands(SimpleNamespace(machine=lambda name: item.monitor, changing=contextlib.nullcontext()))(  # type: ignore[arg-type]
             "calibrate", {"machine": "pump-1", "duration_s": 8.0, "shadow": True, "promote": True}
         )
