@@ -14,8 +14,6 @@ from asd_agent.publish.topics import Topics
 from asd_agent.store import Message
 from asd_agent.types import AlarmEvent, AlarmState, State, WindowResult
 
-SCORE_EXPIRY_S = 60
-
 
 class Messages:
     """Makes every message of one agent. `time_synced` says whether the clock is known to be right."""
@@ -23,6 +21,17 @@ class Messages:
     def __init__(self, agent: str, base_topic: str, time_synced: Callable[[], bool]) -> None:
         self.topics = Topics(base_topic, agent)
         self._time_synced = time_synced
+
+    def of(self, payload: payloads.Score | payloads.Alarm | payloads.Event | payloads.Health) -> Message:
+        """A payload of a machine on its topic, as `payloads.CHANNELS` says."""
+        channel = payloads.CHANNELS[type(payload)]
+        return Message(
+            topic=self.topics.of_machine(payload.machine, channel.name),
+            payload=encode(payload),
+            qos=channel.qos,
+            retain=channel.retain,
+            expiry_s=channel.expiry_s,
+        )
 
     def availability(self, online: bool) -> Message:
         return _retained(self.topics.availability, payloads.ONLINE if online else payloads.OFFLINE)
@@ -42,7 +51,7 @@ class Messages:
     ) -> Message:
         """`states` counts the windows of an interval that `result` stands for (see ScoreInterval)."""
         payload = payloads.Score(
-            **self._header(result.utc_s + result.duration_s),
+            **self.header(result.utc_s + result.duration_s),
             machine=machine,
             window=result.index,
             duration_s=round(result.duration_s, 3),
@@ -75,7 +84,7 @@ class Messages:
             unknown_state=unknown_state,
             states=dict(states or {}),
         )
-        return Message(topic=self.topics.score(machine), payload=encode(payload), qos=0, expiry_s=SCORE_EXPIRY_S)
+        return self.of(payload)
 
     def event(self, event: AlarmEvent) -> Message:
         payload = payloads.Event(
@@ -100,12 +109,12 @@ class Messages:
             nuisances=event.nuisances,
             nearest_cause=event.nearest_cause,
         )
-        return Message(topic=self.topics.event(event.machine), payload=encode(payload))
+        return self.of(payload)
 
     def alarm(self, machine: str, state: AlarmState, utc_s: float | None = None, evidence: str = "") -> Message:
         """`evidence`: path of the clip, empty where there is none."""
         payload = payloads.Alarm(
-            **self._header(utc_s),
+            **self.header(utc_s),
             machine=machine,
             level=payloads.alarm_level(state),
             condition=state.condition,
@@ -122,7 +131,7 @@ class Messages:
             evidence=evidence,
             trigger=state.trigger,
         )
-        return _retained(self.topics.alarm(machine), encode(payload))
+        return self.of(payload)
 
     def of_event(self, event: AlarmEvent, state: AlarmState, evidence: str = "") -> list[Message]:
         """For the outbox with an event: the event, unless it is only to be recorded, and the new state."""
@@ -137,12 +146,12 @@ class Messages:
     ) -> Message:  # fmt: skip
         """The arguments are those of payloads.Health."""
         payload = payloads.Health(
-            **self._header(None), machine=machine, status=status, reasons=reasons, source_available=source_available,
+            **self.header(None), machine=machine, status=status, reasons=reasons, source_available=source_available,
             source_detail=source_detail, restarts=restarts, gaps=gaps, last_window=last_window,
             windows_scored=windows_scored, windows_dropped=windows_dropped, lag_s=lag_s,
             level_dbfs=level_dbfs, baseline=baseline, outbox=outbox, scores_dropped=scores_dropped,
         )  # fmt: skip
-        return _retained(self.topics.health(machine), encode(payload))
+        return self.of(payload)
 
     def picture(self, machine: str, png: bytes) -> Message:
         """Of the last alarm; retained."""
@@ -159,7 +168,7 @@ class Messages:
     ) -> Message:
         """An answer; an error when there is one."""
         payload = payloads.Response(
-            **self._header(None),
+            **self.header(None),
             status="ok" if error is None else "error",
             data=data,
             error=error,
@@ -178,7 +187,8 @@ class Messages:
         root = machine.rsplit("/", 1)[0]
         return messages if root == self.topics.root else [*messages, _retained(f"{root}/availability", b"")]
 
-    def _header(self, utc_s: float | None) -> dict[str, Any]:
+    def header(self, utc_s: float | None) -> dict[str, Any]:
+        """The fields that every payload begins with; `utc_s` None = now."""
         return {
             "id": uuid.uuid4().hex,
             "agent": self.topics.agent,

@@ -8,7 +8,7 @@ Availability is not JSON: the plain words `online` and `offline`, as Home Assist
 from __future__ import annotations
 
 import time as clock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -169,6 +169,22 @@ class Response(_Payload, frozen=True, kw_only=True, tag="asd/response/1"):
     transaction: Annotated[Any, Meta(description="the request's own, as it came")] = None
 
 
+class Channel(NamedTuple):
+    """How a payload of a machine is published: the last level of its topic, and whether the broker keeps it."""
+
+    name: str
+    what: str
+    retain: bool
+    qos: int = 1
+    expiry_s: int = 0  # 0 = never
+
+
+CHANNELS: dict[type[msgspec.Struct], Channel] = {
+    Score: Channel("score", "the scores of a window or interval", False, qos=0, expiry_s=60),
+    Alarm: Channel("alarm", "the alarm as it stands", True),
+    Event: Channel("event", "a transition of the alarm, never lost", False),
+    Health: Channel("health", "the signal chain", True),
+}
 Payload = Score | Alarm | Event | Health | Response
 
 

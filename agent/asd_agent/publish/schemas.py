@@ -44,10 +44,10 @@ def channels() -> list[Channel]:
             "the machine's source delivers sound",
             True,
         ),
-        Channel("score", topics.score(_MACHINE), "Score", "the judgement on a window or interval", False, 0),
-        Channel("alarm", topics.alarm(_MACHINE), "Alarm", "the alarm as it stands", True),
-        Channel("event", topics.event(_MACHINE), "Event", "a transition of the alarm, never lost", False),
-        Channel("health", topics.health(_MACHINE), "Health", "the signal chain", True),
+        *(
+            Channel(c.name, topics.of_machine(_MACHINE, c.name), kind.__name__, c.what, c.retain, c.qos)
+            for kind, c in payloads.CHANNELS.items()
+        ),
         Channel("picture", topics.picture(_MACHINE), "Picture", "spectrogram of the last alarm", True),
         Channel("response", topics.response("{verb}"), "Response", "the answer to a request", False),
     ]

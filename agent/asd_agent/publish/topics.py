@@ -34,20 +34,23 @@ class Topics:
     def response(self, verb: str) -> str:
         return f"{self.root}/response/{verb}"
 
+    def of_machine(self, machine: str, name: str) -> str:
+        return f"{self.root}/{machine}/{name}"
+
     def machine_availability(self, machine: str) -> str:
-        return f"{self.root}/{machine}/availability"
+        return self.of_machine(machine, "availability")
 
     def score(self, machine: str) -> str:
-        return f"{self.root}/{machine}/score"
+        return self.of_machine(machine, "score")
 
     def alarm(self, machine: str) -> str:
-        return f"{self.root}/{machine}/alarm"
+        return self.of_machine(machine, "alarm")
 
     def event(self, machine: str) -> str:
-        return f"{self.root}/{machine}/event"
+        return self.of_machine(machine, "event")
 
     def health(self, machine: str) -> str:
-        return f"{self.root}/{machine}/health"
+        return self.of_machine(machine, "health")
 
     def picture(self, machine: str) -> str:
-        return f"{self.root}/{machine}/picture"
+        return self.of_machine(machine, "picture")
