@@ -17,7 +17,7 @@ from daemons import machine_sound
 
 from asd_agent import config
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow_client, pytest.mark.timeout(2400)]
 
 PAGE = REPOSITORY / "docs" / "quickstart.md"
 RATE = 16_000
