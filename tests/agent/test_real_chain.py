@@ -20,7 +20,7 @@ from asd_agent.capture import SourceStatus
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.health import ChainHealth
-from asd_agent.types import AlarmState, Block, ChainStatus, EventKind, State
+from asd_agent.types import AlarmState, Block, ChainStatus, EventKind, State, Trigger
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.windowing.windower import Windower
 
@@ -162,11 +162,15 @@ def floors(pipeline: Pipeline, result):
     return pipeline.baseline.manifest.chain.floors[result.operating]
 
 
-def test_a_clipped_microphone_is_a_broken_chain_and_no_alarm(pipeline, clips):
+def test_a_clipped_microphone_is_a_broken_chain_and_an_overload_that_asks_for_the_gain(pipeline, clips):
+    """Clipping that calibration did not have is an alarm of its own kind: a machine so loud, or a gain turned up."""
     found = windows(pipeline, np.concatenate(clips("run_clipped", "20260302")))
     results = [pipeline.step(window).result for window in found]
     assert {r.state for r in results} == {State.NOT_ASSESSABLE}
-    assert raised(pipeline, results) == []
+    decision = Decision(MACHINE, pipeline.baseline.manifest, AlarmState())
+    events = [e for r in results for e in decision.update(r, True) if e.kind is EventKind.RAISED]
+    assert [e.trigger for e in events] == [Trigger.OVERLOAD]
+    assert "was the gain turned up" in events[0].reason
     told = health(pipeline, results, found)
     assert (ChainStatus.OUT_OF_SPECIFICATION, "clipping in 12 of the last 12 windows") in told
 
