@@ -102,19 +102,18 @@ class BaselineStore:
         try:
             arrays = load_arrays(io.BytesIO(files["arrays.npz"]), MOST_BYTES)
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as exc:
-            raise BaselineError(f"{self._path(version)}: not a baseline of this version ({exc}); {REMEDY}") from exc
+            raise BaselineError(
+                f"{self.folder / 'baselines' / version}: not a baseline of this version ({exc}); {REMEDY}"
+            ) from exc
         return Baseline(manifest=manifest, arrays=arrays)
 
     def manifest(self, version: str) -> Manifest:
         """Of a version, without reading its arrays. Raises BaselineError."""
         return self._manifest(version, self._verified(version, ("baseline.json",))["baseline.json"])
 
-    def _path(self, version: str) -> Path:
-        return self.folder / "baselines" / version
-
     def _verified(self, version: str, names: Sequence[str]) -> dict[str, bytes]:
         """The files of a version, as its checksums say they are. Raises BaselineError."""
-        folder = self._path(version)
+        folder = self.folder / "baselines" / version
         if version not in self.versions():  # nor any other path
             known = ", ".join(self.versions()) or "none; calibrate first"
             raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
@@ -130,7 +129,7 @@ class BaselineStore:
         return files
 
     def _manifest(self, version: str, content: bytes) -> Manifest:
-        folder = self._path(version)
+        folder = self.folder / "baselines" / version
         try:
             manifest = msgspec.json.decode(content, type=Manifest)
         except msgspec.DecodeError as exc:

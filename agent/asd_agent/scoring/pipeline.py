@@ -89,7 +89,7 @@ class Pipeline:
         self.thresholds: Thresholds | None = None
         self._analysers: dict[int, Analyser] = {}
         if baseline is not None:
-            self._check(baseline)
+            _check(machine, encoders, baseline)
             self.states = tuple(self._restore(baseline, state) for state in baseline.manifest.states)
             self.thresholds = baseline.manifest.thresholds(machine)
 
@@ -260,19 +260,6 @@ class Pipeline:
         below_db = self.baseline.manifest.chain.level_low_dbfs - description.quality.level_dbfs
         return below_db if limit_db is not None and below_db >= limit_db else None
 
-    def _check(self, baseline: Baseline) -> None:
-        made_with, manifest = {k: e.bundle.sha256 for k, e in self.encoders.items()}, baseline.manifest
-        if manifest.bundles != made_with:
-            raise BaselineError(
-                f"{self.machine.id}: baseline {manifest.version} was made with the bundle(s) {_names(manifest.bundles)}"
-                f", the configuration says {_names(made_with)}; calibrate again"
-            )
-        if manifest.window_s != self.machine.window_s:
-            raise BaselineError(
-                f"{self.machine.id}: baseline {manifest.version} was made with windows of {manifest.window_s:g} s, "
-                f"the configuration says window_s: {self.machine.window_s:g}; calibrate again"
-            )
-
     def _restore(self, baseline: Baseline, stored: StateCalibration) -> OperatingState:
         return OperatingState(
             name=stored.name,
@@ -309,6 +296,21 @@ def _is_risen(score: float, usual: float, log_odds: float | None) -> bool:
 def _logit(score: float) -> float:
     """Log odds of a probability that is given as its logarithm."""
     return score - math.log(-math.expm1(min(score, -1e-7)))
+
+
+def _check(machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline) -> None:
+    """Raises BaselineError for a baseline that was made with other bundles or windows."""
+    made_with, manifest = {k: e.bundle.sha256 for k, e in encoders.items()}, baseline.manifest
+    if manifest.bundles != made_with:
+        raise BaselineError(
+            f"{machine.id}: baseline {manifest.version} was made with the bundle(s) {_names(manifest.bundles)}"
+            f", the configuration says {_names(made_with)}; calibrate again"
+        )
+    if manifest.window_s != machine.window_s:
+        raise BaselineError(
+            f"{machine.id}: baseline {manifest.version} was made with windows of {manifest.window_s:g} s, "
+            f"the configuration says window_s: {machine.window_s:g}; calibrate again"
+        )
 
 
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:

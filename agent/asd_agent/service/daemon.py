@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -131,14 +132,9 @@ class Daemon:
                 old.active.alarm_state if old is not None else stored,
                 self._sink,
                 clock.synchronized,
-                self._shadow(machine, settings),
+                _shadow(machine, settings, self._store),
             )
         return made
-
-    def _shadow(self, machine: config.Machine, settings: config.Config) -> Shadow | None:
-        if machine.shadow is None:
-            return None
-        return Shadow(machine, BaselineStore(settings.state_dir, machine.id), self._store)
 
     def _reload_config(self) -> None:
         """Take over a changed configuration; a bad one is refused whole and the old one runs on."""
@@ -215,7 +211,7 @@ class Daemon:
         if now >= due.health_s or due.available != before:  # a source that dies or comes back is reported at once
             due.health_s = now + HEALTH_S
             self._sink.health(self.status())
-            notify(f"STATUS={self._words()}")
+            notify(f"STATUS={_words(self._machines.values())}")
         if now >= due.maintain_s:
             due.maintain_s = now + MAINTAIN_S
             self._store.maintain(clock.settled_utc_s())
@@ -244,10 +240,17 @@ class Daemon:
         with self._lock:
             return {name: m.available(self._captures.status(m)) for name, m in self._machines.items()}
 
-    def _words(self) -> str:
-        alarms = [m.id for m in self._machines.values() if m.active.alarm_state.level is not Level.NORMAL]
-        words = f"{len(self._machines)} machine(s)"
-        return words + (f", alarm: {', '.join(alarms)}" if alarms else ", no alarm")
+
+def _words(machines: Collection[Machine]) -> str:
+    """For `systemctl status`."""
+    alarms = [m.id for m in machines if m.active.alarm_state.level is not Level.NORMAL]
+    return f"{len(machines)} machine(s)" + (f", alarm: {', '.join(alarms)}" if alarms else ", no alarm")
+
+
+def _shadow(machine: config.Machine, settings: config.Config, store: Store) -> Shadow | None:
+    if machine.shadow is None:
+        return None
+    return Shadow(machine, BaselineStore(settings.state_dir, machine.id), store)
 
 
 @dataclass

@@ -147,7 +147,7 @@ class Store(Reader):
             findings.append(f"unsent alarm events are in the database only ({self._alarms.journal_trouble})")
         findings += self.damage()
         return StoreHealth(
-            outbox=self._outbox_depth(),
+            outbox=_depth(self.outbox),
             disk_full=bool(self._database.trouble) or waiting > 0,
             scores_dropped=self._scores_dropped,
             events_waiting=waiting,
@@ -163,12 +163,6 @@ class Store(Reader):
         self._database.close()
         self._state_lock.release()
 
-    def _outbox_depth(self) -> int:
-        try:
-            return self.outbox.depth()
-        except StoreError:
-            return -1
-
     def _try(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
@@ -178,3 +172,11 @@ class Store(Reader):
 
 def _expire(before_utc_s: float) -> Callable[[sqlite3.Connection], int]:
     return lambda db: scores.expire(db, before_utc_s)
+
+
+def _depth(outbox: Outbox) -> int:
+    """Of the outbox; -1 where it cannot be read."""
+    try:
+        return outbox.depth()
+    except StoreError:
+        return -1
