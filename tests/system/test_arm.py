@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow_client, pytest.mark.timeout(1
 TOOLS = ("debootstrap", "dpkg-deb", "proot", "qemu-aarch64-static")
 PLATFORMS = [f"manylinux_2_{minor}_aarch64" for minor in (17, 24, 26, 27, 28, 34, 35)]
 SITE = "opt/site"
+ATTEMPTS = 5  # of the emulator
 RATE = 16_000
 
 
@@ -96,6 +97,16 @@ def write(folder: Path, **sections: object) -> None:
     (folder / "agent.yaml").write_text(yaml.safe_dump({"agent": agent, "machines": [machine], **sections}))
 
 
+def emulated(root: Path, folder: Path, *words: str) -> str:
+    """What the command prints there. The emulator itself crashes now and then with many threads: then again."""
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(on_board(root, folder, *words), capture_output=True, text=True, timeout=600, check=False)
+        if "uncaught target signal" not in done.stderr:
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+    pytest.skip(f"the emulator crashed {ATTEMPTS} times in a row: {done.stderr.strip().splitlines()[-1]}")
+
+
 def test_it_is_that_processor(board, site):
     said = run(*on_board(board, site, "-c", "import platform; print(platform.machine())"))
     assert said.strip().endswith("aarch64")
@@ -103,9 +114,9 @@ def test_it_is_that_processor(board, site):
 
 def test_it_calibrates_and_scores_as_here(board, site):
     asd = ("-m", "asd_agent")
-    said = run(*on_board(board, site, *asd, "calibrate", "m", "--from", "normal.wav", "--promote"), timeout=600)
+    said = emulated(board, site, *asd, "calibrate", "m", "--from", "normal.wav", "--promote")
     assert "promoted" in said  # proot does not pass on every way of ending
-    run(*on_board(board, site, *asd, "score", "m", "later.wav", "-o", "scores.csv"), timeout=600)
+    emulated(board, site, *asd, "score", "m", "later.wav", "-o", "scores.csv")
     rows = list(csv.DictReader(io.StringIO((site / "scores.csv").read_text())))
     assert [row["state"] for row in rows] == ["normal", "normal", "anomalous", "anomalous"]
     # The baseline that was made there judges here, with the same scores.
