@@ -50,7 +50,7 @@ def plc(folder, **machine):
         path = folder / "agent.yaml"
         settings = {
             "agent": {"id": "t", "state_dir": str(folder / "state")},
-            "mqtt": {"url": f"mqtt://127.0.0.1:{broker.port}"},
+            "mqtt": {"url": f"mqtt://127.0.0.1:{broker.port}", "requests": ["extend"]},
             "machines": [{"id": "m", "source": {"kind": "simulated"}, "window_s": 1, **machine}],
         }
         path.write_text(yaml.safe_dump(settings))
