@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from container import REPOSITORY, run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow_client, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
