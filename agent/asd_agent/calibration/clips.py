@@ -55,9 +55,7 @@ class NormalClips:
             path = self._folder / kept_name(window.utc_s)
             path.write_bytes(data)  # not synced: this is between two windows, and a power cut ends the calibration
             self._kept.append((path, len(data)))
-            while len(self._kept) > 1 and (
-                len(self._kept) > NORMALS_KEPT or sum(size for _, size in self._kept) > NORMALS_BYTES
-            ):
+            while len(self._kept) > 1 and self._too_many:
                 self._thin()
         except (OSError, RuntimeError) as exc:  # soundfile's errors are RuntimeErrors
             log.warning("normal sound not kept for comparison", error=str(exc))

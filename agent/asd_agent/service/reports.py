@@ -89,6 +89,7 @@ def _reduced(png: bytes) -> bytes:
 
 
 def health_message(messages: Messages, machine: MachineStatus, sink: SinkStatus) -> Message:
+    """The status of a machine's signal chain as it is published."""
     return messages.health(
         machine.id,
         status=machine.health.status,

@@ -47,11 +47,6 @@ def stamp(utc_s: float | None) -> str:
     return rfc3339(utc_s) if utc_s else ""
 
 
-def plain(utc_s: float) -> str:
-    """ "2026-03-02 10:42:31", for those without scripts."""
-    return rfc3339(utc_s)[:19].replace("T", " ")
-
-
 def kind(event: EventKind) -> str:
     return KINDS.get(event, event.value.replace("_", " "))
 
