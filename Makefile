@@ -32,8 +32,8 @@ test-fast: $(VENV)/.dev
 # The shipped encoder from its sounds (../shared): hours on two cores, goes on where it stopped.
 encoder: $(VENV)/.dev
 	$(BIN)/asd-train distil configs/train/own_default.yaml -o $(OWN) --resume
-	$(BIN)/asd-export own $(OWN)/student -o $(BUNDLES)/own --replace $(addprefix --include $(OWN)/student/student.,safetensors json) \
-		--include $(BUNDLES)/own/MODEL_CARD.md
+	$(BIN)/asd-export own $(OWN)/student --joined -o $(BUNDLES)/default --replace $(addprefix --include $(OWN)/student/student.,safetensors json) \
+		--include $(BUNDLES)/default/MODEL_CARD.md
 
 # What is made of the code and kept in the repository; tests compare.
 generated: $(VENV)/.dev

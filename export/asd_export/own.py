@@ -1,4 +1,4 @@
-"""The bundle of our own student: alone, or joined with `spectral` in one graph with one front end.
+"""The bundle of our own student: alone, or joined with `spectral` in one graph with one front end, which is `default`.
 
 The student hears every other of `spectral`'s segments of 1 s, so that no sound is heard twice. Its embeddings are means
 over a window's seconds; the odds of a family of everyday sound are averaged over them and calibrated.
@@ -65,7 +65,7 @@ def export_own(
     if joined:
         outputs, tensors = [*described.outputs, *outputs], described.tensors | tensors
     meta = BundleMeta(
-        name="spectral-own" if joined else "own",
+        name="default" if joined else "own",
         rate_hz=RATE_HZ,
         window_samples=None,
         min_samples=SEGMENT,

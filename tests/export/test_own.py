@@ -97,7 +97,7 @@ def test_errors_are_one_line(made: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_what_is_shipped_names_what_it_was_made_of() -> None:
     """The weights beside the bundle are those that it was made from, and the card says what they were trained on."""
-    folder = Bundle.load("own").folder
+    folder = Bundle.load("default").folder
     student, card = load_student(folder)
     meta = msgspec.json.decode((folder / "bundle.json").read_bytes(), type=BundleMeta)
     assert meta.provenance.source_sha256
@@ -105,8 +105,8 @@ def test_what_is_shipped_names_what_it_was_made_of() -> None:
     text = (folder / "MODEL_CARD.md").read_text()
     for recordings in card.training["config"]["nuisance"]:
         assert Path(recordings["path"]).name in text, recordings["path"]
-    found = Encoder(Bundle.load("own")).embed(sound(3.0))
+    found = list(Encoder(Bundle.load("default")).embed(sound(3.0)).values())
     with torch.inference_mode():
         expected = OwnEncoder(student)(torch.from_numpy(sound(3.0))[None])
-    for value, wanted in zip(found.values(), expected, strict=True):
+    for value, wanted in zip(found[-len(expected) :], expected, strict=True):
         assert np.abs(value - wanted[0].numpy()).max() < 5e-3

@@ -26,7 +26,7 @@ TOLERANCE_DB = 1e-4
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return Bundle.load("default")
+    return Bundle.load("spectral")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_batch_is_its_windows(bundle: Bundle, encoder: Encoder) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-3, 1), st.booleans(), st.integers(0, 5))
 def test_gain_and_polarity_do_not_matter(decades: float, inverted: bool, seed: int) -> None:
-    encoder = Encoder(Bundle.load("default"))
+    encoder = Encoder(Bundle.load("spectral"))
     window = machine(seed, 1.5)
     gain = np.float32(10.0**decades * (-1 if inverted else 1))
     assert_equal(encoder.embed(window * gain), encoder.embed(window), TOLERANCE_DB)
@@ -179,7 +179,7 @@ def test_gain_and_polarity_do_not_matter(decades: float, inverted: bool, seed: i
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-0.5, 0.5), st.integers(0, 5))
 def test_an_offset_does_not_matter(offset: float, seed: int) -> None:
-    encoder = Encoder(Bundle.load("default"))
+    encoder = Encoder(Bundle.load("spectral"))
     window = machine(seed, 1.5)
     # Not the graph's error alone: the sum is rounded to float32, which adds noise 125 dB below the sound.
     assert_equal(encoder.embed(window + np.float32(offset)), encoder.embed(window), 2e-3)
@@ -272,7 +272,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     from asd_export import spectral
 
     assert spectral.main([str(tmp_path / "out")]) == 0
-    assert Bundle.load(tmp_path / "out").meta == Bundle.load("default").meta
+    assert Bundle.load(tmp_path / "out").meta == Bundle.load("spectral").meta
     assert spectral.main([]) == 2
     (tmp_path / "file").touch()
     assert spectral.main([str(tmp_path / "file" / "out")]) == 1
@@ -285,7 +285,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def written(folder: Path, graph: bytes | Path, *, replace: bool = False) -> BundleMeta:
     from asd_export.write import write_bundle
 
-    return write_bundle(folder, Bundle.load("default").meta, {"fp32": graph}, replace=replace)
+    return write_bundle(folder, Bundle.load("spectral").meta, {"fp32": graph}, replace=replace)
 
 
 def test_write_computes_the_checksums(tmp_path: Path) -> None:

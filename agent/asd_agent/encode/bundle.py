@@ -38,7 +38,6 @@ __all__ = [
     "shipped",
 ]
 
-DEFAULT = "spectral"
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 
 
@@ -56,7 +55,7 @@ class Bundle:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Bundle:
-        """Read and verify a bundle: "default", the name of a shipped one, or the path of a folder.
+        """Read and verify a bundle: the name of a shipped one ("default", "spectral") or the path of a folder.
 
         Raises BundleError, one line with the file and the remedy. Whether the graph's input and outputs are
         those of the metadata is checked when a session is opened (`Encoder`).
@@ -86,15 +85,14 @@ def shipped() -> list[str]:
 def resolve(name_or_path: str | Path) -> Path:
     """The folder that a bundle's name or path stands for; a shipped name wins over a folder in the way."""
     text = str(name_or_path)
-    name = DEFAULT if text == "default" else text
-    if name in shipped():
-        return _SHIPPED / name
+    if text in shipped():
+        return _SHIPPED / text
     path = Path(text).expanduser()
     if path.is_dir():
         return path
     if path.exists():
         raise BundleError(f"{path}: not a bundle folder; give the folder that holds bundle.json")
-    names = ", ".join(["default", *shipped()])
+    names = ", ".join(shipped())
     raise BundleError(f"{text}: no such bundle; give the path of a bundle folder or one of: {names}")
 
 
