@@ -41,7 +41,7 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.config.kinematics import Mechanism
-from asd_agent.encode.encoder import lean_malloc
+from asd_agent.memory import lean_malloc
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline

@@ -227,7 +227,8 @@ def test_running_a_bundle_needs_neither_torch_nor_onnx_nor_scipy() -> None:
     code = (
         "import sys, numpy as np\n"
         "from asd_agent.encode.bundle import Bundle\n"
-        "from asd_agent.encode.encoder import Encoder, lean_malloc\n"
+        "from asd_agent.encode.encoder import Encoder\n"
+        "from asd_agent.memory import lean_malloc\n"
         "assert lean_malloc() in (True, False)\n"
         "Encoder(Bundle.load('default')).embed(np.ones(16000, np.float32))\n"
         "print(sorted({'torch', 'onnx', 'scipy', 'soxr', 'rich'} & {m.split('.')[0] for m in sys.modules}))\n"

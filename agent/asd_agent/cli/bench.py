@@ -19,7 +19,8 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import Row, print_json, say, show
 from asd_agent.encode.bundle import Bundle
-from asd_agent.encode.encoder import Encoder, choose_variant, lean_malloc
+from asd_agent.encode.encoder import Encoder, choose_variant
+from asd_agent.memory import lean_malloc
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Block, Window
 from asd_agent.windowing.windower import Windower

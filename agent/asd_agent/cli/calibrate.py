@@ -18,6 +18,7 @@ from asd_agent.cli.baseline import machine, print_report
 from asd_agent.cli.options import add_config, add_json, add_machine, add_verbose, duration, numbers
 from asd_agent.cli.words import print_json, progress, say
 from asd_agent.errors import AsdError, UsageError
+from asd_agent.memory import lean_malloc
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent, ask
@@ -148,6 +149,7 @@ def _here(
     settings: config.Config, target: config.Machine, args: argparse.Namespace, duration_s: float,
     outliers: list[int] | None,
 ) -> tuple[str, Report]:  # fmt: skip
+    lean_malloc()
     store = BaselineStore(settings.state_dir, target.id)
     options = CalibrationOptions(extend=args.extend, name=args.name or "", widen=args.widen, shadow=args.shadow)
     pipeline = open_pipeline(target, store.active() if args.extend else None)

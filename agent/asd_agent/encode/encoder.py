@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import threading
 import weakref
@@ -17,9 +16,6 @@ from asd_agent.encode.cpu import cpu_flags, preferred_variant
 from asd_agent.encode.meta import INPUT, VariantName
 from asd_agent.errors import BundleError
 from asd_agent.types import Samples
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_KEPT = 8 << 20  # bytes at the end of the heap: what a window needs is not asked for anew, page by page
 
 
 class Encoder:
@@ -99,18 +95,6 @@ def choose_variant(bundle: Bundle, variant: VariantName | Literal["auto"] = "aut
     if variant not in variants:
         raise BundleError(f"{bundle.folder}: has no {variant} variant; it has {', '.join(sorted(variants))}")
     return variant
-
-
-def lean_malloc(threshold_bytes: int = 1 << 18) -> bool:
-    """Make glibc give large freed blocks back to the system at once; process-wide, for a daemon's start.
-
-    Without it glibc raises its own threshold up to 32 MB and keeps what loading a graph frees, about half of its
-    size again. The threshold lies below a 768 x 768 weight in int8. False where the C library does not know it.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, threshold_bytes)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))
 
 
 def _open(bundle: Bundle, variant: VariantName, threads: int) -> Any:

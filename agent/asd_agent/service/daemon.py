@@ -19,8 +19,8 @@ import structlog
 from asd_agent import __version__, config, log
 from asd_agent.baseline import BaselineStore
 from asd_agent.decide.alarm import without_votes
-from asd_agent.encode.encoder import lean_malloc
 from asd_agent.errors import AsdError, UsageError
+from asd_agent.memory import lean_malloc
 from asd_agent.service import clock
 from asd_agent.service.active import pipeline_maker
 from asd_agent.service.captures import Captures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import structlog
 
 from asd_agent import config
 from asd_agent.errors import AsdError, UsageError
+from asd_agent.memory import lean_malloc
 from asd_agent.web.app import make_app
 from asd_agent.web.security.users import FIRST, Users, users_path
 from asd_agent.web.site import Site
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 MOST_CONNECTIONS = 200
 DRAIN_S = 2
-_M_ARENA_MAX = -8  # malloc.h
 
 
 def serve(settings: config.Config, path: str, *, first: bool = False) -> int:
@@ -37,7 +36,7 @@ def serve(settings: config.Config, path: str, *, first: bool = False) -> int:
     for file in (web.cert_file, web.key_file):
         if file is not None and not Path(file).is_file():
             raise UsageError(f"{path}: web: {file}: no such file, or it cannot be read by this user")
-    _few_arenas()
+    lean_malloc()
     app = make_app(Site(settings, path, users, first=first))
     server = uvicorn.Server(
         uvicorn.Config(
@@ -70,13 +69,6 @@ def _restart(app: Starlette, server: uvicorn.Server) -> None:
     """With the configuration that has just been written."""
     app.state.restarts = True
     server.should_exit = True
-
-
-def _few_arenas() -> None:
-    """glibc gives every thread a heap of its own and keeps it: with the threads of a web server that is most memory."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def _first_password(users: Users) -> None:
