@@ -76,7 +76,7 @@ $(VENV)/.edge: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[demo,web,plot,train,export,dev]"
+	$(BIN)/pip install --quiet -e ".[archive,demo,web,plot,train,export,dev]"
 	touch $@
 
 clean:

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ from asd_agent.baseline.manifest import FORMAT, Baseline, Manifest, Pointers
 from asd_agent.errors import BaselineError, StoreError
 from asd_agent.files import load_arrays
 
+MANIFEST, ARRAYS, SUMS = "baseline.json", "arrays.npz", "SHA256SUMS"
 MOST_BYTES = 512 << 20  # of arrays: a baseline of thousands of windows takes some dozen
 
 
@@ -72,24 +73,28 @@ class BaselineStore:
 
     def write(self, baseline: Baseline) -> Path:
         """Write a new version atomically and make it the candidate. Raises StoreError."""
-        final = self.folder / "baselines" / baseline.manifest.version
+        payload = io.BytesIO()
+        np.savez(payload, **baseline.arrays)  # type: ignore[arg-type]
+        files = {
+            MANIFEST: msgspec.json.format(msgspec.json.encode(baseline.manifest), indent=1),
+            ARRAYS: payload.getvalue(),
+        }
+        sums = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items())
+        return self.write_files(baseline.manifest.version, files | {SUMS: sums.encode()})
+
+    def write_files(self, version: str, files: Mapping[str, bytes]) -> Path:
+        """The files of a new version, checksums included. Raises StoreError."""
+        final = self.folder / "baselines" / version
         temporary = final.with_name("." + final.name)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            payload = io.BytesIO()
-            np.savez(payload, **baseline.arrays)  # type: ignore[arg-type]
-            files = {
-                "baseline.json": msgspec.json.format(msgspec.json.encode(baseline.manifest), indent=1),
-                "arrays.npz": payload.getvalue(),
-            }
-            sums = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items())
-            for name, content in (*files.items(), ("SHA256SUMS", sums.encode())):
+            for name, content in files.items():
                 _write_synced(temporary / name, content)
             _sync_folder(temporary)
             temporary.rename(final)
             _sync_folder(final.parent)
-            self._point(msgspec.structs.replace(self.pointers(), candidate=final.name))
+            self.nominate(final.name)
         except OSError as exc:
             shutil.rmtree(temporary, ignore_errors=True)
             raise StoreError(f"{final}: the baseline cannot be written ({exc.strerror or exc})") from exc
@@ -97,19 +102,17 @@ class BaselineStore:
 
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
-        files = self._verified(version, ("baseline.json", "arrays.npz"))
-        manifest = self._manifest(version, files["baseline.json"])
-        try:
-            arrays = load_arrays(io.BytesIO(files["arrays.npz"]), MOST_BYTES)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as exc:
-            raise BaselineError(
-                f"{self.folder / 'baselines' / version}: not a baseline of this version ({exc}); {REMEDY}"
-            ) from exc
-        return Baseline(manifest=manifest, arrays=arrays)
+        return decode(self.folder / "baselines" / version, self._verified(version, (MANIFEST, ARRAYS)))
 
     def manifest(self, version: str) -> Manifest:
         """Of a version, without reading its arrays. Raises BaselineError."""
-        return self._manifest(version, self._verified(version, ("baseline.json",))["baseline.json"])
+        found = self._verified(version, (MANIFEST,))
+        return _manifest(self.folder / "baselines" / version, found[MANIFEST])
+
+    def files(self, version: str) -> dict[str, bytes]:
+        """The files of a version, checksums included and verified. Raises BaselineError."""
+        sums = self.folder / "baselines" / version / SUMS
+        return self._verified(version, (MANIFEST, ARRAYS)) | {SUMS: sums.read_bytes()}
 
     def _verified(self, version: str, names: Sequence[str]) -> dict[str, bytes]:
         """The files of a version, as its checksums say they are. Raises BaselineError."""
@@ -119,35 +122,28 @@ class BaselineStore:
             raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
         try:
             files = {name: (folder / name).read_bytes() for name in names}
-            lines = (folder / "SHA256SUMS").read_text().splitlines()
-            sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
-        except (OSError, ValueError) as exc:
+            sums = (folder / SUMS).read_bytes()
+        except OSError as exc:
             raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
-        for name, content in files.items():
-            if sums.get(name) != hashlib.sha256(content).hexdigest():
-                raise BaselineError(f"{folder / name}: the checksum does not match SHA256SUMS; {REMEDY}")
+        verify(folder, files, sums)
         return files
-
-    def _manifest(self, version: str, content: bytes) -> Manifest:
-        folder = self.folder / "baselines" / version
-        try:
-            manifest = msgspec.json.decode(content, type=Manifest)
-        except msgspec.DecodeError as exc:
-            raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
-        if manifest.format != FORMAT:
-            raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
-        return manifest
 
     def checksum(self, version: str) -> str:
         """sha256 of its SHA256SUMS, which hold those of its files; empty when there is no such baseline."""
         try:
-            return hashlib.sha256((self.folder / "baselines" / version / "SHA256SUMS").read_bytes()).hexdigest()
+            return hashlib.sha256((self.folder / "baselines" / version / SUMS).read_bytes()).hexdigest()
         except OSError:
             return ""
 
     def active(self) -> Baseline | None:
         version = self.pointers().active
         return None if version is None else self.load(version)
+
+    def nominate(self, version: str) -> None:
+        """Make it the candidate, unless it is active. Raises StoreError."""
+        pointers = self.pointers()
+        if version != pointers.active:
+            self._point(msgspec.structs.replace(pointers, candidate=version))
 
     def promote(self, version: str | None = None) -> Pointers:
         """candidate (or `version`) -> active -> previous. The version is verified first. Raises BaselineError."""
@@ -182,6 +178,37 @@ class BaselineStore:
 
 
 REMEDY = "roll back (`asd-agent baseline rollback`), or calibrate again"
+
+
+def verify(folder: Path, files: Mapping[str, bytes], sums: bytes) -> None:
+    """Raises BaselineError where a file is not as SHA256SUMS say."""
+    try:
+        known = {name: digest for digest, name in (line.split("  ", 1) for line in sums.decode().splitlines() if line)}
+    except ValueError as exc:
+        raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
+    for name, content in files.items():
+        if known.get(name) != hashlib.sha256(content).hexdigest():
+            raise BaselineError(f"{folder / name}: the checksum does not match SHA256SUMS; {REMEDY}")
+
+
+def decode(folder: Path, files: Mapping[str, bytes]) -> Baseline:
+    """The baseline that these files hold. Raises BaselineError, naming the folder."""
+    manifest = _manifest(folder, files[MANIFEST])
+    try:
+        arrays = load_arrays(io.BytesIO(files[ARRAYS]), MOST_BYTES)
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as exc:
+        raise BaselineError(f"{folder}: not a baseline of this version ({exc}); {REMEDY}") from exc
+    return Baseline(manifest=manifest, arrays=arrays)
+
+
+def _manifest(folder: Path, content: bytes) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise BaselineError(f"{folder}: not a baseline that this version reads ({exc}); {REMEDY}") from exc
+    if manifest.format != FORMAT:
+        raise BaselineError(f"{folder}: baseline format {manifest.format}, this version reads {FORMAT}; {REMEDY}")
+    return manifest
 
 
 def _write_synced(path: Path, content: bytes) -> None:

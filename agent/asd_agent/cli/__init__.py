@@ -19,6 +19,7 @@ COMMANDS = {  # name, which is also the module's -> what it does
     "run": "run the daemon: listen, score, raise alarms (SIGHUP reloads the configuration, SIGTERM stops)",
     "calibrate": "learn what normal sounds like and write a candidate baseline",
     "score": "score recordings against the active baseline, computed as for live sound",
+    "archive": "calibrate on, score and compare recordings by the thousand, on all cores or a cluster",
     "demo": "show everything on one machine: an embedded broker and a simulated machine that develops a fault",
     "status": "show the live state of every machine, from the running daemon",
     "devices": "list sound cards by names that survive a reboot, with their native rates",

@@ -17,17 +17,20 @@ from asd_agent.encode.meta import INPUT, VariantName
 from asd_agent.errors import BundleError
 from asd_agent.types import Samples
 
+Device = Literal["cpu", "cuda"]
 
 class Encoder:
     """A session on one variant of a bundle. Any thread may call `embed`, several at once too."""
 
-    def __init__(self, bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1, device: Device = "cpu"
+    ) -> None:
         """Open the graph; raises BundleError when it cannot be run or is not what the metadata says."""
         self.bundle = bundle
         self.variant = choose_variant(bundle, variant)
         self._dims = {output.name: output.dim for output in bundle.meta.outputs}
         self._names = list(self._dims)
-        self._session = _open(bundle, self.variant, threads)
+        self._session = _open(bundle, self.variant, threads, device)
         _check_signature(bundle, self.variant, self._session)
 
     def embed(self, samples: Samples) -> dict[str, npt.NDArray[np.float32]]:
@@ -70,20 +73,22 @@ class Encoder:
         return str(self.bundle.graph(self.variant))
 
 
-_shared: weakref.WeakValueDictionary[tuple[str, VariantName, int], Encoder] = weakref.WeakValueDictionary()
+_shared: weakref.WeakValueDictionary[tuple[str, VariantName, int, Device], Encoder] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
 
 
-def shared_encoder(bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1) -> Encoder:
-    """The one encoder of this process for a bundle (by checksum), variant and thread count.
+def shared_encoder(
+    bundle: Bundle, variant: VariantName | Literal["auto"] = "auto", threads: int = 1, device: Device = "cpu"
+) -> Encoder:
+    """The one encoder of this process for a bundle (by checksum), variant, thread count and device.
 
     It lives as long as someone holds it. Raises BundleError as `Encoder`.
     """
-    key = (bundle.sha256, choose_variant(bundle, variant), threads)
+    key = (bundle.sha256, choose_variant(bundle, variant), threads, device)
     with _shared_lock:
         encoder = _shared.get(key)
         if encoder is None:
-            encoder = _shared[key] = Encoder(bundle, key[1], threads)
+            encoder = _shared[key] = Encoder(bundle, key[1], threads, device)
         return encoder
 
 
@@ -97,7 +102,15 @@ def choose_variant(bundle: Bundle, variant: VariantName | Literal["auto"] = "aut
     return variant
 
 
-def _open(bundle: Bundle, variant: VariantName, threads: int) -> Any:
+_PROVIDERS: dict[Device, tuple[str, ...]] = {"cpu": (), "cuda": ("CUDAExecutionProvider",)}
+
+
+def has_cuda() -> bool:
+    """Whether the installed onnxruntime was built for an NVIDIA GPU."""
+    return "CUDAExecutionProvider" in ort.get_available_providers()
+
+
+def _open(bundle: Bundle, variant: VariantName, threads: int, device: Device) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -113,7 +126,7 @@ def _open(bundle: Bundle, variant: VariantName, threads: int) -> Any:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     file = bundle.graph(variant)
     try:
-        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(file), options, providers=[*_PROVIDERS[device], "CPUExecutionProvider"])
     except Exception as exc:
         raise BundleError(f"{file}: onnxruntime cannot load it ({_line(exc)}); export the bundle anew") from exc
 

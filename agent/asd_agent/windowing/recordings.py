@@ -14,11 +14,16 @@ from asd_agent.types import Samples, Window
 from asd_agent.windowing.windower import Windower
 
 
-def recorded_windows(path: Path, machine: config.Machine, rates: Iterable[int]) -> Iterator[Window]:
-    """The windows of one file, cut by the machine's window_s and hop_s. Raises SourceError, naming the file."""
+def recorded_windows(
+    path: Path, machine: config.Machine, rates: Iterable[int], utc_s: float | None = None
+) -> Iterator[Window]:
+    """The windows of one file, cut by the machine's window_s and hop_s; `utc_s` is when it began (default: now).
+
+    Raises SourceError, naming the file.
+    """
     windower: Windower | None = None
     try:
-        for block in read_file(path):
+        for block in read_file(path, utc_s):
             if windower is None:
                 windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, rates)
             yield from windower.push(block, machine.source.channel)

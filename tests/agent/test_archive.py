@@ -1,0 +1,262 @@
+"""`asd-agent archive`: the numbers of `asd-agent score`, whatever the engine, the file system and the interruptions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+import soundfile
+import yaml
+
+from asd_agent import config
+from asd_agent.archive.batches import batches, day
+from asd_agent.archive.recordings import Naming, Recording, found
+from asd_agent.archive.results import Results
+from asd_agent.archive.table import Rows, descriptions, rows
+from asd_agent.capture.simulate import machine_blocks
+from asd_agent.cli import main
+
+RATE = 16_000
+FORMATS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def machine_sound(seconds: float, seed: int = 0, *faults: config.Fault) -> np.ndarray:
+    source = config.SimulatedSource(seed=seed, duration_s=seconds, pace="fast", faults=list(faults))
+    return np.concatenate([block.samples for block in machine_blocks(source)])[:, 0]
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "agent.yaml"
+        source = {"kind": "stdin", "rate_hz": RATE}
+        machines = [{"id": name, "source": source, "window_s": 2, "hop_s": 1} for name in ("fan", "pump")]
+        settings = {"agent": {"id": "t", "state_dir": str(folder / "state")}, "machines": machines}
+        self.path.write_text(yaml.safe_dump(settings))
+        fault = config.Fault(kind="bearing", level_db=0)
+        for number, name in enumerate(("fan", "pump")):
+            (folder / "normal" / name).mkdir(parents=True)
+            (folder / "later" / name).mkdir(parents=True)
+            for i in range(3):
+                sound = machine_sound(20, 10 * number + i)
+                soundfile.write(folder / "normal" / name / f"2026-03-0{i + 1}T06-00-00.wav", sound, RATE)
+            for i, suffix in enumerate(FORMATS):
+                sound = machine_sound(8, 10 * number + 5 + i, *([fault] if i >= 2 and name == "fan" else []))
+                soundfile.write(folder / "later" / name / f"2026-03-05T06-0{i}-00{suffix}", sound, RATE)
+
+    def asd(self, *words: object, code: int = 0) -> None:
+        first, *rest = words
+        head = [first, rest.pop(0)] if first == "archive" else [first]
+        assert main([*map(str, head), "-c", str(self.path), *map(str, rest)]) == code
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Recordings of two machines, and their baselines, made by the archive itself."""
+    site = Site(tmp_path_factory.mktemp("archive"))
+    site.asd("archive", "calibrate", site.folder / "normal", "-o", site.folder / "cal", "--promote", *HERE)
+    return site
+
+
+HERE = ("--engine", "processes", "--workers", "1")
+
+
+def windows(folder: Path | str) -> list[dict[str, object]]:
+    table = pyarrow.dataset.dataset(f"{folder}/windows", format="parquet", partitioning="hive").to_table()
+    return sorted(table.to_pylist(), key=lambda row: (row["file"], row["index"] if row["index"] is not None else -1))
+
+
+def scored(site: Site, machine: str, *paths: object, capsys) -> list[dict[str, str]]:
+    capsys.readouterr()
+    site.asd("score", machine, *paths, "--json")
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def check_equal(found: list[dict[str, object]], expected: list[dict[str, object]]) -> None:
+    assert len(found) == len(expected) > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        for key in ("file", "index", "start_s", "duration_s", "state", "cause", "level", "score", "p_value", "reason",
+                    "embedding_p", "embedding_distance", "mechanism_p", "operating", "nuisance", "transient_p",
+                    "transient_at_s", "detectors"):  # fmt: skip
+            assert ours[key] == theirs[key], key
+
+
+def test_its_numbers_are_those_of_score_to_the_last_digit(site, tmp_path, capsys):
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "out", "--engine", "processes", "--workers", 2)
+    found = windows(tmp_path / "out")
+    assert {str(row["day"]) for row in found} == {"2026-03-05"}
+    for machine in ("fan", "pump"):
+        expected = scored(site, machine, site.folder / "later" / machine, capsys=capsys)
+        check_equal([row for row in found if row["machine"] == machine], expected)
+    assert any(row["state"] == "anomalous" for row in found)
+    alarms = pyarrow.parquet.read_table(tmp_path / "out" / "alarms.parquet").to_pylist()
+    assert "fan" in {alarm["machine"] for alarm in alarms}
+    assert all(alarm["file"].endswith(("02-00.ogg", "03-00.mp3")) for alarm in alarms)
+
+
+@pytest.mark.slow_client
+def test_ray_gives_the_same(site, tmp_path):
+    pytest.importorskip("ray")
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "here", *HERE)
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "ray", "--engine", "ray", "--workers", 2)
+    check_equal(windows(tmp_path / "ray"), windows(tmp_path / "here"))
+
+
+def test_a_run_that_was_cut_off_goes_on_and_does_nothing_twice(site, tmp_path, monkeypatch, capsys):
+    from asd_agent.archive import batches as module
+    from asd_agent.archive.worker import Worker
+    from asd_agent.errors import AsdError
+
+    monkeypatch.setattr(module, "MOST_RECORDINGS", 1)
+    out, whole = tmp_path / "out", Worker.__call__
+    calls: Counter[str] = Counter()
+
+    def cut_off(self, batch):
+        if sum(calls.values()) == 3 and not calls["again"]:
+            raise AsdError("the lights go out")
+        calls[batch.recordings[0].url] += 1
+        return whole(self, batch)
+
+    monkeypatch.setattr(Worker, "__call__", cut_off)
+    site.asd("archive", "score", site.folder / "later", "-o", out, *HERE, code=1)
+    assert len(windows(out)) == 3 * 7
+    calls["again"] = 1
+    capsys.readouterr()
+    site.asd("archive", "score", site.folder / "later", "-o", out, "--json", *HERE)
+    assert json.loads(capsys.readouterr().out)["run"]["done_before"] == 3
+    del calls["again"]
+    assert len(calls) == 8
+    assert set(calls.values()) == {1}
+    counted = Counter((row["file"], row["index"]) for row in windows(out))
+    assert len(counted) == 8 * 7
+    assert set(counted.values()) == {1}
+
+
+def test_a_changed_recording_is_scored_again_and_its_old_windows_are_gone(site, tmp_path):
+    shutil.copytree(site.folder / "later", tmp_path / "later")
+    score = ("archive", "score", tmp_path / "later", "-o", tmp_path / "out", *HERE)
+    site.asd(*score)
+    changed = tmp_path / "later" / "fan" / "2026-03-05T06-00-00.wav"
+    soundfile.write(changed, machine_sound(5, 77), RATE)
+    site.asd(*score)
+    found = windows(tmp_path / "out")
+    assert len([row for row in found if row["file"] == str(changed)]) == 4
+    assert len(found) == 7 * 7 + 4
+
+
+def test_a_corrupt_recording_is_a_row_with_its_reason(site, tmp_path, capsys):
+    folder = tmp_path / "later" / "fan"
+    shutil.copytree(site.folder / "later" / "fan", folder)
+    (folder / "2026-03-05T05-00-00.wav").write_bytes(b"RIFF, and nothing of it is true")
+    (folder / "2026-03-05T05-01-00.flac").write_bytes(b"")
+    site.asd("archive", "score", tmp_path / "later", "-o", tmp_path / "out", *HERE)
+    found = windows(tmp_path / "out")
+    errors = {Path(row["file"]).name: row["error"] for row in found if row["error"]}
+    assert set(errors) == {"2026-03-05T05-00-00.wav", "2026-03-05T05-01-00.flac"}
+    assert "empty" in errors["2026-03-05T05-01-00.flac"]
+    assert len([row for row in found if not row["error"]]) == 4 * 7
+    assert "2 recordings could not be read" in capsys.readouterr().err
+    soundfile.write(folder / "2026-03-05T05-00-00.wav", machine_sound(3, 78), RATE)
+    site.asd("archive", "score", tmp_path / "later", "-o", tmp_path / "out", "--retry-failed", *HERE)
+    assert len([row for row in windows(tmp_path / "out") if not row["error"]]) == 4 * 7 + 2
+
+
+def test_recordings_and_results_on_another_file_system(site, tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.rm("/", recursive=True) if memory.ls("/") else None
+    memory.put(str(site.folder / "later"), "/plant/later", recursive=True)
+    site.asd("archive", "score", "memory://plant/later", "-o", "memory://out", *HERE)
+    memory.get("/out", str(tmp_path / "out"), recursive=True)
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "local", *HERE)
+    found, expected = windows(tmp_path / "out"), windows(tmp_path / "local")
+    assert {row["file"].partition("later/")[0] for row in found} == {"memory:///plant/"}
+    check_equal([row | {"file": Path(row["file"]).name} for row in found],
+                [row | {"file": Path(row["file"]).name} for row in expected])  # fmt: skip
+
+
+def test_rescore_gives_what_score_gives_without_encoding(site, tmp_path, monkeypatch):
+    site.asd("archive", "calibrate", site.folder / "later", "-o", tmp_path / "stored", *HERE)
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "scored", *HERE)
+    monkeypatch.setattr("asd_agent.encode.encoder.Encoder.embed", None)
+    site.asd("archive", "rescore", tmp_path / "stored", "-o", tmp_path / "again", *HERE)
+    check_equal(windows(tmp_path / "again"), windows(tmp_path / "scored"))
+
+
+def test_results_of_other_settings_are_not_mixed(site, tmp_path, capsys):
+    site.asd("archive", "score", site.folder / "later", "-o", tmp_path / "out", *HERE)
+    other = tmp_path / "other.yaml"
+    other.write_text(site.path.read_text().replace("hop_s: 1", "hop_s: 2"))
+    assert main(["archive", "score", "-c", str(other), str(site.folder / "later"), "-o", str(tmp_path / "out")]) == 2
+    assert "another hop_s of fan" in capsys.readouterr().err
+
+
+def test_recordings_of_nobody_are_counted_and_said(site, tmp_path, capsys):
+    (tmp_path / "a" / "press").mkdir(parents=True)
+    shutil.copy(site.folder / "later" / "fan" / "2026-03-05T06-00-00.wav", tmp_path / "a" / "press")
+    site.asd("archive", "score", tmp_path / "a", "-o", tmp_path / "out", *HERE, code=1)
+    assert "1 recordings left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "machine", "utc_s"),
+    [
+        ("/a/fan/x/2026-03-05T06-07-08.wav", "fan", 1772690828.0),
+        ("/a/fan/20260305_060708.250.flac", "fan", 1772690828.25),
+        ("s3://b/pump/fan/mic1-2026-03-05 06:07:08.ogg", "fan", 1772690828.0),
+        ("/a/pump/1772690828123.flac", "pump", 1772690828.123),
+        ("/a/pump/2026-03-05.flac", "pump", 1772668800.0),
+        ("/a/press/rec17.mp3", "", None),
+        ("/a/pump/2026-13-45.flac", "pump", None),
+    ],
+)
+def test_machine_and_time_are_read_from_the_path(url, machine, utc_s):
+    naming = Naming(["fan", "pump"])
+    assert (naming.machine(url), naming.utc_s(url)) == (machine, utc_s)
+
+
+def test_a_pattern_and_a_time_zone_say_it_otherwise():
+    naming = Naming(["fan"], pattern=r"(?P<machine>\w+)-mic/(?P<time>[\d-]+)", timezone="Europe/Berlin")
+    assert naming.machine("/x/press-mic/2026-07-01-12-00-00.wav") == "press"
+    assert naming.utc_s("/x/press-mic/2026-07-01-12-00-00.wav") == 1782900000.0
+
+
+def test_a_stored_window_is_read_back_to_the_last_bit(site):
+    results = Results(str(site.folder / "cal"))
+    for name in results.part_names("fan"):
+        table = results.table(name)
+        found = rows(table)
+        again = Rows()
+        for row, description in zip(found, descriptions(table, found), strict=True):
+            from asd_agent.archive.table import result
+
+            again.add(row["file"], row["recorded_utc_s"], description, result(row))
+        assert again.table().equals(table.replace_schema_metadata(None))
+
+
+def test_batches_are_of_one_machine_and_day_and_hold_all_once(tmp_path):
+    recordings = [
+        Recording(f"/a/m{i % 3}/{i}.wav", "1", 1 << 20, f"m{i % 3}", 1_772_600_000.0 + 997.0 * i) for i in range(1000)
+    ]
+    made = list(batches(iter(recordings), Results(str(tmp_path))))
+    assert sorted(r.url for b in made for r in b.recordings) == sorted(r.url for r in recordings)
+    assert all({(r.machine, day(r.utc_s)) for r in b.recordings} == {(b.machine, b.day)} for b in made)
+    assert max(len(b.recordings) for b in made) <= 64
+    assert len({b.part for b in made}) == len(made)
+
+
+def test_a_folder_that_is_not_there_and_a_driver_that_is_missing_are_one_line(site, tmp_path, capsys):
+    site.asd("archive", "score", tmp_path / "nowhere", "-o", tmp_path / "out", *HERE, code=1)
+    assert "no such file or folder" in capsys.readouterr().err
+    site.asd("archive", "score", "nosuch://x", "-o", tmp_path / "out", *HERE, code=2)
+    assert "nosuch" in capsys.readouterr().err
+
+
+def test_found_takes_patterns_and_sorts(site):
+    names = [Path(r.url).name for r in found([str(site.folder / "later" / "fan" / "*0[01]-00*")], Naming(["fan"]))]
+    assert names == ["2026-03-05T06-00-00.wav", "2026-03-05T06-01-00.flac"]
