@@ -19,6 +19,7 @@ from asd_agent.types import Samples
 
 Device = Literal["cpu", "cuda"]
 
+
 class Encoder:
     """A session on one variant of a bundle. Any thread may call `embed`, several at once too."""
 
