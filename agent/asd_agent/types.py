@@ -94,6 +94,7 @@ class Window:
     gap: bool = False  # cut short by missing frames: never scored
     origin: str = ""
     position: WindowPosition = WindowPosition()
+    reference: Mapping[int, Samples] = field(default_factory=dict)  # as `resampled`, of the reference microphone
 
     @property
     def start_s(self) -> float:
@@ -140,6 +141,14 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomSound:
+    """What a second microphone, which hears the room, says of one window (windowing/reference.py)."""
+
+    coherence: float  # share of the energy at the machine that it explains, 0 to 1
+    over_near_db: tuple[float, ...]  # its level over that at the machine, third octaves from 100 Hz
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """All that the scoring needs of a window; small, so that calibration can keep thousands."""
 
@@ -155,6 +164,7 @@ class Description:
     operating: str = ""  # the operating state as the machine's controller reports it; empty = found in the sound
     changing: bool = False  # it was reported to change during the window
     fingerprint: Fingerprint | None = None  # of the signal chain; set about once a minute
+    room: RoomSound | None = None  # None = no reference microphone, or it is silent
 
     @property
     def ref(self) -> WindowRef:

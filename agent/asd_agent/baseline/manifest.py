@@ -15,6 +15,7 @@ from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.persistence import Steadiness
 from asd_agent.decide.support import Support
 from asd_agent.types import Cause, WindowRef
+from asd_agent.windowing.reference import RoomNormal
 from asd_agent.windowing.signal_chain import SignalChain
 
 FORMAT = 2  # 1: scores fused by Fisher's rule
@@ -80,6 +81,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
     steadiness: Steadiness | None = None  # what its blocks of 45 s do
     transient: LogScore | None = None  # of the excess of the strongest transient
     transients_per_hour: float = 0.0  # transients of the calibration beyond the limit of the event rate
+    room: RoomNormal | None = None  # what the reference microphone heard, where there is one
     extends: str = ""  # the state whose measure of distance it borrows, having too few windows of its own
 
 
@@ -108,6 +110,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def detectors(self) -> list[str]:
         """Names over all states."""
         return list(dict.fromkeys(name for state in self.states for name in state.detectors))
+
+    @property
+    def knows_room(self) -> bool:
+        """Whether a reference microphone was there."""
+        return any(state.room is not None for state in self.states)
 
     def thresholds(self, machine: config.Machine) -> Thresholds:
         """What the alarm settings of the machine make of what was learnt."""

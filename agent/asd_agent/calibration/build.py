@@ -25,6 +25,7 @@ from asd_agent.scoring.explain import WORDS as CAUSES
 from asd_agent.scoring.pipeline import Pipeline, nuisance_score
 from asd_agent.types import Description, WindowRef
 from asd_agent.windowing import signal_chain
+from asd_agent.windowing.reference import RoomNormal
 from asd_agent.windowing.signal_chain import SignalChain
 
 LONGEST_NAME = 60
@@ -129,6 +130,7 @@ def fit_state(
     fusion = Fusion.fit(z[:, joined], block, session, min(machine.hop_s / machine.window_s, 1.0))
     embedded = z[:, : len(pipeline.outputs)]
     excess = [d.transient.excess_db for d in windows if d.transient is not None]
+    detectors += _without_room(pipeline, windows, block, session, guard)
     calibration = StateCalibration(
         name=name,
         windows=len(windows),
@@ -147,9 +149,30 @@ def fit_state(
         ),
         transient=LogScore.fit(excess) if excess else None,
         transients_per_hour=_transients_per_hour(machine, excess),
+        room=room_normal(windows),
     )
     arrays = {k: v for d in detectors for k, v in prefixed(f"{name}/{d.name}", d.arrays()).items()}
     return StateFit(calibration, windows, [fusion.score(row) for row in z[:, joined]], arrays)
+
+
+def _without_room(
+    pipeline: Pipeline, windows: Sequence[Description], block: Labels, session: Labels, guard: int
+) -> list[Detector]:
+    """Banks of their own for the sound without what the reference microphone explains; none without enough of it."""
+    heard = [i for i, d in enumerate(windows) if d.room is not None]
+    if len(heard) < FEWEST_WINDOWS:
+        return []
+    known = [windows[i] for i in heard]
+    return [
+        EmbeddingDetector.fit(name, output, known, block[heard], session[heard], guard)[0]
+        for name, output in pipeline.subtracted.items()
+    ]
+
+
+def room_normal(windows: Sequence[Description]) -> RoomNormal | None:
+    """What the reference microphone heard, where it heard enough."""
+    heard = [d.room for d in windows if d.room is not None]
+    return RoomNormal.fit(heard) if len(heard) >= FEWEST_WINDOWS else None
 
 
 def window_places(fit: StateFit) -> Arrays:

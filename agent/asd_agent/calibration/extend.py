@@ -17,7 +17,7 @@ from asd_agent.decide.blocks import sessions
 from asd_agent.decide.fusion import Fusion, join
 from asd_agent.decide.persistence import Steadiness
 from asd_agent.errors import CalibrationError
-from asd_agent.scoring.detectors import EmbeddingDetector
+from asd_agent.scoring.detectors import SUBTRACTED, EmbeddingDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description
@@ -111,7 +111,8 @@ def _fit_extension(
     name: str, source: StateCalibration, state: OperatingState, windows: list[Description], widen: bank.Widen
 ) -> StateFit:
     """Embeddings only: the mechanism analysis has no measure of distance to borrow."""
-    fitted = [d.extended(windows, source.windows, widen) for d in state.detectors if isinstance(d, EmbeddingDetector)]
+    known = [d for d in state.detectors if isinstance(d, EmbeddingDetector) and not d.name.endswith(SUBTRACTED)]
+    fitted = [d.extended(windows, source.windows, widen) for d in known]
     z = np.array([column for _, column in fitted]).T
     joined = [join(row) for row in z]
     spread = msgspec.structs.replace(source.fusion.spread, sessions=1)

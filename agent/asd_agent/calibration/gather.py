@@ -48,7 +48,7 @@ def describe_live(
     sound_s, last_frame = 0.0, time.monotonic()
     windower: Windower | None = None
     sampler = signal_chain.Sampler(signal_chain.EVERY_WHILE_CALIBRATING_S)
-    with open_source(machine.source, [machine.source.channel]) as source:
+    with open_source(machine.source, machine.channels) as source:
         while sound_s < duration_s:
             try:
                 block = source.read(0.5)
@@ -60,7 +60,7 @@ def describe_live(
                 continue
             last_frame = time.monotonic()
             windower = windower or Windower(block.rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
-            for window in windower.push(block, machine.source.channel):
+            for window in windower.push(block, *machine.channels):
                 found.append(sampler.add(window, pipeline.describe(window)))
                 keep(window, found[-1])
             sound_s += len(block.samples) / block.rate_hz

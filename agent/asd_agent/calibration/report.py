@@ -15,13 +15,17 @@ from asd_agent.baseline import Arrays, LeftOut, Outlier, Report, StateCalibratio
 from asd_agent.decide.blocks import FEWEST_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
+from asd_agent.decide.states import OFF
 from asd_agent.decide.support import Support
 from asd_agent.scoring.explain import WORDS as CAUSES
+from asd_agent.scoring.explain import too_coherent
 from asd_agent.types import Cause, Description, WindowRef
+from asd_agent.windowing.reference import TOO_COHERENT
 
 ENOUGH_S = 300.0  # below it the report says "little sound"
 PARTS_LISTED = 20
 APART = (Cause.NOT_RUNNING, Cause.EXCLUDED, Cause.STATE_CHANGING, Cause.STATE_NOT_REPORTED)  # the sound is good
+REFERENCE_SHARE = 0.9  # of the windows need a sound of the reference microphone, where there is one
 SPOILT_SHARE = 0.1  # of the windows: more is a concern
 STATIONARY = 1.5  # blocks may differ by this many times what windows do, before the report calls it drift
 
@@ -109,7 +113,7 @@ def report(machine: config.Machine, selection: Selection, fits: Sequence[StateFi
         budget_per_month=machine.alarm.false_alarms_per_month,
         verdict=verdict(support, seconds(machine, used), machine.alarm.false_alarms_per_month),
         facts=_facts(machine, selection, fits, support, thresholds),
-        concerns=_concerns(selection, fits),
+        concerns=[*_concerns(selection, fits), *_reference_concerns(machine, fits)],
     )
 
 
@@ -149,6 +153,7 @@ def _facts(
     if len(fits) > 1:
         found = ", ".join(f"{f.calibration.name} ({len(f.windows)}, {f.calibration.level_dbfs:.0f} dBFS)" for f in fits)
         facts.append(f"{len(fits)} operating states, each judged by itself (windows, level): {found}")
+    facts += _reference_facts(fits)
     if not _wandering(fits):
         facts.append("the sound is stationary over the calibration")
     return [
@@ -190,6 +195,33 @@ def _wandering(fits: Sequence[StateFit]) -> list[str]:
 def seconds(machine: config.Machine, windows: int) -> float:
     """Of sound in so many windows."""
     return windows * machine.hop_s + machine.window_s - machine.hop_s
+
+
+def _reference_concerns(machine: config.Machine, fits: Sequence[StateFit]) -> list[str]:
+    """Of the reference microphone, where there should be one."""
+    if machine.reference is None:
+        return []
+    running = [f for f in fits if f.calibration.name != OFF] or fits
+    heard = [d.room.coherence for f in running for d in f.windows if d.room is not None]
+    total = sum(len(f.windows) for f in running)
+    concerns = []
+    if len(heard) < REFERENCE_SHARE * total:
+        concerns.append(
+            f"the reference microphone was silent or missing in {total - len(heard)} of {total} windows: look after "
+            "it, and calibrate again"
+        )
+    if heard and np.median(heard) >= TOO_COHERENT:
+        concerns.append(f"{too_coherent(float(np.median(heard)))}, and calibrate again")
+    return concerns
+
+
+def _reference_facts(fits: Sequence[StateFit]) -> list[str]:
+    return [
+        f"the reference microphone explains {f.calibration.room.coherence:.0%} of the sound at the machine"
+        + (f" ({f.calibration.name})" if len(fits) > 1 else "")
+        for f in fits
+        if f.calibration.room is not None
+    ]
 
 
 def _outliers(fit: StateFit, thresholds: Thresholds) -> list[Outlier]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import time
@@ -10,13 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import console, print_json, wrapped
-from asd_agent.errors import AsdError
+from asd_agent.errors import AsdError, EndOfSource
 from asd_agent.service import client, clock
 from asd_agent.service.control import DaemonAbsent, ask
+from asd_agent.types import Samples
 
 OLDEST_CLOCK_UTC_S = 1_767_225_600.0  # 2026-01-01: this version did not exist before
 LITTLE_DISK = 500 << 20
@@ -177,6 +181,8 @@ def _sources(settings: config.Config) -> Iterator[Finding]:
             known = None
         if known is not None:
             yield Finding("ok" if known.available else "fail", what, f"held by the daemon: {known.source.detail}")
+            if known.available and known.health.reasons:
+                yield Finding("warn", f"health of {machine.id}", "; ".join(known.health.reasons))
             continue
         try:
             yield _listen(machine, what)
@@ -194,17 +200,43 @@ def _listen(machine: config.Machine, what: str) -> Finding:
         and not Path(machine.source.path).exists()
     ):
         return Finding("fail", what, f"{machine.source.path}: no such file or folder")
-    with open_source(machine.source, [machine.source.channel]) as source:
+    wanted = max(machine.channels)
+    heard: list[Samples] = []
+    rate_hz, delivers = 0, ""
+    with open_source(machine.source, machine.channels) as source:
         deadline = time.monotonic() + LISTEN_S
         while time.monotonic() < deadline:
-            block = source.read(0.5)
-            if block is not None and block.samples.shape[1] <= machine.source.channel:
-                return Finding(
-                    "fail", what, f"has {block.samples.shape[1]} channel(s), channel {machine.source.channel} is wanted"
-                )
-            if block is not None:
-                return Finding("ok", what, f"delivers at {block.rate_hz} Hz")
-        return Finding("fail", what, f"{source.status().detail}; names and holders: asd-agent devices")
+            try:
+                block = source.read(0.5)
+            except EndOfSource:
+                break
+            if block is not None and block.samples.shape[1] <= wanted:
+                return Finding("fail", what, f"has {block.samples.shape[1]} channel(s), channel {wanted} is wanted")
+            if block is None:
+                continue
+            rate_hz, delivers = block.rate_hz, f"delivers at {block.rate_hz} Hz"
+            if machine.reference is None:
+                return Finding("ok", what, delivers)
+            heard.append(block.samples[:, list(machine.channels)])
+            if sum(map(len, heard)) >= LISTEN_S / 2 * rate_hz:
+                break
+        if not heard:
+            return Finding("fail", what, f"{source.status().detail}; names and holders: asd-agent devices")
+    return _reference(machine, what, delivers, np.concatenate(heard), rate_hz)
+
+
+def _reference(machine: config.Machine, what: str, delivers: str, samples: Samples, rate_hz: int) -> Finding:
+    """Of the second microphone; samples [n, 2]."""
+    from asd_agent.scoring.explain import too_coherent
+    from asd_agent.windowing.reference import TOO_COHERENT, frame_of, subtract
+
+    near, far = samples.T
+    if 10 * math.log10(max(float(np.var(far)), 1e-30)) < machine.quality.silence_dbfs:
+        return Finding("fail", what, f"{delivers}, but the reference (channel {machine.channels[1]}) is silent")
+    coherence = subtract(near, far, frame_of(rate_hz, len(near))).coherence
+    if coherence >= TOO_COHERENT:
+        return Finding("warn", what, f"{delivers}; {too_coherent(coherence)}")
+    return Finding("ok", what, f"{delivers}; the reference microphone explains {coherence:.0%} of the sound")
 
 
 def _broker(settings: config.Config) -> Iterator[Finding]:

@@ -162,6 +162,12 @@ class Operating(_Section, frozen=True, kw_only=True):
     settle_s: Annotated[float, Meta(ge=0, le=60)] = 2.0  # before and after a change no window is judged
 
 
+class Reference(_Section, frozen=True, kw_only=True):
+    """A second microphone, which hears the room and hardly the machine (docs/microphone.md)."""
+
+    channel: Channel  # of the machine's source
+
+
 class Shadow(_Section, frozen=True, kw_only=True):
     """The candidate baseline beside the active one: judged and recorded, never published."""
 
@@ -171,6 +177,7 @@ class Shadow(_Section, frozen=True, kw_only=True):
 class Machine(_Section, frozen=True, kw_only=True):
     id: Identifier
     source: Source
+    reference: Reference | None = None  # None = one microphone
     window_s: Annotated[float, Meta(ge=1, le=60)] = 10.0
     hop_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     bundle: str | Annotated[list[str], Meta(min_length=1)] = "default"
@@ -184,6 +191,13 @@ class Machine(_Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.hop_s > self.window_s:
             raise ValueError(f"hop_s {self.hop_s:g} is longer than window_s {self.window_s:g}: sound would be skipped")
+        if self.reference is not None and self.reference.channel == self.source.channel:
+            raise ValueError(f"reference: channel {self.source.channel} is the machine's own microphone")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the source: the machine's own, and that of the reference where there is one."""
+        return (self.source.channel,) if self.reference is None else (self.source.channel, self.reference.channel)
 
     @property
     def votes(self) -> tuple[int, int]:

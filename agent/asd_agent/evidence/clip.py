@@ -133,7 +133,10 @@ def _fits(samples: Samples, bits: Bits) -> bool:
 
 
 def write_clip(path: Path, samples: Samples, clip: Clip, spare_bytes: int = SPARE_BYTES) -> None:
-    """Write the sidecar, then the sound [frames]; each is complete once it has its name. Raises OSError."""
+    """Write the sidecar, then the sound ([frames] or [frames, 2]); each is complete once it has its name.
+
+    Raises OSError.
+    """
     sound = encode_sound(samples, clip.rate_hz, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < len(sound) + spare_bytes:
@@ -151,8 +154,16 @@ def read_clip(path: Path) -> Clip:
         raise StoreError(f"{path}: not a description of a clip that can be read ({exc})") from exc
 
 
+def near(samples: Samples) -> Samples:
+    """Of [frames] or [frames, 2] the sound at the machine: [frames]."""
+    return samples if samples.ndim == 1 else np.ascontiguousarray(samples[:, 0])
+
+
 def read_sound(path: Path, clip: Clip) -> Samples:
-    """The samples [frames] as they came. Raises StoreError for sound that is damaged, or not the clip's."""
+    """The samples as they came: [frames], or [frames, 2] with those of the reference microphone.
+
+    Raises StoreError for sound that is damaged, or not the clip's.
+    """
     import soundfile
 
     try:
@@ -169,7 +180,7 @@ def read_sound(path: Path, clip: Clip) -> Samples:
 
 
 def encode_sound(samples: Samples, rate_hz: int, suffix: str) -> bytes:
-    """[frames] as the bytes of a FLAC file, if 24 bits hold them, or a WAV file of floats."""
+    """[frames] or [frames, channels] as the bytes of a FLAC file, if 24 bits hold them, or a WAV file of floats."""
     import soundfile
 
     # A file in memory: writing to a Python object needs callbacks, which MemoryDenyWriteExecute of the unit forbids.

@@ -53,7 +53,8 @@ class ClipRecorder:
         self, machine: str, samples: Samples, rate_hz: int, utc_s: float, gap: bool = False, *,
         received: int | None = None, begun: int = 0, last: bool = False, keep_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """The next sound of a machine: [frames] of its channel, native rate; `utc_s` of the first frame.
+        """The next sound of a machine, native rate: [frames], or [frames, 2] with that of its reference microphone;
+        `utc_s` of the first frame.
 
         `received`: frames before it; `begun`: those before its segment, which ends here if it is the `last`. At least
         `keep_s` stay in memory, counted from the end of the newest window that was judged.
@@ -64,7 +65,7 @@ class ClipRecorder:
         with self._lock:
             tape = self._tapes.setdefault(machine, Tape(rate_hz, received=received or 0))
             received = tape.received if received is None else received
-            if tape.rate_hz != rate_hz or tape.received != received:
+            if tape.rate_hz != rate_hz or tape.received != received or tape.differs(pcm):
                 self._finish(tape)
                 tape = self._tapes[machine] = Tape(rate_hz, received=received)
             chunk = Chunk(pcm, bits, gap, received, begun, last)

@@ -18,7 +18,7 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.errors import BaselineError, BundleError, StoreError
-from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, MadeWith, ScoredWindow, read_clip, read_sound, sidecars
+from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, MadeWith, ScoredWindow, near, read_clip, read_sound, sidecars
 from asd_agent.evidence.nearest import Normal, nearest
 from asd_agent.evidence.record import software
 from asd_agent.scoring.pipeline import Pipeline, Reported
@@ -115,7 +115,7 @@ def replay(sidecar: Path, clip: Clip, state_dir: Path, configured: config.Machin
     now = software()
     return Replay(
         clip=clip,
-        samples=samples,
+        samples=near(samples),
         windows=tuple(windows),
         left_out=len(clip.windows) - len(windows),
         normals=tuple(_normals(windows, clip.event, pipeline)),

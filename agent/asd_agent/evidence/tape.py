@@ -21,7 +21,7 @@ NO_SOUND = 1e15  # a float beyond this is not a sample
 class Chunk(NamedTuple):
     """Sound in memory, as small as it can be without a loss."""
 
-    samples: npt.NDArray[Any]  # [frames] int16, or float32 where that would lose some
+    samples: npt.NDArray[Any]  # [frames] or [frames, 2], int16, or float32 where that would lose some
     bits: Bits
     gap: bool  # frames are missing before it
     received: int  # frames before it, since the source was opened
@@ -85,6 +85,10 @@ class Tape:
         newest = self.rows[-1]
         return max(0.0, (self.received - newest.frame) / self.rate_hz - newest.result.duration_s)
 
+    def differs(self, samples: npt.NDArray[Any]) -> bool:
+        """In the number of channels from what there is."""
+        return bool(self.chunks) and self.chunks[-1].samples.shape[1:] != samples.shape[1:]
+
     def push(self, chunk: Chunk, keep_frames: int) -> None:
         self.chunks.append(chunk)
         self.frames += len(chunk.samples)
@@ -127,8 +131,8 @@ def assembled(recording: Recording) -> tuple[Samples, Clip]:
 
 
 def packed(samples: Samples) -> tuple[npt.NDArray[Any], Bits]:
-    """As small as it can be without a loss, in new memory; what is no sound becomes 0. [n] -> [n]"""
-    if len(samples) and samples.min() >= -1 and samples.max() < 1:
+    """As small as it can be without a loss, in new memory; what is no sound becomes 0. Keeps its shape."""
+    if samples.size and samples.min() >= -1 and samples.max() < 1:
         scaled = samples * np.float32(FULL_SCALE[16])
         pcm = scaled.astype(np.int16)
         if (pcm == scaled).all():

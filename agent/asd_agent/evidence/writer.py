@@ -14,6 +14,7 @@ from asd_agent.evidence.clip import (
     begun_path,
     expire_clips,
     finish_begun,
+    near,
     remove_begun,
     remove_unfinished,
     write_clip,
@@ -59,7 +60,7 @@ class ClipWriter:
         remove_begun(path)
         if self._draw is not None:
             try:
-                write_whole(path.with_suffix(".png"), self._draw(samples, clip))
+                write_whole(path.with_suffix(".png"), self._draw(near(samples), clip))
             except Exception as exc:  # noqa: BLE001 - the daemon goes on without a picture
                 log.warning("picture of an alarm not drawn", path=str(path), error=repr(exc))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import MechanismBaseline
 
 MECHANISM = "mechanism"
+SUBTRACTED = "_subtracted"  # ends the names of what is measured without the sound of the room
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -37,6 +37,17 @@ def not_running(quiet_db: float) -> str:
     return f"{quiet_db:.0f} dB quieter than in calibration and unlike it: the machine is not running"
 
 
+def louder_room(louder_db: float) -> str:
+    return f"the room ({louder_db:.0f} dB louder in the reference microphone)"
+
+
+def too_coherent(coherence: float) -> str:
+    return (
+        f"the reference microphone hears the machine too well (it explains {coherence:.0%} of the sound there): "
+        "move it away"
+    )
+
+
 def deviation(judgement: Judgement, description: Description, nuisance: str) -> str:
     """The detector that deviates most, and where in the spectrum."""
     state = judgement.state

@@ -29,12 +29,13 @@ from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.encode.meta import BundleMeta, Output
 from asd_agent.errors import BaselineError
 from asd_agent.scoring import explain
-from asd_agent.scoring.detectors import Detector, EmbeddingDetector, MechanismDetector
+from asd_agent.scoring.detectors import SUBTRACTED, Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
 from asd_agent.types import Cause, Description, HeardSound, Level, State, Window, WindowResult
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.quality import assess
+from asd_agent.windowing.reference import Room, hear_room
 from asd_agent.windowing.transients import strongest_transient
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Pipeline:
         self.outputs: dict[str, Output] = {
             k: _measured(o, machine.distance) for k, o in named.items() if o.role == "detector"
         }
+        self.subtracted = {k + SUBTRACTED: o for k, o in self.outputs.items()}  # with a reference microphone
         self.nuisance: dict[str, Output] = {k: o for k, o in named.items() if o.role == "nuisance"}
         self.states: tuple[OperatingState, ...] = ()
         self.thresholds: Thresholds | None = None
@@ -113,6 +115,9 @@ class Pipeline:
         for bundle, encoder in self.encoders.items():
             found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
             embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
+        room = hear_room(window, self.rates, self.machine.quality.silence_dbfs)
+        if room is not None:
+            embeddings |= self._subtracted(room)
         return _description(
             window,
             quality=quality,
@@ -121,7 +126,16 @@ class Pipeline:
             transient=transient,
             operating=reported.operating,
             changing=reported.changing,
+            room=None if room is None else room.sound,
         )
+
+    def _subtracted(self, room: Room) -> dict[str, npt.NDArray[np.float32]]:
+        """Embeddings of the sound at the machine without what the room's explains."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for bundle, encoder in self.encoders.items():
+            for output, value in encoder.embed(room.subtracted[encoder.bundle.meta.rate_hz]).items():
+                found[detector_name(bundle, output, len(self.encoders)) + SUBTRACTED] = value
+        return {name: value for name, value in found.items() if name in self.subtracted}
 
     def judge(self, description: Description) -> WindowResult:
         if not description.quality.assessable:
@@ -150,7 +164,7 @@ class Pipeline:
             p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
-            nuisance=self._nuisance(description),
+            nuisance=explain.louder_room(best.louder_db) if best.louder_db else self._nuisance(description),
             **best.summary(),
             **_transient(best.state.transient, description),
         )
@@ -268,17 +282,19 @@ class Pipeline:
             fusion=stored.fusion,
             embedding_fusion=stored.embedding_fusion or stored.fusion,
             transient=stored.transient,
+            room=stored.room,
         )
 
     def _detector(self, baseline: Baseline, state: StateCalibration, name: str) -> Detector:
         calibration, arrays = state.detectors[name], baseline.part(f"{state.name}/{name}")
         if calibration.log_score is None:
             return MechanismDetector(mechanism.MechanismBaseline.from_arrays(arrays))
-        if name not in self.outputs:
+        outputs = self.outputs | self.subtracted
+        if name not in outputs:
             raise BaselineError(
                 f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"
             )
-        return EmbeddingDetector.restore(name, self.outputs[name], calibration.kind, calibration.log_score, arrays)
+        return EmbeddingDetector.restore(name, outputs[name], calibration.kind, calibration.log_score, arrays)
 
 
 def nuisance_score(description: Description, name: str) -> float:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 class Listener(Protocol):
     @property
-    def channel(self) -> int: ...
+    def channels(self) -> tuple[int, ...]: ...
     @property
     def busy(self) -> bool: ...
     def offer(self, block: Block) -> None: ...
@@ -125,7 +125,7 @@ class CaptureThread:
         self._wait(REOPEN_S)
 
     def _listen(self) -> None:
-        source = open_source(self._config, [listener.channel for listener in self.listeners])
+        source = open_source(self._config, [channel for listener in self.listeners for channel in listener.channels])
         self._source = source
         self._rate = DeliveryRate()
         hurried = getattr(self._config, "pace", "live") == "fast"

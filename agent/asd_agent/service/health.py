@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
 from asd_agent.capture import SourceStatus
 from asd_agent.scoring.explain import WORDS as CAUSES
-from asd_agent.types import Cause, ChainStatus, Fingerprint, State, WindowResult
+from asd_agent.scoring.explain import too_coherent
+from asd_agent.types import Cause, ChainStatus, Description, Fingerprint, RoomSound, State, WindowResult
+from asd_agent.windowing.reference import TOO_COHERENT
 from asd_agent.windowing.signal_chain import SignalChain, compare, lost_words
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
@@ -43,24 +45,31 @@ class Finding(NamedTuple):
 class ChainHealth:
     """What the last windows say of the signal chain. The worker adds, the main thread asks; a lock guards both."""
 
-    def __init__(self) -> None:
+    def __init__(self, reference: bool = False) -> None:
+        """`reference`: there should be a second microphone."""
+        self._reference = reference
         self._lock = threading.Lock()
+        self._rooms: deque[RoomSound | None] = deque(maxlen=RECENT)  # of windows that could be judged
         self._recent: deque[WindowResult] = deque(maxlen=RECENT)
         self._prints: deque[tuple[str, Fingerprint]] = deque(maxlen=PRINTS)  # and the operating state
 
-    def see(self, result: WindowResult, fingerprint: Fingerprint | None = None) -> None:
-        """Every window; `fingerprint` is set about once a minute."""
+    def see(self, result: WindowResult, description: Description | None = None) -> None:
+        """Every window; its fingerprint is set about once a minute."""
         with self._lock:
             self._recent.append(result)
-            if fingerprint is not None:
-                self._prints.append((result.operating, fingerprint))
+            if description is None:
+                return
+            if description.fingerprint is not None:
+                self._prints.append((result.operating, description.fingerprint))
+            if self._reference and description.quality.assessable and not result.nuisance:
+                self._rooms.append(description.room)
 
     def findings(self, source: SourceStatus, chain: SignalChain | None) -> list[Finding]:
         """About source, sound and level; empty = good. `chain` is what calibration saw."""
         if not source.available:
             return [Finding(ChainStatus.FAILURE, f"source unavailable: {source.detail}")]
         with self._lock:
-            return [*_delivery(source), *self._findings(chain)]
+            return [*_delivery(source), *self._findings(chain), *_reference(self._rooms)]
 
     def _findings(self, chain: SignalChain | None) -> list[Finding]:
         found: list[Finding] = []
@@ -127,6 +136,19 @@ def _delivery(source: SourceStatus) -> list[Finding]:
         return []
     words = f"the source delivers {rate:.2f} s of sound a second, the rest is lost before it gets here: "
     return [Finding(ChainStatus.OUT_OF_SPECIFICATION, words + "an overloaded host, a slow link, a wrong rate_hz?")]
+
+
+def _reference(rooms: Sequence[RoomSound | None]) -> list[Finding]:
+    """Of the reference microphone over the last windows in which the room was as in calibration."""
+    heard = [room.coherence for room in rooms if room is not None]
+    if len(rooms) < FEWEST_PRINTS:
+        return []
+    if 2 * len(heard) < len(rooms):
+        words = "the reference microphone is silent or missing: the machine is judged without it"
+        return [Finding(ChainStatus.OUT_OF_SPECIFICATION, words)]
+    if median(heard) < TOO_COHERENT:
+        return []
+    return [Finding(ChainStatus.MAINTENANCE_REQUIRED, too_coherent(median(heard)))]
 
 
 def _outside(level: float, low: float, high: float) -> tuple[float, float]:

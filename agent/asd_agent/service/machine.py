@@ -47,7 +47,7 @@ class Machine:
         synced: Callable[[], bool], shadow: Shadow | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
-        self.id, self.channel = settings.id, settings.source.channel
+        self.id, self.channels = settings.id, settings.channels
         self.baselines = BaselineStore(state_dir, settings.id)
         self.active = ActiveBaseline(self, pipeline, alarm_state, sink, synced)
         self.alarm = AlarmCommands(settings.id, self.active, synced)
@@ -60,7 +60,7 @@ class Machine:
         self.scoring_error = ""  # why the last window could not be scored
         self.source_error = ""
         self._sink, self._synced, self._shadow = sink, synced, shadow
-        self._health = ChainHealth()
+        self._health = ChainHealth(settings.reference is not None)
         self._sampler = Sampler()
         self._mixer = MixerWatch(settings.source)
         self.calibrator = Calibrator(self.active, self._mixer, shadow, settings)
@@ -101,7 +101,7 @@ class Machine:
         self.scored += 1
         self.last = step.result
         self.lag_s = max(time.monotonic() - window.monotonic_s, 0.0)
-        self._health.see(step.result, step.description.fingerprint)
+        self._health.see(step.result, step.description)
         self.calibrator.see(step)
         if self._shadow is not None:
             self._shadow.see(step, self._synced())
@@ -136,6 +136,8 @@ class Machine:
             "and microphone, or calibrate again"
             for name, by in self.active.drifting.items()
         ]
+        if baseline is not None and self.settings.reference is not None and not baseline.manifest.knows_room:
+            wanted.append("calibrated without the reference microphone: calibrate again")
         if self.settings.operating is not None and not self.reported.operating.now:
             topic = self.settings.operating.topic
             wanted.append(f"no operating state is reported on {topic}: it is found from the sound")

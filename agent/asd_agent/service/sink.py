@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -108,7 +108,7 @@ class Sink:
         """A block of sound; `received` frames came before it, `begun` of them before its segment."""
         self._recorder.feed(
             machine.id,
-            block.samples[:, machine.channel],
+            heard(block, machine.channels),
             block.rate_hz,
             block.utc_s,
             block.gap,
@@ -244,3 +244,9 @@ class Sink:
             scores_dropped=health.scores_dropped + dropped,
             findings=(*health.findings, *self._recorder.findings),
         )
+
+
+def heard(block: Block, channels: Sequence[int]) -> Samples:
+    """[frames], or [frames, 2] with the reference microphone where the block has it."""
+    there = [channel for channel in channels if channel < block.samples.shape[1]]
+    return block.samples[:, there[0] if len(there) == 1 else there]

@@ -50,7 +50,7 @@ class WindowQueue:
         if self._windower is None:
             self._windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, self._rates(block.rate_hz))
         received = self._windower.received
-        windows = self._windower.push(block, machine.source.channel)
+        windows = self._windower.push(block, *machine.channels)
         if block.rate_hz != self._rate_hz:
             self._rate_hz, self.lead_s = block.rate_hz, reach_s(block.rate_hz, self._rates(block.rate_hz))
         with self._lock:

@@ -15,8 +15,13 @@ class Excerpt:
     """Some of a segment, of which single windows are made again: the same to the last bit as when it was received."""
 
     def __init__(self, samples: Samples, rate_hz: int, begins: int, ended: bool) -> None:
-        """`samples` [n]; the first is frame `begins` of the segment. `ended`: the segment ends with the last."""
+        """`samples` [n], or [n, 2] with those of the reference microphone; the first is frame `begins` of the segment.
+        `ended`: the segment ends with the last."""
         self._samples, self._rate_hz, self._begins, self._ended = samples, rate_hz, begins, ended
+        self._beside: Excerpt | None = None
+        if samples.ndim == 2:
+            self._samples = np.ascontiguousarray(samples[:, 0])
+            self._beside = Excerpt(np.ascontiguousarray(samples[:, 1]), rate_hz, begins, ended)
 
     def window(self, number: int, window_s: float, hop_s: float, rates: Iterable[int]) -> Window | None:
         """The window of that number in the segment; None when the excerpt lacks some of what it was made from."""
@@ -32,7 +37,9 @@ class Excerpt:
                 if found is None:
                     return None
                 resampled[rate] = found
+        beside = self._beside.window(number, window_s, hop_s, rates) if self._beside is not None else None
         return Window(
+            reference=beside.resampled if beside is not None else {},
             samples=samples,
             rate_hz=self._rate_hz,
             resampled=resampled,

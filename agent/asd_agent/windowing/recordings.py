@@ -26,7 +26,7 @@ def recorded_windows(
         for block in read_file(path, utc_s):
             if windower is None:
                 windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, rates)
-            yield from windower.push(block, machine.source.channel)
+            yield from windower.push(block, *machine.channels)
     except SourceError as exc:
         raise exc if str(path) in str(exc) else SourceError(f"{path}: {exc}") from exc
 

@@ -7,7 +7,8 @@ without a hole: a gap, lost blocks or another file end it, and no window reaches
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,18 +35,38 @@ class Windower:
         self.received = 0  # frames so far, of all segments
         self.begun = 0  # of them, those before the segment that the last block was of
         self._segment: _Segment | None = None
+        self._beside: Windower | None = None  # of the reference channel: it cuts what this one cuts
         self._check(rate_hz)
 
-    def push(self, block: Block, channel: int) -> list[Window]:
+    def push(self, block: Block, *channels: int) -> list[Window]:
         """The windows that this block completes. The last block of a file also flushes.
 
-        Raises SourceError when the block has no such channel or too low a rate.
+        `channels`: that of the machine, and that of a reference microphone where there is one; it is silent where the
+        block lacks it. Raises SourceError when the block lacks the first, or has too low a rate.
         """
+        channel, *others = channels
         if channel >= block.samples.shape[1]:
             raise SourceError(
                 f"channel {channel} wanted (counted from 0), but {block.origin or 'the source'} "
                 f"has {block.samples.shape[1]} channel(s)"
             )
+        windows = self._push(block, np.ascontiguousarray(block.samples[:, channel]))
+        if not others:
+            return windows
+        if self._beside is None:
+            self._beside = Windower(block.rate_hz, self._window_s, self._hop_s, self._lowest)
+        return _with_reference(windows, self._beside._push(block, _column(block, others[0])))
+
+    def flush(self) -> list[Window]:
+        """The windows that only the end of the sound completes.
+
+        An incomplete window is left out, unless the whole segment was shorter than one: then it is returned.
+        """
+        windows = self._finish(interrupted=False)
+        return _with_reference(windows, self._beside.flush()) if self._beside is not None else windows
+
+    def _push(self, block: Block, samples: Samples) -> list[Window]:
+        """`samples` [n]: one channel of the block."""
         windows: list[Window] = []
         if self._segment is not None and not self._segment.continues_with(block):
             windows = self._finish(interrupted=block.origin == self._segment.origin)
@@ -54,16 +75,9 @@ class Windower:
             self._segment = _Segment(block, self._window_s, self._hop_s, self._rates, self._index, self.received)
             self.begun = self.received
         self.received += len(block.samples)
-        self._segment.add(block, np.ascontiguousarray(block.samples[:, channel]))
+        self._segment.add(block, samples)
         windows += self._segment.complete()
-        return windows + self.flush() if block.last else windows
-
-    def flush(self) -> list[Window]:
-        """The windows that only the end of the sound completes.
-
-        An incomplete window is left out, unless the whole segment was shorter than one: then it is returned.
-        """
-        return self._finish(interrupted=False)
+        return windows + self._finish(interrupted=False) if block.last else windows
 
     def _finish(self, interrupted: bool) -> list[Window]:
         """End the segment; what an interruption cut short is returned once, marked as a gap."""
@@ -84,6 +98,18 @@ class Windower:
                 f"the sound comes at {rate_hz} Hz, but a bundle wants {max(too_high)} Hz: "
                 "use a source with a higher rate or a bundle with a lower one"
             )
+
+
+def _column(block: Block, channel: int) -> Samples:
+    """[n], silent where the block has no such channel."""
+    if channel < block.samples.shape[1]:
+        return np.ascontiguousarray(block.samples[:, channel])
+    return np.zeros(len(block.samples), np.float32)
+
+
+def _with_reference(windows: Sequence[Window], beside: Sequence[Window]) -> list[Window]:
+    """`beside`: the same windows of the reference."""
+    return [replace(w, reference=other.resampled) for w, other in zip(windows, beside, strict=True)]
 
 
 class _Segment:
