@@ -20,7 +20,7 @@ from asd_agent.decide.support import Support
 from asd_agent.scoring.explain import WORDS as CAUSES
 from asd_agent.scoring.explain import too_coherent
 from asd_agent.types import Cause, Description, WindowRef
-from asd_agent.windowing.reference import TOO_COHERENT
+from asd_agent.windowing.reference import hears_machine
 
 ENOUGH_S = 300.0  # below it the report says "little sound"
 PARTS_LISTED = 20
@@ -202,7 +202,7 @@ def _reference_concerns(machine: config.Machine, fits: Sequence[StateFit]) -> li
     if machine.reference is None:
         return []
     running = [f for f in fits if f.calibration.name != OFF] or fits
-    heard = [d.room.coherence for f in running for d in f.windows if d.room is not None]
+    heard = [d.room for f in running for d in f.windows if d.room is not None]
     total = sum(len(f.windows) for f in running)
     concerns = []
     if len(heard) < REFERENCE_SHARE * total:
@@ -210,8 +210,8 @@ def _reference_concerns(machine: config.Machine, fits: Sequence[StateFit]) -> li
             f"the reference microphone was silent or missing in {total - len(heard)} of {total} windows: look after "
             "it, and calibrate again"
         )
-    if heard and np.median(heard) >= TOO_COHERENT:
-        concerns.append(f"{too_coherent(float(np.median(heard)))}, and calibrate again")
+    if (coherence := hears_machine(heard)) is not None:
+        concerns.append(f"{too_coherent(coherence)}, and calibrate again")
     return concerns
 
 

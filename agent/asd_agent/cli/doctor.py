@@ -228,15 +228,15 @@ def _listen(machine: config.Machine, what: str) -> Finding:
 def _reference(machine: config.Machine, what: str, delivers: str, samples: Samples, rate_hz: int) -> Finding:
     """Of the second microphone; samples [n, 2]."""
     from asd_agent.scoring.explain import too_coherent
-    from asd_agent.windowing.reference import TOO_COHERENT, frame_of, subtract
+    from asd_agent.windowing.reference import frame_of, hears_machine, room_sound, subtract
 
     near, far = samples.T
     if 10 * math.log10(max(float(np.var(far)), 1e-30)) < machine.quality.silence_dbfs:
         return Finding("fail", what, f"{delivers}, but the reference (channel {machine.channels[1]}) is silent")
-    coherence = subtract(near, far, frame_of(rate_hz, len(near))).coherence
-    if coherence >= TOO_COHERENT:
+    room = room_sound(subtract(near, far, frame_of(rate_hz, len(near))), rate_hz)
+    if (coherence := hears_machine([room])) is not None:
         return Finding("warn", what, f"{delivers}; {too_coherent(coherence)}")
-    return Finding("ok", what, f"{delivers}; the reference microphone explains {coherence:.0%} of the sound")
+    return Finding("ok", what, f"{delivers}; the reference microphone explains {room.coherence:.0%} of the sound")
 
 
 def _broker(settings: config.Config) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         )
     pipeline = open_pipeline(target, baseline)
     files = recordings(args.paths)
-    failed = 0
+    failed = windows = alone = 0
     with _output(args.output) as file:
         write = _writer(file, list(baseline.manifest.detectors), as_json=args.json)
         with progress("scoring") if args.output else contextlib.nullcontext(_silent) as update:
@@ -54,10 +54,19 @@ def run(args: argparse.Namespace) -> int:
                 update(number / len(files), path.name)
                 try:
                     for window in recorded_windows(path, target, pipeline.rates):
-                        write(path, pipeline.step(window).result)
+                        step = pipeline.step(window)
+                        write(path, step.result)
+                        windows += step.description.quality.assessable
+                        alone += step.description.quality.assessable and step.description.room is None
                 except AsdError as exc:
                     failed += 1
                     print(f"asd-agent: {exc}", file=sys.stderr)
+    if target.reference is not None and alone:
+        print(
+            f"asd-agent: the reference microphone is silent or missing in {alone} of {windows} windows: "
+            "they are judged without it",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ from asd_agent.capture import SourceStatus
 from asd_agent.scoring.explain import WORDS as CAUSES
 from asd_agent.scoring.explain import too_coherent
 from asd_agent.types import Cause, ChainStatus, Description, Fingerprint, RoomSound, State, WindowResult
-from asd_agent.windowing.reference import TOO_COHERENT
+from asd_agent.windowing.reference import hears_machine
 from asd_agent.windowing.signal_chain import SignalChain, compare, lost_words
 
 PRINTS, FEWEST_PRINTS = 7, 3  # fingerprints, one a minute
@@ -140,15 +140,14 @@ def _delivery(source: SourceStatus) -> list[Finding]:
 
 def _reference(rooms: Sequence[RoomSound | None]) -> list[Finding]:
     """Of the reference microphone over the last windows in which the room was as in calibration."""
-    heard = [room.coherence for room in rooms if room is not None]
+    heard = [room for room in rooms if room is not None]
     if len(rooms) < FEWEST_PRINTS:
         return []
     if 2 * len(heard) < len(rooms):
         words = "the reference microphone is silent or missing: the machine is judged without it"
         return [Finding(ChainStatus.OUT_OF_SPECIFICATION, words)]
-    if median(heard) < TOO_COHERENT:
-        return []
-    return [Finding(ChainStatus.MAINTENANCE_REQUIRED, too_coherent(median(heard)))]
+    coherence = hears_machine(heard)
+    return [Finding(ChainStatus.MAINTENANCE_REQUIRED, too_coherent(coherence))] if coherence is not None else []
 
 
 def _outside(level: float, low: float, high: float) -> tuple[float, float]:

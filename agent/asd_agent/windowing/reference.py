@@ -29,7 +29,7 @@ from asd_agent.windowing.signal_chain import CENTRES_HZ, USABLE
 FRAME = 1024
 ROOM_FRAME_S = 0.5  # in a room the path from far to near is long, and ends long before this
 FEWEST_FRAMES = 16  # of a window: with fewer, what is not coherent goes as well
-TOO_COHERENT = 0.5  # share of the near sound's energy: the far microphone hears the machine, not the room
+TOO_COHERENT, TOO_CLOSE_DB = 0.5, -6.0  # far explains so much of near, at such a level over near: it hears the machine
 LOUDER_DB = 2.0  # the room is louder when three third octaves are so much above their highest in calibration
 LOUDER_BANDS = 3
 HIGHEST = 0.98  # of the calibration's windows lie below
@@ -80,9 +80,24 @@ def hear_room(window: Window, rates: Iterable[int], silence_dbfs: float) -> Room
         for rate in rates
     }
     top = found[highest]
-    return Room(
-        RoomSound(round(top.coherence, 4), _over_near_db(top, highest)), {k: v.samples for k, v in found.items()}
-    )
+    return Room(room_sound(top, highest), {rate: one.samples for rate, one in found.items()})
+
+
+def room_sound(found: Subtraction, rate_hz: int) -> RoomSound:
+    sums = _third_octaves(rate_hz, len(found.near_power))
+    near, far = sums @ found.near_power, sums @ found.far_power
+    level = 10 * np.log10(np.maximum(far, 1e-30) / np.maximum(near, 1e-30))
+    return RoomSound(round(found.coherence, 4), tuple(round(float(v), 2) for v in level))
+
+
+def hears_machine(heard: Sequence[RoomSound]) -> float | None:
+    """The share of the sound at the machine that the reference explains, where that is too much; else None. A quiet
+    room is coherent too: then the reference is much quieter than the machine's microphone."""
+    if not heard:
+        return None
+    coherence = float(np.median([sound.coherence for sound in heard]))
+    over_near_db = float(np.median([np.median(sound.over_near_db) for sound in heard]))
+    return coherence if coherence >= TOO_COHERENT and over_near_db >= TOO_CLOSE_DB else None
 
 
 def frame_of(rate_hz: int, samples: int) -> int:
@@ -111,13 +126,6 @@ class RoomNormal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         rise = np.array(heard.over_near_db[:count]) - np.array(self.highest_db[:count])
         found = float(np.sort(rise)[-min(LOUDER_BANDS, count)]) if count else 0.0
         return found if found >= LOUDER_DB else 0.0
-
-
-def _over_near_db(found: Subtraction, rate_hz: int) -> tuple[float, ...]:
-    sums = _third_octaves(rate_hz, len(found.near_power))
-    near, far = sums @ found.near_power, sums @ found.far_power
-    level = 10 * np.log10(np.maximum(far, 1e-30) / np.maximum(near, 1e-30))
-    return tuple(round(float(v), 2) for v in level)
 
 
 @functools.lru_cache(maxsize=8)
