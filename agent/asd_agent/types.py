@@ -238,6 +238,7 @@ class EventKind(enum.StrEnum):
     LEARNING = "learning"
     NOT_ASSESSABLE = "not_assessable"  # windows cannot be judged: signal chain or operating state
     ASSESSABLE = "assessable"
+    NAMED = "named"  # the windows of the alarm, added up, name a part, or another one than before
     MARKED_FAULT = "marked_fault"  # a person says, afterwards, that the alarm was right
     MARKED_NOTHING = "marked_nothing"  # or that it was not
 
@@ -249,6 +250,39 @@ class Trigger(enum.StrEnum):
     PERSISTENCE = "persistence"  # a weaker deviation stays, or keeps coming back
     EVENT_RATE = "event_rate"  # transients come more often than in calibration
     OVERLOAD = "overload"  # louder than the microphone can take
+
+
+class Unnamed(enum.StrEnum):
+    """Why the windows of an alarm, added up, name no part of the machine."""
+
+    NOTHING = "nothing"  # neither a train of impacts nor a line stands out
+    NOT_GROWN = "not_grown"  # lines of a part are there, as they were in calibration
+    NO_PART = "no_part"  # a train of impacts that no configured part explains better than an unknown one
+    SPEED_UNKNOWN = "speed_unknown"  # the shaft's speed is neither known nor heard
+    SHARED = "shared"  # lines that several kinds of parts show
+    SEVERAL = "several"  # several parts explain what is there
+    FAINT = "faint"  # lines as faint as in many healthy bearings
+
+
+class PartVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the deviating windows of an alarm, added up, say of the machine's parts."""
+
+    windows: int  # added up
+    looks: int = 1  # at the growing sum so far; the p-value pays for them
+    component: str = ""  # empty = none may be named
+    why_unnamed: Unnamed | None = None
+    candidates: tuple[str, ...] = ()  # parts that explain the lines, the best first
+    p_value: float | None = None  # corrected for everything that was tested
+    hz: float | None = None  # of the lines
+    order: float | None = None  # multiples of the reference shaft
+    change_db: float | None = None  # of the lines, from the first half of the windows to the second
+    levels_db: tuple[float, ...] = ()  # of the lines over their background, in the order of time
+    words: str = ""  # one sentence; empty where there is nothing to say
+
+
+def with_part(part: PartVerdict | None, reason: str) -> str:
+    """A reason that begins with the part that is named."""
+    return "; ".join(words for words in (part.words if part is not None and part.component else "", reason) if words)
 
 
 Vote = tuple[int, float]  # index of an assessable window, its fused p-value
@@ -269,6 +303,7 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     shelve_reason: str = ""
     out_of_service: bool = False
     reason: str = ""
+    part: PartVerdict | None = None  # which part of the machine it is about, as far as its windows tell
     trigger: Trigger | None = None  # what raised it
     held: bool = False  # evidence apart from the votes keeps it standing
     mode: State = State.LEARNING  # the condition without flicker; normal stands for all that is judged
@@ -283,6 +318,11 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     def active(self) -> bool:
         """The condition is present."""
         return self.level is not Level.NORMAL and not self.latched
+
+    @property
+    def why(self) -> str:
+        """The reason, after the part that is named."""
+        return with_part(self.part, self.reason)
 
     @property
     def suppressed(self) -> bool:
@@ -328,3 +368,9 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str = ""  # version
     nuisances: tuple[HeardSound, ...] = ()  # the most probable ones of the window at which it happened
     nearest_cause: NearestCause | None = None
+    part: PartVerdict | None = None  # of an alarm that is raised, escalated or named
+
+    @property
+    def why(self) -> str:
+        """The reason, after the part that is named."""
+        return with_part(self.part, self.reason)

@@ -10,6 +10,7 @@ import soundfile
 from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.mechanism import Analyser, MechanismBaseline, Rank, Speed
+from asd_agent.mechanism.accumulate import Accumulation
 from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.spectrum import transform
 from asd_agent.mechanism.speed import estimate
@@ -178,3 +179,22 @@ def test_a_damaged_propeller_differs_from_a_sound_one_at_the_same_speeds(shared_
     healthy = [v.z for w in windows("healthy", slice(3, None)) if (v := baseline.judge(w)).z is not None]
     damaged = [v.z for w in windows("propeller", slice(None)) if (v := baseline.judge(w)).z is not None]
     assert np.median(damaged) > max(healthy)
+
+
+@pytest.mark.parametrize(
+    ("fault", "component"), [("IR", "bearing DE inner race"), ("OR", "bearing DE outer race"), ("No", "")]
+)
+def test_windows_of_a_rig_add_up_as_they_come(other_rigs, fault, component):
+    """Short windows of three records at one speed are the stream; each look at the growing sum names the same."""
+    for nominal_hz in (10.0, 15.0, 20.0):
+        records = [r for r in other_rigs if r[0].startswith(f"own_{fault}") and r[3] == nominal_hz]
+        rate = records[0][2]
+        keys = {"shaft_hz": nominal_hz, "speed_tolerance": 0.05, "mains_hz": 50}
+        analyser = Analyser(msgspec.convert({**keys, "bearings": [{"name": "DE", "type": "6205"}]}, Mechanism), rate)
+        sums, looks = Accumulation(analyser), []
+        for _, x, _, _ in records:
+            for part in x[: 5 * rate].reshape(2, -1):
+                sums.add(analyser.analyse(part))
+                looks += [sums.look()] if sums.due else []
+        assert [look.windows for look in looks] == [1, 2, 4][: len(looks)]
+        assert [look.component for look in looks] == [component] * len(looks)

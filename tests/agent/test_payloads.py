@@ -63,6 +63,7 @@ def test_an_event() -> None:
         "suppressed": False,
         "nuisances": [],
         "nearest_cause": None,
+        "part": None,
     }
     assert next(iter(as_json(message.payload))) == "schema"
     assert MESSAGES.event(event).payload == message.payload  # the same again, whenever it is made

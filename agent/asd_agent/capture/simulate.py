@@ -10,6 +10,7 @@ Kinds of faults:
     squeal      a belt: a modulated tone near 1.8 kHz with harmonics
     hiss        a leak: noise from 2 kHz up to 20 kHz, or 0.44 of the sampling rate where that is less
     knocks      single hard impacts, about 1.4 a second at random
+Faults of one component, and sounds that only resemble them: component_faults.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from asd_agent import config
+from asd_agent.capture.component_faults import COMPONENT_FAULTS, ComponentFault, bearing_response
+from asd_agent.capture.filters import Convolver, FilteredNoise, band_response, ringing, rms
 from asd_agent.types import Block, Floats, Samples
 
 FAULTS = ("bearing", "imbalance", "squeal", "hiss", "knocks")
@@ -33,8 +36,10 @@ FADE_S = 0.1  # a fault comes and goes without a click
 
 def fault_signal(kind: str, n: int, rate_hz: int, rng: np.random.Generator, shaft_hz: float = 24.9) -> Samples:
     """`n` samples of a fault at constant speed, RMS 1. Raises ValueError for an unknown kind."""
-    signal = _Fault(kind, rate_hz, shaft_hz, rng).take(np.arange(1.0, n + 1) * (shaft_hz / rate_hz))
-    return np.asarray(signal / max(_rms(signal), 1e-12), np.float32)
+    source = config.SimulatedSource(rate_hz=rate_hz, shaft_hz=shaft_hz)
+    t = np.arange(1.0, n + 1) / rate_hz
+    signal = _signal(kind, source, rng).take(shaft_hz * t, t)
+    return np.asarray(signal / max(rms(signal), 1e-12), np.float32)
 
 
 def mix_at(machine: Samples, fault: Samples, level_db: float) -> Samples:
@@ -42,7 +47,7 @@ def mix_at(machine: Samples, fault: Samples, level_db: float) -> Samples:
 
     Raises ValueError when one of them is silent.
     """
-    machine_rms, fault_rms = _rms(machine - machine.mean()), _rms(fault)
+    machine_rms, fault_rms = rms(machine - machine.mean()), rms(fault)
     if machine_rms == 0 or fault_rms == 0:
         raise ValueError("a level in relation to the machine needs a machine and a fault that are not silent")
     gain = 10 ** (level_db / 20) * machine_rms / fault_rms
@@ -78,12 +83,11 @@ class SimulatedMachine:
         self._load, self._speed = _Drift(rngs[0]), _Drift(rngs[1])
         self._rotation = _Revolution(_rotation_lines(), source)
         self._mesh = _Revolution(_mesh_lines(source.gear_teeth), source)
-        self._flow = _FilteredNoise(_flow_response(source.rate_hz), rngs[2])
+        self._flow = FilteredNoise(_flow_response(source.rate_hz), rngs[2])
         powers = (0.25 * self._rotation.power, 0.25 * self._mesh.power, 0.49 * 1.02)
         self._unit = 1 / np.sqrt(sum(powers))  # the machine alone has an RMS of 1
         self._faults = [
-            (fault, _Fault(fault.kind, source.rate_hz, source.shaft_hz, rng))
-            for fault, rng in zip(source.faults, rngs[3:], strict=True)
+            (fault, _signal(fault.kind, source, rng)) for fault, rng in zip(source.faults, rngs[3:], strict=True)
         ]
 
     def take(self, n: int) -> Samples:
@@ -101,10 +105,16 @@ class SimulatedMachine:
         for fault, signal in self._faults:
             gate = _gate(t, fault)
             if gate.any():
-                sound += gate * 10 ** (fault.level_db / 20) * signal.take(revs)
+                sound += gate * 10 ** (fault.level_db / 20) * signal.take(revs, t)
             else:
                 signal.skip(revs)
         return np.clip(10 ** (source.level_dbfs / 20) * sound, -1, 1).astype(np.float32)
+
+
+def _signal(kind: str, source: config.SimulatedSource, rng: np.random.Generator) -> _Fault | ComponentFault:
+    if kind in COMPONENT_FAULTS:
+        return ComponentFault(kind, source, rng)
+    return _Fault(kind, source.rate_hz, source.shaft_hz, rng)
 
 
 class _Fault:
@@ -112,20 +122,20 @@ class _Fault:
 
     def __init__(self, kind: str, rate_hz: int, shaft_hz: float, rng: np.random.Generator) -> None:
         if kind not in FAULTS:
-            raise ValueError(f"unknown fault {kind!r}: one of {', '.join(FAULTS)}")
+            raise ValueError(f"unknown fault {kind!r}: one of {', '.join((*FAULTS, *COMPONENT_FAULTS))}")
         self._kind, self._rate_hz, self._shaft_hz, self._rng = kind, rate_hz, shaft_hz, rng
         self._noise = self._hits = None
         if kind == "hiss":
-            self._noise = _FilteredNoise(_band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng)
+            self._noise = FilteredNoise(band_response(rate_hz, 2000 / rate_hz, min(0.44, 20_000 / rate_hz)), rng)
         elif kind in ("bearing", "knocks"):
-            response = _bearing_response(rate_hz) if kind == "bearing" else _knock_response(rate_hz)
-            self._hits = _Convolver(response)
+            response = bearing_response(rate_hz) if kind == "bearing" else _knock_response(rate_hz)
+            self._hits = Convolver(response)
             self._next = rng.uniform(0, 1 / BEARING_ORDER if kind == "bearing" else 0.2 * shaft_hz)
             pause = shaft_hz * sum(KNOCK_PAUSE_S) if kind == "knocks" else 1 / BEARING_ORDER
             per_sample = shaft_hz / rate_hz / pause
             self._gain = 1 / np.sqrt(per_sample * 1.04 * np.sum(response**2))  # amplitudes: 1 +- 0.2
 
-    def take(self, revs: Floats) -> Floats:
+    def take(self, revs: Floats, _: Floats) -> Floats:
         """[n] for the shaft's revolutions [n] at each sample, rising from block to block."""
         if self._noise is not None:
             return self._noise.take(len(revs))
@@ -161,39 +171,6 @@ class _Fault:
         return hits
 
 
-class _Convolver:
-    """A streaming FIR filter: overlap-add by FFT."""
-
-    def __init__(self, response: Floats) -> None:
-        self._response = response
-        self._tail = np.zeros(len(response) - 1)
-        self._size = 0
-        self._spectrum = np.zeros(0, np.complex128)
-
-    def take(self, x: Floats) -> Floats:
-        """[n] -> [n]; what rings on is kept for the next call."""
-        taps, n = len(self._response), len(x)
-        size = 1 << (n + taps - 2).bit_length()
-        if size != self._size:
-            self._size, self._spectrum = size, np.fft.rfft(self._response, size)
-        y = np.fft.irfft(np.fft.rfft(x, size) * self._spectrum, size)[: n + taps - 1]
-        y[: taps - 1] += self._tail
-        self._tail = y[n:]
-        return y[:n]
-
-
-class _FilteredNoise:
-    """Gaussian noise through an FIR filter, RMS 1."""
-
-    def __init__(self, response: Floats, rng: np.random.Generator) -> None:
-        self._filter = _Convolver(response / np.sqrt(np.sum(response**2)))
-        self._rng = rng
-        self._filter.take(rng.standard_normal(len(response)))  # past the filter's rise
-
-    def take(self, n: int) -> Floats:
-        return self._filter.take(self._rng.standard_normal(n))
-
-
 class _Drift:
     """A slow wander between -1 and 1: three sines of unrelated periods (20 to 150 s)."""
 
@@ -220,7 +197,7 @@ class _Revolution:
         for order, amplitude in lines:
             if order <= highest:  # phases by Schroeder's rule: no spike where all crests meet
                 self._points += amplitude * np.sin(order * angle + np.pi * order**2 / len(lines))
-        self._points /= max(_rms(self._points), 1e-12)
+        self._points /= max(rms(self._points), 1e-12)
         self.power = float(np.mean(self._points**2))  # 0 when no line is below the top of the band
         self._slopes = np.roll(self._points, -1) - self._points
 
@@ -254,35 +231,13 @@ def _flow_response(rate_hz: int) -> Floats:
     return np.asarray(np.roll(np.fft.irfft(gain), taps // 2) * np.hanning(taps))
 
 
-def _band_response(rate_hz: int, low: float, high: float, taps: int = 129) -> Floats:
-    """A windowed-sinc band-pass; `low` and `high` as shares of the sampling rate."""
-    k = np.arange(taps) - taps // 2
-    return np.asarray((2 * high * np.sinc(2 * high * k) - 2 * low * np.sinc(2 * low * k)) * np.hanning(taps))
-
-
-def _bearing_response(rate_hz: int) -> Floats:
-    """Two structural resonances that ring for about a millisecond."""
-    modes = ((min(3200.0, 0.2 * rate_hz), 1.0, 0.0012), (min(5200.0, 0.33 * rate_hz), 0.6, 0.0008))
-    return _ringing(modes, rate_hz)
-
-
 def _knock_response(rate_hz: int) -> Floats:
     """Something loose: a heavy part at 190 Hz, the housing at 640 Hz and a click."""
     modes = ((190.0, 1.0, 0.02), (640.0, 0.8, 0.008), (min(2500.0, 0.3 * rate_hz), 0.5, 0.002))
-    return _ringing(modes, rate_hz)
-
-
-def _ringing(modes: tuple[tuple[float, float, float], ...], rate_hz: int) -> Floats:
-    """Sum of decaying sines: (frequency in Hz, amplitude, decay time in s)."""
-    t = np.arange(round(7 * max(decay for _, _, decay in modes) * rate_hz)) / rate_hz
-    return np.asarray(sum(a * np.exp(-t / decay) * np.sin(2 * np.pi * f * t) for f, a, decay in modes))
+    return ringing(modes, rate_hz)
 
 
 def _gate(t: Floats, fault: config.Fault) -> Floats:
     """0 while the fault is off, 1 while it is on. [n]"""
     until_s = np.inf if fault.until_s is None else fault.until_s
     return np.asarray(np.clip(np.minimum(t - fault.at_s, until_s - t) / FADE_S, 0, 1))
-
-
-def _rms(x: Floats | Samples) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))

@@ -174,7 +174,7 @@ def _show(done: Replay, sound: Path) -> None:
     seconds = len(done.samples) / clip.rate_hz
     bundles = ", ".join(f"{name} {sha256[:12]} ({then.variants[name]})" for name, sha256 in then.bundles.items())
     say(
-        f"{event.machine}: {event.kind}, {event.level}, {local(event.utc_s)} {zone()}: {event.reason}",
+        f"{event.machine}: {event.kind}, {event.level}, {local(event.utc_s)} {zone()}: {event.why}",
         f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s",
         f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}",
     )

@@ -137,5 +137,5 @@ def alarm_words(machine: MachineStatus) -> str:
     if alarm.shelved_until_utc_s:
         words.append(f"shelved until {local(alarm.shelved_until_utc_s)}")
     if alarm.level != "normal":
-        words.append(f"since {local(alarm.since_utc_s)}: {alarm.reason}")
+        words.append(f"since {local(alarm.since_utc_s)}: {alarm.why}")
     return ", ".join(words)

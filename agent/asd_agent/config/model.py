@@ -72,7 +72,10 @@ class DirectorySource(_Source, frozen=True, kw_only=True, tag="directory"):
 class Fault(_Section, frozen=True, kw_only=True):
     """A fault of the simulated machine, from `at_s` to `until_s` after the start."""
 
-    kind: Literal["bearing", "imbalance", "squeal", "hiss", "knocks"]
+    kind: Literal[
+        "bearing", "imbalance", "squeal", "hiss", "knocks", "inner_race", "rolling_element", "tooth", "wheel_tooth",
+        "belt", "blade", "cavitation", "rotor_bar", "eccentricity", "electrical", "looseness", "flow", "surge",
+    ]  # fmt: skip
     level_db: Annotated[float, Meta(ge=-60, le=40)] = -5.0  # RMS of the fault relative to the machine
     at_s: Annotated[float, Meta(ge=0)] = 0.0
     until_s: Positive | None = None
@@ -84,6 +87,11 @@ class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
     rate_hz: Rate = 16_000
     shaft_hz: Positive = 24.9
     gear_teeth: Annotated[int, Meta(ge=0)] = 23
+    wheel_teeth: Annotated[int, Meta(ge=1)] = 57
+    blades: Annotated[int, Meta(ge=1)] = 7
+    belt_turns: Positive = 0.26  # of the belt per turn of the shaft
+    mains_hz: Positive = 50.0
+    poles: Annotated[int, Meta(ge=2)] = 4
     level_dbfs: Annotated[float, Meta(ge=-80, le=-3)] = -20.0
     load_change: Annotated[float, Meta(ge=0, le=1)] = 0.1  # depth of the slow load variation
     speed_change: Annotated[float, Meta(ge=0, le=0.2)] = 0.005  # depth of the slow speed variation
@@ -91,6 +99,11 @@ class SimulatedSource(_Source, frozen=True, kw_only=True, tag="simulated"):
     pace: Literal["live", "fast"] = "live"
     duration_s: Positive | None = None  # None = for ever
     faults: list[Fault] = []
+
+    def __post_init__(self) -> None:
+        for fault in self.faults:
+            if fault.kind in ("tooth", "wheel_tooth") and self.gear_teeth == 0:
+                raise ValueError(f"faults: {fault.kind} needs a gear, and gear_teeth is 0")
 
 
 class PluginSource(_Source, frozen=True, kw_only=True, tag="plugin"):
@@ -278,6 +291,7 @@ Occasion = Literal[
     "raised",
     "escalated",
     "deescalated",
+    "named",
     "cleared",
     "acknowledged",
     "not_assessable",

@@ -26,7 +26,17 @@ import msgspec
 from asd_agent import config
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
-from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, Trigger, Vote, WindowResult
+from asd_agent.types import (
+    AlarmEvent,
+    AlarmState,
+    EventKind,
+    Level,
+    PartVerdict,
+    State,
+    Trigger,
+    Vote,
+    WindowResult,
+)
 
 STEADY_WINDOWS = 3  # in a row, until a change between judged and not judged is reported
 LONGEST_SHELVING_S = 400 * 86_400.0
@@ -71,6 +81,7 @@ class Alarm:
     def __init__(self, machine: config.Machine, thresholds: Thresholds | None, state: AlarmState) -> None:
         """`thresholds` are None while there is no baseline."""
         self.state = state
+        self._part: PartVerdict | None = None  # for the next event of evidence
         self._machine = machine.id
         self._latch = machine.alarm.latch
         self._thresholds = thresholds
@@ -101,6 +112,19 @@ class Alarm:
         stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
         return (self._begin(Level.ALERT, EventKind.RAISED, standing.trigger, standing.words, (result.index,), result,
                             stamp),)  # fmt: skip
+
+    def know(self, part: PartVerdict | None) -> None:
+        """What the windows added up say of the machine's parts, before the next window votes."""
+        self._part = part
+
+    def name(self, result: WindowResult, time_synced: bool) -> Events:
+        """An event when the windows of a standing alarm name a part, or another one. A name stays until another is
+        found."""
+        before = self._known
+        if not self.state.active or not self._learn() or self._known == before:
+            return ()
+        stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
+        return (self._event(EventKind.NAMED, stamp, self.state.reason, part=self.state.part, score=result.score),)
 
     def tick(self, now_utc_s: float, time_synced: bool) -> Events:
         """Shelving that has run out ends."""
@@ -195,11 +219,24 @@ class Alarm:
     ) -> AlarmEvent:  # fmt: skip
         fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
         self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
-        event = self._event(kind, stamp, reason, windows=windows, score=result.score)
+        self._learn()
+        event = self._event(kind, stamp, reason, windows=windows, score=result.score, part=self.state.part)
         if fresh:
             self._set(event_id=event.id, since_utc_s=stamp.utc_s)
         self._set(falling=(), reason=reason)
         return event
+
+    @property
+    def _known(self) -> str:
+        return self.state.part.component if self.state.part is not None else ""
+
+    def _learn(self) -> bool:
+        """Take over what is known of the parts; whether anything is new."""
+        part = self._part
+        if part is None or part == self.state.part or (self._known and not part.component):
+            return False
+        self._set(part=part)
+        return True
 
     def _calm(self, level: Level, limits: Thresholds, result: WindowResult, stamp: _Stamp) -> Events:
         """De-escalate or clear when enough windows are beyond the deadband."""
@@ -241,6 +278,7 @@ class Alarm:
             acknowledged_by="",
             comment="",
             reason="",
+            part=None,
             trigger=None,
             falling=(),
         )
@@ -278,7 +316,7 @@ class Alarm:
             words, gone = "the condition went while notifications were off", state.announced_id
             events += (self._event(EventKind.CLEARED, stamp, words, level=Level.NORMAL, alarm_id=gone),)
         if state.active:
-            events += (self._event(EventKind.RAISED, stamp, f"still present: {state.reason}"),)
+            events += (self._event(EventKind.RAISED, stamp, f"still present: {state.reason}", part=state.part),)
         return events
 
     # -- bookkeeping

@@ -13,14 +13,17 @@ import numpy as np
 
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
+from asd_agent.mechanism.baseline import Verdict
 from asd_agent.mechanism.bearings import trains_finding
+from asd_agent.mechanism.changes import line_findings
+from asd_agent.mechanism.deviations import MeanDeviations
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
-from asd_agent.types import Floats, Samples
+from asd_agent.types import Floats, PartVerdict, Samples, Unnamed
 
-FAINT_DB = 4.0  # lines less than this above their background are found in many healthy bearings
+FAINT_DB = 4.0  # fainter lines are found in many healthy bearings: only growth against a baseline names one by them
 PARTS = 8  # of the time so far: enough for a growth, and bounded memory
 
 
@@ -36,64 +39,105 @@ class Part:
 class Accumulation:
     """Of one machine in one state; windows of equal length and rate."""
 
-    def __init__(self, analyser: Analyser, given: Speed | None = None) -> None:
+    def __init__(self, analyser: Analyser, given: Speed | None = None, looks: int = 0) -> None:
+        """`looks`: those that were taken of the same alarm before, and are paid for."""
         self.analyser = analyser
         self.speeds = analyser.speed_range(given)
         self.windows = 0
         self._parts: list[Part] = []
+        self._deviations = MeanDeviations()
+        self._newest: Analysis | None = None
         self._reference_hz: float | None = None
-        self._looks = 0
+        self._looks = looks
 
-    def add(self, whole: Analysis) -> None:
-        """A window that passed the gates; one of another length than the first is left out. Without a clear speed it is
-        added as it is."""
-        if not self.analyser.trains or (self._parts and whole.angular.df_hz != self._parts[0].lines.df_hz):
+    def add(self, whole: Analysis, verdict: Verdict | None = None) -> None:
+        """A window that passed the gates, and what a baseline says of it; one of another length than the first is left
+        out. Without a clear speed it is added as it is."""
+        if self._newest is not None and whole.angular.df_hz != self._newest.angular.df_hz:
             return
-        lines = lines_of(self.analyser, whole, self.speeds)
-        if lines.heard_hz is not None:
-            self._reference_hz = self._reference_hz or lines.heard_hz
-            lines = _at_speed(lines, self._reference_hz)
-        self._parts.append(Part(lines, self.windows, self.windows))
+        if self.analyser.trains:
+            lines = lines_of(self.analyser, whole, self.speeds)
+            if lines.heard_hz is not None:
+                self._reference_hz = self._reference_hz or lines.heard_hz
+                lines = _at_speed(lines, self._reference_hz)
+            self._parts.append(Part(lines, self.windows, self.windows))
+            if len(self._parts) > PARTS:
+                self._merge()
+        if verdict is not None:
+            self._deviations.add(verdict)
+        self._newest = whole
         self.windows += 1
-        if len(self._parts) > PARTS:
-            at = int(
-                np.argmin(
-                    [a.lines.windows + b.lines.windows for a, b in zip(self._parts, self._parts[1:], strict=False)]
-                )
-            )
-            self._parts[at : at + 2] = [_join(self._parts[at], self._parts[at + 1])]
+
+    def _merge(self) -> None:
+        """The two neighbours with the fewest windows become one."""
+        sizes = [part.lines.windows for part in self._parts]
+        at = int(np.argmin(np.add(sizes[:-1], sizes[1:])))
+        self._parts[at : at + 2] = [_join(self._parts[at], self._parts[at + 1])]
 
     @property
     def due(self) -> bool:
         """The number of windows is a power of two: time for the next look at a growing sum."""
         return self.windows > 0 and self.windows & (self.windows - 1) == 0
 
-    def look(self) -> Diagnosis:
+    def look(self) -> PartVerdict:
         """One of several looks at a growing sum, see `due`."""
         self._looks += 1
-        return self.diagnose(self._looks * (self._looks + 1))
+        trials = self._looks * (self._looks + 1)
+        found = self.diagnose(trials)
+        finding = self._finding(found, trials)
+        if finding is None:
+            return PartVerdict(windows=self.windows, looks=self._looks, why_unnamed=found.why_unnamed)
+        return PartVerdict(
+            windows=self.windows,
+            looks=self._looks,
+            component=finding.component,
+            why_unnamed=None if finding.component else found.why_unnamed or Unnamed.FAINT,
+            candidates=tuple(dict.fromkeys(reading.train.part for reading in found.candidates)),
+            p_value=finding.p_value,
+            hz=finding.hz,
+            order=finding.order,
+            change_db=finding.change_db,
+            levels_db=tuple(float(v) for v in self.growth_db(found.candidates[0]).round(1)) if found.candidates else (),
+            words=_sentence(finding, self.windows),
+        )
 
     def diagnose(self, looks: int = 1) -> Diagnosis:
-        """Of all windows so far, without a baseline."""
-        if not self._parts or not self.analyser.trains:
-            return Diagnosis(None, False)
-        return diagnose_trains(self.analyser, spectra_of(self.analyser, self._sum()), self.speeds, None, looks)
+        """What the trains of impacts of all windows so far say."""
+        if not self._parts:
+            return Diagnosis(None, Unnamed.NOTHING)
+        spectra = spectra_of(self.analyser, self._sum())
+        return diagnose_trains(self.analyser, spectra, self.speeds, self._deviations.verdict(), looks)
 
     def finding(self) -> Finding | None:
-        """What all windows together show of the bearings, with its growth from the first to the last of them."""
-        found = self.diagnose()
-        if not found.candidates:
+        """What all windows together show, with its growth from the first to the last of them."""
+        finding = self._finding(self.diagnose())
+        if finding is None:
             return None
-        finding = trains_finding(found, self.speeds, None, None)
+        return replace(finding, words=f"all {self.windows} windows together: {finding.words}")
+
+    def _finding(self, found: Diagnosis, looks: int = 1) -> Finding | None:
+        return self._trains_finding(found) if found.candidates else self._line_finding(looks)
+
+    def _trains_finding(self, found: Diagnosis) -> Finding:
+        verdict = self._deviations.verdict()
+        finding = trains_finding(found, self.speeds, verdict, None)
         levels = self.growth_db(found.candidates[0])
-        text = f"all {self.windows} windows together: {finding.words}"
+        text = finding.words
         half = len(levels) // 2
         change = float(np.median(levels[-half:]) - np.median(levels[:half])) if half else None
         if change is not None:
             text += f"; its lines {words.decibels(change)} from the first half to the last"
-        if np.median(levels) < FAINT_DB:
+        if verdict is None and np.median(levels) < FAINT_DB:
             return replace(finding, rank=Rank.BAND, component="", words=f"faint: {text}", change_db=change)
         return replace(finding, words=text, change_db=change)
+
+    def _line_finding(self, looks: int = 1) -> Finding | None:
+        """Lines of gears, blades, belts and rotors that stand above the baseline in the mean of all windows."""
+        verdict = self._deviations.verdict(looks)
+        if verdict is None or self._newest is None:
+            return None
+        found = [f for f in line_findings(self.analyser, self._newest, verdict) if f.component]
+        return found[0] if found else None
 
     def growth_db(self, reading: Reading) -> Floats:
         """[parts] level over the background of a reading's first three harmonics, in the order of time."""
@@ -106,6 +150,12 @@ class Accumulation:
         for part in self._parts[1:]:
             total = _join(total, part)
         return total.lines
+
+
+def _sentence(finding: Finding, windows: int) -> str:
+    """Of an alarm: "bearing DE outer race, from 14 windows: periodic impacts at ..." """
+    told = f"from {words.count(windows, 'window')}: {finding.words}"
+    return f"{finding.component}, {told}" if finding.component else told
 
 
 def _at_speed(lines: Lines, reference_hz: float) -> Lines:

@@ -85,9 +85,9 @@ def _line_finding(
     line = group.lines[0]
     hz = line.hz(shaft_hz or 0.0)
     place = f"at {words.hz(hz)}"
-    if group.spacing is not None and shaft_hz is not None:
+    if group.spacing is not None and group.carrier is not None and shaft_hz is not None:
         step = abs(group.spacing.hz(shaft_hz))
-        place = f"{words.hz(step)} apart around {words.hz(_carrier_hz(group, shaft_hz))}"
+        place = f"{words.hz(step)} apart around {words.hz(group.carrier.hz(shaft_hz))}"
     shared = _coincides(hz, shaft_hz, whole.spectrum.df_hz) if line.order == 0 else ""
     rank = Rank.DOMAIN if group.component == ELECTRICAL or shared else Rank.COMPONENT
     rise = deviation.value - deviation.normal
@@ -107,13 +107,6 @@ def _line_finding(
         change_db=rise,
         runner_up=f"{second.name} z {second.z:+.1f}" if second is not None else "",
     )
-
-
-def _carrier_hz(group: LineGroup, shaft_hz: float) -> float:
-    """Sidebands come in pairs: the carrier is the middle of the first half of them."""
-    values = sorted(line.hz(shaft_hz) for line in group.lines)
-    half = values[: len(values) // 2] if len(values) > 6 else values
-    return float(np.mean(half))
 
 
 def _coincides(hz: float, shaft_hz: float | None, df_hz: float) -> str:

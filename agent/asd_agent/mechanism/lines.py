@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asd_agent.config.kinematics import Bearing, Gear, Mechanism
 
@@ -36,6 +36,7 @@ class LineGroup:
     meaning: str  # what growth of it says
     lines: tuple[Line, ...]
     spacing: Line | None = None  # sidebands closer than the resolution cannot be told from their carrier
+    carrier: Line | None = None  # of sidebands; the lowest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,20 @@ def _bearing_trains(bearing: Bearing, ratio: float) -> Iterator[Train]:
 def groups(config: Mechanism) -> list[LineGroup]:
     """Every group of spectral lines; those without a fixed frequency need the shaft's speed."""
     found = [*_gears(config), *_blades(config), *_belts(config), *_mains(config), *_motor(config)]
+    own = {_place(line) for group in found if group.spacing is None for line in group.lines}
+    found = [_without(group, own) if group.spacing is not None else group for group in found]
     taken = {round(line.order, 6) for group in found for line in group.lines if line.fixed_hz == 0}
     return [*_shafts(config, taken), *found]
+
+
+def _place(line: Line) -> tuple[float, float]:
+    return round(line.order, 6), line.fixed_hz
+
+
+def _without(group: LineGroup, own: set[tuple[float, float]]) -> LineGroup:
+    """Sidebands that fall on a line of another part, such as a blade's second harmonic, are no evidence."""
+    left = tuple(line for line in group.lines if _place(line) not in own)
+    return replace(group, lines=left) if left else group
 
 
 _SHAFT_MEANING = {1: "imbalance or a bent shaft", 2: "misalignment or looseness", 3: "misalignment or looseness"}
@@ -118,7 +131,9 @@ def _gears(config: Mechanism) -> Iterator[LineGroup]:
                 Line(h * mesh + k * speed) for h in (1, 2) for k in range(-SIDEBANDS, SIDEBANDS + 1) if k != 0
             )
             meaning = f"a damaged tooth or eccentricity on {shaft}"
-            yield LineGroup(f"{gear.name}.sidebands_{shaft}", f"gear {gear.name}", meaning, lines, Line(speed))
+            yield LineGroup(
+                f"{gear.name}.sidebands_{shaft}", f"gear {gear.name}", meaning, lines, Line(speed), Line(mesh)
+            )
 
 
 def _gear_shafts(gear: Gear, ratio: float) -> Iterator[tuple[str, float]]:
@@ -158,9 +173,12 @@ def _motor(config: Mechanism) -> Iterator[LineGroup]:
     mains, poles = config.mains_hz, config.poles
     pole_pass = Line(-float(poles), 2 * mains)
     bars = tuple(Line(1.0 - s * k * poles, s * k * 2 * mains) for k in (1, 2) for s in (-1, 1))
-    yield LineGroup("motor.bars", "motor rotor", "broken rotor bar (pole-pass sidebands of 1x)", bars, pole_pass)
+    yield LineGroup(
+        "motor.bars", "motor rotor", "broken rotor bar (pole-pass sidebands of 1x)", bars, pole_pass, Line(1.0)
+    )
     around = tuple(Line(-s * poles, 2 * mains + s * 2 * mains) for s in (-1, 1))
-    yield LineGroup("motor.eccentric", "motor", "dynamic eccentricity (pole pass around 2x mains)", around, pole_pass)
+    eccentric = "dynamic eccentricity (pole pass around 2x mains)"
+    yield LineGroup("motor.eccentric", "motor", eccentric, around, pole_pass, Line(0.0, 2 * mains))
     if config.rotor_bars is not None:
         slots = tuple(Line(float(config.rotor_bars), d * mains) for d in (-2.0, 0.0, 2.0))
         yield LineGroup("motor.slots", "motor rotor", "rotor bars (slot passing)", slots)

@@ -20,7 +20,7 @@ from asd_agent.mechanism.families import explained_elsewhere
 from asd_agent.mechanism.hypotheses import Reading, lattice, loudness, train_readings
 from asd_agent.mechanism.lines import Train
 from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
-from asd_agent.types import Floats, Samples
+from asd_agent.types import Floats, Samples, Unnamed
 
 LIMIT = 0.01  # corrected for everything that was tested
 CALM_LIMIT = 0.001  # where the sound is not impulsive: healthy bearings have faint lines too
@@ -43,8 +43,13 @@ class Diagnosis:
     """What the joint test says of one set of spectra."""
 
     named: Reading | None
-    significant: bool  # a train was found; without candidates it is none of the parts'
+    why_unnamed: Unnamed | None = None  # None where a part is named
     candidates: tuple[Reading, ...] = ()  # best first: the named one and its runner-up, or equal ones
+
+    @property
+    def significant(self) -> bool:
+        """A train was found; without candidates it is none of the parts'."""
+        return self.why_unnamed is not Unnamed.NOTHING
 
 
 @dataclass(frozen=True)
@@ -132,21 +137,21 @@ class _Test:
         spectra = spectra.without(belief.shaft_lines(spectra.envelope.top_hz))
         ranked = train_readings(spectra, self.analyser.trains, belief)
         if not ranked or not self._significant(ranked[0], trials * len(ranked)):
-            return Diagnosis(None, False)
+            return Diagnosis(None, Unnamed.NOTHING)
         best = ranked[0]
         if self.verdict is not None and not _grew(best, self.verdict):
-            return Diagnosis(None, True)
+            return Diagnosis(None, Unnamed.NOT_GROWN)
         if self.speeds.tolerance > VAGUE and not belief.supports(best.shaft_hz, SAME_SPEED):
-            return Diagnosis(None, True)
+            return Diagnosis(None, Unnamed.SPEED_UNKNOWN)
         free = unexplained(spectra, self.speeds.low_hz, self.speeds.high_hz)
         if (free is not None and best.log_e < free.log_e + MARGIN) or explained_elsewhere(spectra, best, belief):
-            return Diagnosis(None, True)
+            return Diagnosis(None, Unnamed.NO_PART)
         if _shared_with_others(best, self._calm):
-            return Diagnosis(None, True, (best,))
+            return Diagnosis(None, Unnamed.SHARED, (best,))
         rivals = _rivals(spectra, ranked, self._calm)
         if rivals:
-            return Diagnosis(None, True, (best, *rivals))
-        return Diagnosis(best, True, tuple(ranked[:2]))
+            return Diagnosis(None, Unnamed.SEVERAL, (best, *rivals))
+        return Diagnosis(best, None, tuple(ranked[:2]))
 
     @property
     def _calm(self) -> bool:

@@ -86,9 +86,9 @@ def examine(
     for first, last in cuts:
         progress(len(windows) / (len(cuts) + MOST_FINDINGS_FROM))
         indicators, whole = _window(analyser, samples[first:last], speed)
-        if together is not None and whole is not None:
-            together.add(whole)
         verdict = baseline.judge(indicators.values) if baseline is not None else None
+        if together is not None and whole is not None:
+            together.add(whole, verdict)
         windows.append(WindowReport(first / rate_hz, indicators, verdict))
     order = sorted(range(len(windows)), key=lambda i: _unusual(windows[i]), reverse=True)
     looked_at = order[:MOST_FINDINGS_FROM]

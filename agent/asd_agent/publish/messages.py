@@ -96,7 +96,7 @@ class Messages:
             alarm_id=event.alarm_id,
             event_type=event.kind,
             level=event.level,
-            reason=event.reason,
+            reason=event.why,
             trigger=event.trigger,
             deciding_windows=event.windows,
             score=_digits(event.score),
@@ -108,6 +108,7 @@ class Messages:
             suppressed=not event.notify,
             nuisances=event.nuisances,
             nearest_cause=event.nearest_cause,
+            part=event.part,
         )
         return self.of(payload)
 
@@ -127,9 +128,10 @@ class Messages:
             shelved_until=_time(state.shelved_until_utc_s),
             shelve_reason=state.shelve_reason,
             out_of_service=state.out_of_service,
-            reason=state.reason,
+            reason=state.why,
             evidence=evidence,
             trigger=state.trigger,
+            part=state.part,
         )
         return self.of(payload)
 

@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import AlarmState, Cause, ChainStatus, EventKind, HeardSound, Level, NearestCause, State, Trigger
+from asd_agent.types import (
+    AlarmState,
+    Cause,
+    ChainStatus,
+    EventKind,
+    HeardSound,
+    Level,
+    NearestCause,
+    PartVerdict,
+    State,
+    Trigger,
+)
 
 ONLINE = b"online"
 OFFLINE = b"offline"
@@ -85,6 +96,10 @@ class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
     states: Annotated[dict[State, int], Meta(description="how many of them were in each state")] = {}
 
 
+Part = Annotated[
+    PartVerdict | None,
+    Meta(description="what the deviating windows, added up, say of the machine's parts; null without motor data"),
+]
 ClipPath = Annotated[str, Meta(description="path of the clip below the agent's state directory; empty = there is none")]
 
 
@@ -108,6 +123,7 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
         Trigger | None,
         Meta(description="what raised the alarm: votes of windows, what stays, the rate of transients, overload"),
     ]
+    part: Part = None
 
 
 class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
@@ -135,6 +151,7 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     nearest_cause: Annotated[
         NearestCause | None, Meta(description="the earlier alarm with a recorded cause that deviated most alike")
     ] = None
+    part: Part = None
 
 
 class Health(_OfMachine, frozen=True, kw_only=True, tag="asd/health/1"):

@@ -22,7 +22,7 @@ from asd_agent.decide.persistence import Finding, Persistence, Track
 from asd_agent.decide.tail import z_of
 from asd_agent.decide.votes import Patience, VoteFilter
 from asd_agent.store.rounding import kept_z
-from asd_agent.types import AlarmState, Cause, State, Trigger, WindowResult
+from asd_agent.types import AlarmState, Cause, PartVerdict, State, Trigger, WindowResult
 
 JUDGED = (State.NORMAL, State.ANOMALOUS)
 Where = Callable[[str], str]  # a detector -> which part of the sound of this window it deviates in; may be empty
@@ -84,10 +84,14 @@ class Decision:
         budget = PERSISTENCE_SHARE * machine.alarm.false_alarms_per_month
         self.persistence = Persistence(steadiness, budget, machine.window_s, machine.hop_s, memory.tracks)
 
-    def update(self, result: WindowResult, time_synced: bool, where: Where = _nowhere) -> Events:
+    def update(
+        self, result: WindowResult, time_synced: bool, where: Where = _nowhere, part: PartVerdict | None = None
+    ) -> Events:
         """The next window's result -> the transitions of the alarm that it causes. `where` is asked for the reason of
-        an alarm."""
-        return self.decide(result, self.watch(result), time_synced, where)
+        an alarm; `part` is what the windows added up say (see AlarmParts), where there is sound."""
+        self.alarm.know(part)
+        events = self.decide(result, self.watch(result), time_synced, where)
+        return events + self.alarm.name(result, time_synced)
 
     def watch(self, result: WindowResult) -> Watched:
         """The evidence apart from the votes at the end of the next window; the alarm is not touched."""

@@ -39,7 +39,7 @@ from asd_agent.windowing.reference import Room, hear_room
 from asd_agent.windowing.transients import strongest_transient
 
 if TYPE_CHECKING:
-    from asd_agent.mechanism import Analyser, Speed
+    from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
 NUISANCE_Z = 4.0  # standard deviations above calibration, and
@@ -192,13 +192,17 @@ class Pipeline:
             return result
         from asd_agent.mechanism.diagnose import diagnose
 
-        state = next(s for s in self.states if s.name == result.operating)
-        for detector in state.detectors:
-            if isinstance(detector, MechanismDetector):
-                found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, detector.baseline, speed)
-                words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
-                return replace(result, reason="; ".join([*words[:1], result.reason]))
-        return result
+        normal = self.mechanism_baseline(result.operating)
+        if normal is None:
+            return result
+        found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, normal, speed)
+        words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
+        return replace(result, reason="; ".join([*words[:1], result.reason]))
+
+    def mechanism_baseline(self, operating: str) -> MechanismBaseline | None:
+        """What the mechanism analysis knows of an operating state."""
+        detectors = (d for state in self.states if state.name == operating for d in state.detectors)
+        return next((d.baseline for d in detectors if isinstance(d, MechanismDetector)), None)
 
     def _broken_chain(self, window: Window, result: WindowResult) -> str:
         """Which part of the spectrum that the scores depend on does not arrive any more; else empty."""
@@ -260,12 +264,16 @@ class Pipeline:
         return tuple(sorted(heard, key=lambda sound: -sound.probability)[:most])
 
     def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
+        analyser = self.analyser(window.rate_hz)
+        return analyser.indicators(window.samples, speed).values if analyser is not None else {}
+
+    def analyser(self, rate_hz: int) -> Analyser | None:
+        """Of the mechanism analysis; None without motor data."""
         if self.machine.mechanism is None:
-            return {}
-        analyser = self._analysers.get(window.rate_hz)
-        if analyser is None:
-            analyser = self._analysers[window.rate_hz] = mechanism.Analyser(self.machine.mechanism, window.rate_hz)
-        return analyser.indicators(window.samples, speed).values
+            return None
+        if rate_hz not in self._analysers:
+            self._analysers[rate_hz] = mechanism.Analyser(self.machine.mechanism, rate_hz)
+        return self._analysers[rate_hz]
 
     def _quiet_db(self, description: Description) -> float | None:
         """How far below the calibrated level, when that is far enough to mean that the machine is off."""

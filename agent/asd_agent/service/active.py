@@ -15,6 +15,7 @@ from asd_agent.baseline import Baseline, BaselineStore, Pointers
 from asd_agent.decide.alarm import Alarm, Events
 from asd_agent.errors import BaselineError
 from asd_agent.scoring.decision import Decision
+from asd_agent.scoring.parts import AlarmParts
 from asd_agent.scoring.pipeline import Pipeline, Reported, Step
 from asd_agent.service import memory_file
 from asd_agent.service.unknown_state import UnknownState
@@ -55,8 +56,12 @@ class ActiveBaseline:
         with self._lock:
             step = self._pipeline.step(window, reported, description)
             self._unknown_state.see(step.description, step.result)
-            events = self._decision.update(step.result, self._synced(), partial(self._pipeline.where, step))
-            self._sink.scored(self._machine, step, events, self._decision.alarm.state)
+            known = self.alarm_state.part
+            part = self._parts.see(self._pipeline, step, self.alarm_state)
+            events = self._decision.update(step.result, self._synced(), partial(self._pipeline.where, step), part)
+            self._sink.scored(self._machine, step, events, self.alarm_state)
+            if not events and self.alarm_state.part != known:
+                self.introduce()
         return step
 
     def tick(self, jump_s: float = 0.0) -> None:
@@ -88,7 +93,8 @@ class ActiveBaseline:
                 self._sink.transitions(self._machine, events, self._decision.alarm.state)
 
     def introduce(self) -> None:
-        """The machine begins: store and broker hold its alarm state from the first moment."""
+        """Store and broker hold the alarm state as it is now: when the machine begins, and when more is known of the
+        part that an alarm is about."""
         with self._lock:
             self._sink.introduce(self._machine, self.alarm_state)
 
@@ -167,6 +173,7 @@ class ActiveBaseline:
         manifest = self._pipeline.baseline.manifest if self._pipeline.baseline is not None else None
         memory = memory_file.load(self.store.folder, manifest.version) if manifest is not None else None
         self._decision = Decision(self._settings, manifest, alarm_state, memory)
+        self._parts = AlarmParts(self._settings, alarm_state)
         reported = [state.name for state in manifest.states] if manifest and manifest.states_reported else None
         self._unknown_state = UnknownState(self._settings, reported)
 

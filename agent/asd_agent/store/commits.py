@@ -73,6 +73,13 @@ def set_state(db: sqlite3.Connection, machine: str, state: AlarmState) -> None:
     db.execute("INSERT OR REPLACE INTO alarm_states VALUES (?, ?, ?)", (machine, text, rows.crc(machine, text)))
 
 
+_MODES = {
+    EventKind.LEARNING: State.LEARNING,
+    EventKind.NOT_ASSESSABLE: State.NOT_ASSESSABLE,
+    EventKind.ASSESSABLE: State.NORMAL,
+}
+
+
 def state_after(events: list[AlarmEvent]) -> AlarmState:
     """The alarm of one machine as all its events tell it, for a state that cannot be read.
 
@@ -88,13 +95,24 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
     ended = AlarmState(latched=False)
     end = {
         name: getattr(ended, name)
-        for name in ("level", "event_id", "since_utc_s", "latched", "acknowledged", "acknowledged_by", "comment")
+        for name in (
+            "level",
+            "event_id",
+            "since_utc_s",
+            "latched",
+            "acknowledged",
+            "acknowledged_by",
+            "comment",
+            "part",
+        )
     }
     match event.kind:
         case EventKind.RAISED | EventKind.ESCALATED | EventKind.DEESCALATED:
             begun = {} if state.event_id else {"event_id": event.alarm_id, "since_utc_s": event.utc_s}
             announced = {"announced_id": event.alarm_id} if event.kind is EventKind.RAISED and event.notify else {}
             return {"level": event.level, "latched": False, "reason": event.reason, **begun, **announced}
+        case EventKind.NAMED:
+            return {"part": event.part}
         case EventKind.CLEARED:
             kept = state.level is not Level.NORMAL and not state.acknowledged
             return {
@@ -110,11 +128,7 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
             return {"shelved_until_utc_s": 0.0, "shelve_reason": ""}
         case EventKind.OUT_OF_SERVICE | EventKind.IN_SERVICE:
             return {"out_of_service": event.kind is EventKind.OUT_OF_SERVICE}
-        case EventKind.LEARNING:
-            return {"mode": State.LEARNING}
-        case EventKind.NOT_ASSESSABLE:
-            return {"mode": State.NOT_ASSESSABLE}
-        case EventKind.ASSESSABLE:
-            return {"mode": State.NORMAL}
+        case EventKind.LEARNING | EventKind.NOT_ASSESSABLE | EventKind.ASSESSABLE:
+            return {"mode": _MODES[event.kind]}
         case EventKind.MARKED_FAULT | EventKind.MARKED_NOTHING:  # said of an alarm, it changes none
             return {}

@@ -90,7 +90,7 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
     if status.health.status is ChainStatus.FAILURE:
         return "bad", "Signal chain has failed", why
     if alarm.level is not Level.NORMAL and not alarm.out_of_service:
-        return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.reason)
+        return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.why)
     if alarm.out_of_service:
         return "quiet", "Out of service", "scored and recorded, nobody is told"
     if _stale(machine, status, now):

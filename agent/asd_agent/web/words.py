@@ -13,6 +13,7 @@ KINDS = {
     EventKind.ESCALATED: "grew to danger",
     EventKind.DEESCALATED: "fell to alert",
     EventKind.CLEARED: "condition gone",
+    EventKind.NAMED: "part named",
     EventKind.OUT_OF_SERVICE: "out of service",
     EventKind.IN_SERVICE: "back in service",
     EventKind.NOT_ASSESSABLE: "cannot be judged",

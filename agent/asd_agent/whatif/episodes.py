@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.types import AlarmEvent, EventKind, Level
+from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, with_part
 
 MARKS = {EventKind.MARKED_FAULT: "fault", EventKind.MARKED_NOTHING: "nothing"}
 
@@ -20,7 +20,13 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     level: Level  # the highest
     announced: bool  # False when it was shelved or out of service all the time
     reason: str = ""
+    part: PartVerdict | None = None  # the last one that was named
     mark: str = ""  # what a person said of it afterwards: fault, nothing
+
+    @property
+    def why(self) -> str:
+        """The reason, after the part that was named."""
+        return with_part(self.part, self.reason)
 
     def overlaps(self, other: Episode) -> bool:
         return self.raised_utc_s <= (other.cleared_utc_s or 1e12) and other.raised_utc_s <= (self.cleared_utc_s or 1e12)
@@ -38,12 +44,15 @@ def episodes(events: Iterable[AlarmEvent]) -> list[Episode]:
                 level=event.level,
                 announced=event.notify,
                 reason=event.reason,
+                part=event.part,
             )
         elif known is not None and event.kind in (EventKind.RAISED, EventKind.ESCALATED):
             worse = Level.DANGER if Level.DANGER in (known.level, event.level) else Level.ALERT
             known = msgspec.structs.replace(
                 known, level=worse, announced=known.announced or event.notify, cleared_utc_s=None
             )
+        elif known is not None and event.kind is EventKind.NAMED:
+            known = msgspec.structs.replace(known, part=event.part)
         elif known is not None and event.kind is EventKind.CLEARED and known.cleared_utc_s is None:
             known = msgspec.structs.replace(known, cleared_utc_s=event.utc_s)
         elif known is not None and event.kind in MARKS:
