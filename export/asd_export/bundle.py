@@ -12,7 +12,7 @@ import onnx
 
 from asd_agent import __version__
 from asd_agent.encode.bundle import Bundle
-from asd_agent.encode.meta import BundleMeta, Provenance, Variant, VariantName
+from asd_agent.encode.meta import BankFile, BundleMeta, Provenance, Variant, VariantName
 from asd_agent.errors import BundleError, UsageError
 from asd_export import parity
 from asd_export.optimise import fuse, simplify
@@ -35,12 +35,14 @@ def export_bundle(
     name: str | None = None,
     licence: str | None = None,
     sounds: Sequence[str | Path] = (),
+    bank: tuple[BankFile, bytes] | None = None,
     replace: bool = False,
 ) -> BundleMeta:
     """Write the bundle; raises AsdError, and writes nothing, where it does not agree with torch.
 
     window_s: length of the windows, default what the checkpoint was trained on, else 10 s. any_length: the graph
-    takes any other length too (slower to start). int8 is left out where the encoder has no large products.
+    takes any other length too (slower to start). int8 is left out where the encoder has no large products. bank: goes
+    with the first output (`machine_bank.packed`).
     """
     folder = Path(folder)
     if folder.exists() and not replace:
@@ -66,13 +68,17 @@ def export_bundle(
         ),
         licence=licence or subject.licence,
     )
+    if bank is not None:
+        first, *others = meta.outputs
+        meta = msgspec.structs.replace(meta, outputs=[msgspec.structs.replace(first, bank=bank[0]), *others])
+    content = bank[1] if bank is not None else b""
     contents = {kind: model.SerializeToString(deterministic=True) for kind, (model, _) in graphs.items()}
     with tempfile.TemporaryDirectory(prefix="asd-export-") as staging:
         draft = Path(staging) / "bundle"
-        write_bundle(draft, meta, contents)
+        write_bundle(draft, meta, contents, bank=content)
         result = parity.report(Bundle.load(draft), subject.module, sounds)
     parity.check(result)
-    return write_bundle(folder, msgspec.structs.replace(meta, parity=result), contents, replace=replace)
+    return write_bundle(folder, msgspec.structs.replace(meta, parity=result), contents, bank=content, replace=replace)
 
 
 def make_graphs(

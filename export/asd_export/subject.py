@@ -22,6 +22,7 @@ from asd_train.pooling import parse_layers
 FRONT_ENDS = {
     "beats": "Kaldi log-mel, 25 ms Povey window, 10 ms hop, 128 bands of 20-8000 Hz, fixed normalisation",
     "eat": "mean removed; Kaldi log-mel, 25 ms Hann window, 10 ms hop, 128 bands of 20-8000 Hz, fixed normalisation",
+    "bandsplit": "mean removed; log power every 40 Hz, 25 ms Hann window, 10 ms hop, fixed normalisation",
     "efficientat": "pre-emphasis; log-mel, 25 ms Hann window, 10 ms hop, 128 bands of 0-15000 Hz, fixed normalisation",
 }
 # A source of this rate may be resampled upwards: the bands above stay empty, in calibration as later.

@@ -20,14 +20,15 @@ def write_bundle(
     meta: BundleMeta,
     graphs: Mapping[VariantName, bytes | Path],
     *,
+    bank: bytes = b"",
     include: Sequence[Path] = (),
     replace: bool = False,
 ) -> BundleMeta:
     """Write `meta` and the graphs (bytes, or a file to copy; one per entry of `meta.variants`) as a bundle.
 
-    `include`: files that are copied beside them (a model card, the weights). The checksums in `meta` are computed here,
-    whatever they were. Returns the meta that was written. Raises BundleError when the folder exists (unless `replace`)
-    or cannot be written; nothing half-written stays.
+    `bank`: the file of the one output whose `bank` is set. `include`: files that are copied beside them (a model card,
+    the weights). The checksums in `meta` are computed here, whatever they were. Returns the meta that was written.
+    Raises BundleError when the folder exists (unless `replace`) or cannot be written; nothing half-written stays.
     """
     folder = Path(folder)
     if set(graphs) != set(meta.variants):
@@ -38,7 +39,7 @@ def write_bundle(
         folder.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            written = _fill(staged, meta, graphs)
+            written = _fill(staged, _with_bank(staged, meta, bank), graphs)
             for file in include:
                 shutil.copyfile(file, staged / file.name)
             _publish(staged, folder)
@@ -68,6 +69,18 @@ def _fill(staged: Path, meta: BundleMeta, graphs: Mapping[VariantName, bytes | P
         os.fsync(file.fileno())
     staged.chmod(0o755)
     return written
+
+
+def _with_bank(staged: Path, meta: BundleMeta, bank: bytes) -> BundleMeta:
+    """The meta with the checksum of the bank, which lies in the folder afterwards."""
+    outputs = []
+    for output in meta.outputs:
+        if output.bank is not None:
+            (staged / output.bank.file).write_bytes(bank)
+            summed = msgspec.structs.replace(output.bank, sha256=hashlib.sha256(bank).hexdigest())
+            output = msgspec.structs.replace(output, bank=summed)
+        outputs.append(output)
+    return msgspec.structs.replace(meta, outputs=outputs)
 
 
 def _publish(staged: Path, folder: Path) -> None:

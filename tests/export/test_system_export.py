@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from asd_agent.encode.bundle import Bundle
+from asd_agent import bank
+from asd_agent.encode.bundle import Bundle, BundleMeta, Output, Provenance, Variant
 from asd_agent.encode.encoder import Encoder
-from asd_agent.errors import UsageError
+from asd_agent.errors import BundleError, UsageError
 from asd_export.bundle import export_bundle
+from asd_export.machine_bank import machine_bank, packed
 from asd_export.subject import read_subject
 from asd_export.verify import verify_bundle
+from asd_export.write import write_bundle
 from asd_train import config
 from asd_train.checkpoints import read_checkpoint
+from asd_train.data import Clip
+from asd_train.evaluate import bank_of, evaluate
 from asd_train.model import build_system, describe, load_system, save_system
+from asd_train.scoring import Scoring
 
 BEATS = {"kind": "encoder", "encoder": "beats", "size": "tiny"}
 EAT = {"kind": "encoder", "encoder": "eat", "size": "tiny"}
@@ -77,3 +83,50 @@ def test_the_encoder_of_a_system_is_a_checkpoint_too(tmp_path: Path) -> None:
     wave = torch.randn(1, 16_000)
     with torch.inference_mode():
         assert torch.equal(checkpoint.model()(wave)[0].features, own(wave)[0].features)
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {"kind": "cosine", "bank": "target", "smote": 1.0, "smote_neighbours": 2},
+        {"kind": "two_bank", "smote": 0.5, "smote_neighbours": 2},
+        {"kind": "two_bank", "metric": "euclidean", "scaled": True},
+        {"kind": "domain_z", "metric": "euclidean", "memmixup": 9},
+        {"kind": "local_density"},
+        {"kind": "beam"},
+    ],
+    ids=lambda scoring: "-".join(map(str, scoring.values())),
+)
+def test_the_bank_in_a_bundle_scores_as_evaluate_does(tmp_path: Path, scoring: dict[str, Any]) -> None:
+    recipe = msgspec.convert(scoring, Scoring)
+    clips = [
+        Clip(path=f"{split}{i}.wav", machine="fan", split=split, domain=domain, label="normal")
+        for split, domain, count in (("train", "source", 24), ("train", "target", 6), ("test", "source", 10))
+        for i in range(count)
+    ]
+    vectors = np.random.default_rng(0).normal(1.0, 1.0, (len(clips), 48)) + [[c.domain == "target"] for c in clips]
+    (section,) = evaluate(clips, vectors, recipe, blocks=[16, 32])
+    meta = Output(name="embedding", dim=48, distance="cosine")
+    file, content = packed(bank_of(clips, vectors, recipe, [16, 32]), "fan")
+    described = BundleMeta(
+        name="test", rate_hz=16_000, window_samples=None, min_samples=1, variants={"fp32": Variant(file="e.onnx")},
+        outputs=[msgspec.structs.replace(meta, bank=file)], front_end="", licence="", provenance=Provenance(tool="t"),
+    )  # fmt: skip
+    write_bundle(tmp_path / "bundle", described, {"fp32": b"graph"}, bank=content)
+    bundle = Bundle.load(tmp_path / "bundle")
+    (output,) = bundle.meta.outputs
+    assert output.bank is not None
+    restored = bank.from_arrays(output.bank.kind, bundle.bank_arrays(output.bank))
+    files = [clip.file for clip in section.clips]
+    tested = {clip.file: row for row, clip in enumerate(clips) if clip.split == "test"}
+    found = restored.distance(vectors[[tested[file] for file in files]])
+    assert np.abs(found - section.scores).max() < 1e-5
+    assert found.std() > 1e-3
+    (tmp_path / "bundle" / output.bank.file).write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=r"bank\.npz: damaged or tampered with"):
+        Bundle.load(tmp_path / "bundle")
+
+
+def test_only_a_system_has_a_bank(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no trained system"):
+        machine_bank(tmp_path, "pump")

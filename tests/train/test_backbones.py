@@ -30,7 +30,9 @@ def test_shapes_are_those_that_are_promised(backbone: Backbone) -> None:
         assert tokens.features.shape[0] == 2
         assert tokens.features.shape[2:] == (backbone.frequencies(layer), backbone.dims[layer])
         assert tokens.mask is None
-        assert (tokens.cls is not None) == (backbone.name == "eat")
+        assert (tokens.cls is not None) == (backbone.class_count > 0)
+        if tokens.cls is not None:
+            assert tokens.cls.shape == (2, backbone.class_count * backbone.dims[layer])
     assert backbone.dim == backbone.dims[-1]
 
 
@@ -62,9 +64,10 @@ def test_clips_of_a_batch_do_not_mix(backbone: Backbone) -> None:
     assert (together.features[1:2] - alone.features).abs().max() < 1e-4
 
 
-def test_eat_padding_changes_nothing() -> None:
+@pytest.mark.parametrize("name", ["eat", "bandsplit"])
+def test_padding_changes_nothing(name: str) -> None:
     torch.manual_seed(0)
-    backbone = build("eat", "tiny").eval()
+    backbone = build(name, "tiny").eval()
     clip, batch = noise(1, 16_000), torch.zeros(2, 40_000)
     batch[0, :16_000], batch[1] = clip[0], noise(40_000)
     mask = torch.arange(40_000) >= torch.tensor([[16_000], [40_000]])
@@ -141,7 +144,7 @@ def test_pooling(backbone: Backbone) -> None:
         encoder = PooledEncoder(backbone, (1, backbone.layers), how)
         assert encoder(wave).shape == (2, encoder.dim)
         assert encoder.dim == pooled_dim(backbone, (1, backbone.layers), how)
-    if backbone.name != "eat":
+    if not backbone.class_count:
         with pytest.raises(UsageError, match="no class token"):
             pool(tokens, "cls")
 

@@ -236,13 +236,13 @@ def test_os_scl_adds_contrast_behind_the_head_and_shrinks_the_weights() -> None:
 
 def test_patches_are_in_the_order_of_the_tokens() -> None:
     mel = torch.arange(40 * 128.0).reshape(1, 40, 128)
-    found = patches(mel, 2, 16)
+    found = patches(mel, 2, (16, 16))
     assert found.shape == (1, 2 * 8, 256)
     for time in range(2):
         for frequency in range(8):
             square = mel[0, time * 16 : time * 16 + 16, frequency * 16 : frequency * 16 + 16]
             assert torch.equal(found[0, time * 8 + frequency], square.flatten())
-    assert not patches(mel, 3, 16)[0, 16:, 128:].any()  # beyond the end
+    assert not patches(mel, 3, (16, 16))[0, 16:, 128:].any()  # beyond the end
 
 
 @pytest.mark.parametrize("name", ["beats", "eat", "efficientat"])

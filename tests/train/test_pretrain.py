@@ -18,7 +18,7 @@ from asd_agent.config.load import read
 from asd_agent.errors import UsageError
 from asd_train import cli, pretrain, state
 from asd_train.backbones import build, load_backbone
-from asd_train.backbones.eat import Eat
+from asd_train.backbones.vit import Vit
 from asd_train.checkpoints import save_checkpoint
 from asd_train.config import Train
 from asd_train.data import DataSource
@@ -35,11 +35,11 @@ def small(challenge: Path, **train: object) -> Pretrain:
     return msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, **train))
 
 
-def learner(**changes: object) -> EatLearner:
+def learner(encoder: str = "eat", **changes: object) -> EatLearner:
     torch.manual_seed(0)
     config = msgspec.structs.replace(small(Path()), **changes)
-    student = build("eat", "tiny")
-    assert isinstance(student, Eat)
+    student = build(encoder, "tiny")
+    assert isinstance(student, Vit)
     return EatLearner(student, config)
 
 
@@ -112,14 +112,17 @@ def test_the_student_sees_only_what_is_kept() -> None:
     assert not torch.allclose(model.student_features(other, kept)[0], token)
 
 
-def test_all_patches_kept_is_the_plain_encoder() -> None:
-    model = learner(masking=Masking(clones=1)).eval()
+@pytest.mark.parametrize("encoder", ["eat", "bandsplit"])
+def test_all_patches_kept_is_the_plain_encoder(encoder: str) -> None:
+    model = learner(encoder, masking=Masking(clones=1)).eval()
     mel, _ = model.student.frontend(batch(2).waveform)
     (tokens,) = model.student.encode(mel)
-    everything = torch.arange(tokens.features.shape[1] * 8).expand(2, -1)
+    bands, rows = model.student.bands, model.student.rows
+    everything = torch.arange(tokens.features.shape[1] * rows).expand(2 * bands, -1)
     token, features = model.student_features(mel, everything)
-    assert torch.allclose(token, tokens.cls, atol=1e-6)
-    assert torch.allclose(features, tokens.features.flatten(1, 2), atol=1e-6)
+    assert torch.allclose(token.reshape(2, -1), tokens.cls, atol=1e-6)
+    of_bands = features.reshape(2, bands, -1, rows, features.shape[2]).transpose(1, 2).flatten(2, 3)
+    assert torch.allclose(of_bands, tokens.features, atol=1e-6)
 
 
 def test_losses_are_the_literal_sums(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +180,9 @@ def test_the_teacher_follows_with_a_rising_decay_and_without_gradients() -> None
     assert model.student.local_encoder["proj"].weight.grad is not None
 
 
-def test_training_lowers_the_loss(tiny_challenge: Path) -> None:
-    model = learner(teacher=Teacher(start=0.99, end=0.99))
+@pytest.mark.parametrize("encoder", ["eat", "bandsplit"])
+def test_training_lowers_the_loss(encoder: str) -> None:
+    model = learner(encoder, teacher=Teacher(start=0.99, end=0.99))
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
 
     def loss() -> torch.Tensor:
@@ -220,7 +224,7 @@ def test_it_continues_from_a_checkpoint(tiny_challenge: Path, tmp_path: Path) ->
     wave = batch().waveform
     assert torch.allclose(end(wave)[0].features, start(wave)[0].features, atol=1e-3)
     save_checkpoint(tmp_path / "other", build("beats", "tiny"))
-    with pytest.raises(UsageError, match="only EAT"):
+    with pytest.raises(UsageError, match="only EAT and bandsplit"):
         pretrain.student_of(msgspec.structs.replace(config, checkpoint=str(tmp_path / "other")))
 
 
@@ -237,7 +241,7 @@ def test_a_long_recording_is_seen_once_per_clip_length(tmp_path: Path) -> None:
             tmp_path / "pump" / f"{name}.wav", np.random.default_rng(0).normal(size=int(seconds * 16000)), 16000
         )
     config = small(tmp_path)
-    dataset, places = pretrain.material_of(config, load_clips(config.data), 0.0)
+    dataset, places = pretrain.material_of(config, load_clips(config.data), 16_000, 0.0)
     assert places.tolist() == [0, 0, 0, 0, 0, 1]
     stream = iter(Endless(Batches(dataset.lengths[places], 6), 0, 0, 1, places))
     cuts = [dataset[key].waveform[:4].tolist() for key in next(stream) if key[0] == 0]
@@ -253,4 +257,4 @@ def test_every_pretraining_config_runs_in_its_tiny_form(config: Path, tiny_chall
     assert cli.main(arguments) == 0
     losses = [json.loads(line)["loss"] for line in (run / "log.jsonl").open()]
     assert losses[-1] < losses[0]
-    assert load_backbone(run / "encoder").name == "eat"
+    assert load_backbone(run / "encoder").name == read(config, Pretrain).encoder

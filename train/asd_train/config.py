@@ -48,8 +48,9 @@ class EncoderBranch(_Section, frozen=True, tag_field="kind", tag="encoder"):
     """A pre-trained audio encoder, pooled to one vector per clip."""
 
     checkpoint: str | None = None  # a public checkpoint, a run of ours, or None = random weights of `encoder`, `size`
-    encoder: Literal["beats", "eat", "efficientat"] | None = None  # only without a checkpoint
+    encoder: Literal["beats", "eat", "efficientat", "bandsplit"] | None = None  # only without a checkpoint
     size: str = "base"
+    rate_hz: Count | None = None  # of a band-split encoder; None = its own
     tuning: Literal["full", "lora", "frozen"] = "full"
     lora: Lora = Lora()
     batch_norm: Literal["train", "frozen"] = "train"  # frozen: by the checkpoint's statistics, which stay as they are
@@ -60,7 +61,7 @@ class EncoderBranch(_Section, frozen=True, tag_field="kind", tag="encoder"):
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.encoder is None):
-            raise ValueError("give either checkpoint, or encoder (beats, eat, efficientat) and size")
+            raise ValueError("give either checkpoint, or encoder (beats, eat, efficientat, bandsplit) and size")
 
 
 class SpectrumBranch(_Section, frozen=True, tag_field="kind", tag="fft"):
@@ -261,7 +262,9 @@ def _tiny_output(output: Output) -> Output:
     return output if layers is None or isinstance(layers, str) else msgspec.structs.replace(output, layers=[1])
 
 
-def family(checkpoint: str) -> Literal["beats", "eat", "efficientat"]:
+def family(checkpoint: str) -> Literal["beats", "eat", "efficientat", "bandsplit"]:
     """What encoder a checkpoint's name promises."""
     name = "/".join(Path(checkpoint).parts[-2:]).lower()  # runs/b_lbeats/system
+    if "bandsplit" in name:
+        return "bandsplit"
     return "beats" if "beats" in name else "eat" if "eat" in name else "efficientat"

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asd_agent.bank import Bank
 from asd_agent.errors import UsageError
 from asd_agent.types import Floats
 from asd_train.data.clip import Clip
 from asd_train.metrics import Rules, Scored
-from asd_train.scoring import Normals, Scoring, score
+from asd_train.scoring import Normals, Scoring, fit, score
 from asd_train.weighting import Weights, excess_weights, twfr
 
 LogMel = Callable[[str], Floats]  # path -> [frames, bands]
@@ -81,6 +82,15 @@ def evaluate(
         _evaluate([clips[r] for r in rows], vectors[rows], scoring, log_mel, blocks)
         for rows in sections_of(clips).values()
     ]
+
+
+def bank_of(clips: Sequence[Clip], vectors: Floats, scoring: Scoring, blocks: Sequence[int] = ()) -> Bank:
+    """The bank that `evaluate` scores a machine's test clips by; clips of one machine and section, and their `vectors`
+    [clips, dim]. Raises UsageError for what only an evaluation can do."""
+    if scoring.weight is not None:
+        raise UsageError("scoring.weight compares all test clips with the training: no bank can do that")
+    source, target = _normal_rows(clips, scoring)
+    return fit(Normals(vectors[source], vectors[target]), scoring, blocks)
 
 
 def rules_of(clips: Sequence[Clip]) -> Rules:

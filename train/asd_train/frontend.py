@@ -18,6 +18,9 @@ from torch import Tensor, nn
 BINS = 128
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor under the logarithm
 EMPHASIS = 0.97
+LINEAR_HZ = 40  # between the bins of a linear spectrum: frames of 25 ms
+LINEAR_FLOOR = 1e-12  # of the power; about what 16 bits leave in a bin
+LINEAR_MEAN, LINEAR_SD = -18.5, 3.5  # of the log power of recorded machines at 16 kHz
 EAT_MULTIPLE = 32  # frames are padded to a multiple of this, as in published use (10 s: 998 -> 1024)
 
 
@@ -157,6 +160,51 @@ class EfficientAtFrontend(nn.Module):
             return mel, None
         frames = ((~padding_mask).sum(1, keepdim=True) - 1) // 320 + 1
         return mel, torch.arange(mel.shape[1], device=mel.device) >= frames
+
+
+class LinearFrontend(nn.Module):
+    """Linear spectrum of 25 ms Hann frames every 10 ms, at the same frequencies in Hz whatever the sampling rate.
+
+    Window and waves are taken at the times of the samples, and the window sums to 1: a tone has the same level, and so
+    has noise of the same density, at every rate. Frames are cut to whole patches of `multiple`; with a padding mask
+    every clip of the batch gets the values that it would get alone. `hertz` [bins]; rate_hz is a multiple of 100.
+    """
+
+    cosines: Tensor  # [frame, bins]
+    sines: Tensor
+
+    def __init__(self, rate_hz: int, hertz: Tensor, multiple: int) -> None:
+        super().__init__()
+        self.hop, self.frame, self.multiple = rate_hz // 100, math.ceil(rate_hz / LINEAR_HZ), multiple
+        with torch.device("cpu"):
+            times = torch.arange(self.frame, dtype=torch.float64) / rate_hz - 0.5 / LINEAR_HZ
+            window = torch.cos(math.pi * LINEAR_HZ * times) ** 2
+            angle = 2 * math.pi * times[:, None] * hertz
+            for name, wave in (("cosines", angle.cos()), ("sines", angle.sin())):
+                self.register_buffer(name, (window[:, None] / window.sum() * wave).float(), persistent=False)
+
+    def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Waveform [B, N] -> (normalised log power [B, frames, bins], frame mask [B, frames] | None)"""
+        with _full_precision(waveform):
+            waveform, mask = waveform.float(), None
+            if padding_mask is None:
+                frames = self._frames(waveform - waveform.mean(1, keepdim=True))
+            else:
+                count = (~padding_mask).sum(1, keepdim=True)  # [B, 1] samples
+                mean = waveform.masked_fill(padding_mask, 0).sum(1, keepdim=True) / count
+                frames = self._frames(waveform - mean)
+                whole = (1 + (count - self.frame) // self.hop) // self.multiple * self.multiple
+                mask = torch.arange(frames.shape[1], device=frames.device) >= whole.clamp(min=self.multiple)
+            real, imaginary = frames @ self.cosines, frames @ self.sines
+            power = real * real + imaginary * imaginary
+            return (torch.log(power + LINEAR_FLOOR) - LINEAR_MEAN) / (2 * LINEAR_SD), mask
+
+    def _frames(self, signal: Tensor) -> Tensor:
+        """[B, N] -> [B, frames, frame]"""
+        count = (signal.shape[1] - self.frame) // self.hop + 1
+        parts = F.pad(signal, (0, self.hop))[:, : (count + 2) * self.hop].reshape(len(signal), -1, self.hop)
+        last = parts[:, 2:, : self.frame - 2 * self.hop]
+        return torch.cat((parts[:, :-2], parts[:, 1:-1], last), 2)[:, : count // self.multiple * self.multiple]
 
 
 def frame_count(samples: int, hop: int) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
 from asd_train import config as cfg
-from asd_train.backbones import Backbone, Tokens, build, load_backbone
+from asd_train.backbones import Backbone, Tokens, at_rate, build, load_backbone
 from asd_train.folders import written_whole
 from asd_train.layers import augment, lora
 from asd_train.layers.attentive import AttentiveStatistics
@@ -263,7 +263,8 @@ def _assemble(config: cfg.Model, backbones: list[Backbone], clip_s: float | None
 
 
 def _encoder(branch: cfg.EncoderBranch) -> Backbone:
-    return load_backbone(branch.checkpoint) if branch.checkpoint else build(branch.encoder or "", branch.size)
+    backbone = load_backbone(branch.checkpoint) if branch.checkpoint else build(branch.encoder or "", branch.size)
+    return at_rate(backbone, branch.rate_hz)
 
 
 def _joined(layers: list[Tokens], how: str) -> Tensor:

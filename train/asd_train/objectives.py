@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,6 @@ from asd_agent.errors import UsageError
 from asd_train import config as cfg
 from asd_train import losses
 from asd_train.data.dataset import Batch
-from asd_train.frontend import BINS
 from asd_train.layers import augment
 from asd_train.layers.decoder import ConvDecoder
 from asd_train.layers.perturb import FeaturePerturbation
@@ -148,8 +148,8 @@ class Separate(SystemLearner):
         self.config, self.branch = config, system.encoders[0]
         self.supplemental = torch.tensor(supplemental)
         backbone, layer = self.branch.backbone, self.branch.layers[0]
-        self.patch = BINS // backbone.frequencies(layer)  # a token stands for patch x patch values
-        self.decoder = ConvDecoder(backbone.dims[layer], self.patch**2, blocks=config.decoder_blocks)
+        self.patch = backbone.patch_size(layer)
+        self.decoder = ConvDecoder(backbone.dims[layer], math.prod(self.patch), blocks=config.decoder_blocks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         padding = self.padding(batch)
@@ -180,11 +180,13 @@ class Separate(SystemLearner):
                 parameter.grad = None
 
 
-def patches(mel: Tensor, times: int, size: int) -> Tensor:
-    """Filterbank [B, frames, bins] -> [B, times * bins / size, size^2], in the order of the tokens."""
-    mel = F.pad(mel, (0, 0, 0, max(0, times * size - mel.shape[1])))[:, : times * size]
-    grid = mel.reshape(len(mel), times, size, -1, size).transpose(2, 3)
-    return grid.reshape(len(mel), -1, size**2)
+def patches(mel: Tensor, times: int, size: tuple[int, int]) -> Tensor:
+    """Filterbank [B, frames, bins] -> [B, patches, values of a patch], in the order of the tokens; `size`: frames and
+    bins of a patch."""
+    frames, bins = size
+    mel = F.pad(mel, (0, 0, 0, max(0, times * frames - mel.shape[1])))[:, : times * frames]
+    grid = mel.reshape(len(mel), times, frames, -1, bins).transpose(2, 3)
+    return grid.reshape(len(mel), -1, frames * bins)
 
 
 def class_loss(config: cfg.ClassLoss, dim: int, classes: Sequence[str]) -> nn.Module:

@@ -48,7 +48,7 @@ def print_pretrain_plan(config: Pretrain) -> None:
     console = Console(highlight=False, soft_wrap=True)
     clips = training_clips(load_clips(config.data))
     learner = EatLearner(student_of(config), config)
-    dataset, places = material_of(config, clips, limit_gb=0.0)
+    dataset, places = material_of(config, clips, learner.student.rate_hz, limit_gb=0.0)
     console.print(f"[bold]{config.name}[/]")
     console.print(_clips(clips, [], float(dataset.audio.lengths.sum()) / dataset.audio.rate_hz))
     console.print(f"masking     {config.masking.clones} clones of each clip, {config.masking.hidden:.0%} hidden")

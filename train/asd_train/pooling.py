@@ -1,7 +1,7 @@
 """Tokens of a layer -> one vector per clip. Padding never counts.
 
 mean              over time and frequency [dim]
-cls               the class token [dim]
+cls               the class token [dim]; of a band-split encoder those of all bands [bands * dim]
 time              over time alone [frequencies * dim], frequency-major (GenRep)
 max               the largest value over time [frequencies * dim]
 rdp8              relative-deviation pooling (arXiv 2608.00447), gamma 8: a weighted mean over time
@@ -47,7 +47,8 @@ def band_sizes(backbone: Backbone, layers: Sequence[int], how: str) -> list[int]
     sizes: list[int] = []
     for layer in layers:
         for part in parts_of(how):
-            sizes += [backbone.dims[layer]] * (1 if part in ("mean", "cls") else backbone.frequencies(layer))
+            count = {"mean": 1, "cls": backbone.class_count}.get(part, backbone.frequencies(layer))
+            sizes += [backbone.dims[layer]] * count
     return sizes
 
 

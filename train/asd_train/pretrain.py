@@ -1,9 +1,9 @@
-"""Self-supervised pre-training of EAT: on one's own machines, from scratch or continuing from a checkpoint.
+"""Self-supervised pre-training of EAT and of the band-split encoder, from random weights or from a checkpoint.
 
 A teacher, the running average of the student, sees the whole clip; the student sees a fifth of its patches and
 predicts the teacher's features: those of the hidden patches (frame objective, through a convolutional decoder) and
 their mean over the clip (utterance objective, from the class token). Chen et al., "EAT: Self-Supervised
-Pre-Training with Efficient Audio Transformer", 2024.
+Pre-Training with Efficient Audio Transformer", 2024. Of a band-split encoder every band is a clip of its own.
 
     run/encoder/     the student: a checkpoint for configs, asd-train embed and asd-export
 """
@@ -25,10 +25,11 @@ from torch import Tensor
 
 from asd_agent.errors import UsageError
 from asd_train import state
-from asd_train.backbones import Backbone, build, load_backbone
-from asd_train.backbones.eat import FREQUENCIES, Eat
+from asd_train.backbones import Backbone, at_rate, build, load_backbone
+from asd_train.backbones.eat import Eat
+from asd_train.backbones.vit import Vit
 from asd_train.checkpoints import save_checkpoint
-from asd_train.config import Count, Positive, Schedule, Share, Train, keep
+from asd_train.config import Count, Positive, Schedule, Share, Train, family, keep
 from asd_train.data import Clip, DataSource, load_clips, training_clips
 from asd_train.data.audio import AudioCache, Progress
 from asd_train.data.dataset import Batch, Batches, ClipDataset
@@ -70,8 +71,10 @@ class Pretrain(_Section, frozen=True):
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     data: Annotated[list[DataSource], Meta(min_length=1)]
     train: Train
-    checkpoint: str | None = None  # to continue from; None = random weights of `size`
+    checkpoint: str | None = None  # to continue from; None = random weights of `encoder` and `size`
+    encoder: Literal["eat", "bandsplit"] = "eat"  # without a checkpoint
     size: str = "base"
+    rate_hz: Count | None = None  # of a band-split encoder; None = its own
     clip_s: Positive = 10.0
     masking: Masking = Masking()
     decoder: Decoder = Decoder()
@@ -91,6 +94,7 @@ def tiny(config: Pretrain, steps: int = 6, kept: Collection[str] = ()) -> Pretra
     return msgspec.structs.replace(
         config,
         checkpoint=None,
+        encoder="bandsplit" if config.checkpoint and family(config.checkpoint) == "bandsplit" else config.encoder,
         size="tiny",
         clip_s=2.0,
         masking=msgspec.structs.replace(config.masking, clones=2),
@@ -103,10 +107,10 @@ def tiny(config: Pretrain, steps: int = 6, kept: Collection[str] = ()) -> Pretra
 class EatLearner(Learner[Batch]):
     """Student, teacher and decoder."""
 
-    def __init__(self, student: Eat, config: Pretrain) -> None:
+    def __init__(self, student: Vit, config: Pretrain) -> None:
         super().__init__()
         self.config, self.student = config, student
-        for part in (student.fc_norm, student.head):  # labels of a fine-tuned checkpoint
+        for part in (student.fc_norm, student.head) if isinstance(student, Eat) else ():  # of a fine-tuned checkpoint
             if part is not None:
                 part.requires_grad_(False)
         self.teacher = copy.deepcopy(student).requires_grad_(False)
@@ -117,11 +121,11 @@ class EatLearner(Learner[Batch]):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mel, _ = self.student.frontend(batch.waveform)
-        targets = self.targets(mel)  # [B, patches, dim]
-        masking = self.config.masking
-        grid = (targets.shape[1] // FREQUENCIES, FREQUENCIES)
+        targets = self.targets(mel)  # [B * bands, patches, dim]
+        masking, rows = self.config.masking, self.student.rows
+        grid = (targets.shape[1] // rows, rows)
         kept = inverse_blocks(
-            len(mel) * masking.clones, grid, hidden=masking.hidden, adjust=masking.adjust, block=masking.block
+            len(targets) * masking.clones, grid, hidden=masking.hidden, adjust=masking.adjust, block=masking.block
         ).to(mel.device)
         targets = targets.repeat_interleave(masking.clones, 0)
         token, patches = self.student_features(mel, kept)
@@ -135,10 +139,10 @@ class EatLearner(Learner[Batch]):
 
     @torch.no_grad()
     def targets(self, mel: Tensor) -> Tensor:
-        """Mean over the teacher's blocks of their feed-forward outputs, normalised: [B, patches, dim]."""
+        """Mean over the teacher's blocks of their feed-forward outputs, normalised: [B * bands, patches, dim]."""
         teacher = self.teacher
         patches = teacher.embed_patches(mel)
-        x = teacher.pre_norm(torch.cat((teacher.extra_tokens.expand(len(mel), -1, -1), patches), 1))
+        x = teacher.pre_norm(torch.cat((teacher.class_tokens(len(mel)), patches), 1))
         total = torch.zeros_like(patches, dtype=torch.float32)
         blocks: list[Any] = list(teacher.blocks)
         for block in blocks:
@@ -149,17 +153,18 @@ class EatLearner(Learner[Batch]):
         return F.layer_norm(total / len(blocks), total.shape[-1:])
 
     def student_features(self, mel: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """kept [B * clones, k] places -> class tokens [B * clones, dim], features [B * clones, k, dim]."""
+        """kept [B * bands * clones, k] places -> class tokens [the same, dim], features [the same, k, dim]."""
         student, clones = self.student, self.config.masking.clones
         patches = student.embed_patches(mel).repeat_interleave(clones, 0)
         patches = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[-1]))
-        x = student.pre_norm(torch.cat((student.extra_tokens.expand(len(patches), -1, -1), patches), 1))
+        tokens = student.class_tokens(len(mel)).repeat_interleave(clones, 0)
+        x = student.pre_norm(torch.cat((tokens, patches), 1))
         for block in student.blocks:
             x = block(x)
         return x[:, 0], x[:, 1:]
 
     def decode(self, features: Tensor, kept: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Features at their places, faint noise at the hidden ones, through the decoder: [B, patches, dim]."""
+        """Features at their places, faint noise at the hidden ones, through the decoder: [the same, patches, dim]."""
         batch, _, dim = features.shape
         whole = 0.01 * torch.randn(batch, math.prod(grid), dim, device=features.device, dtype=features.dtype)
         whole = whole.scatter(1, kept[..., None].expand(-1, -1, dim), features)
@@ -194,7 +199,7 @@ def pretrain(
     if accelerator.is_main_process:
         state.claim(folder, origin, resume, "encoder")
     learner = EatLearner(student_of(config), config)
-    dataset, places = material_of(config, clips, config.train.cache_gb, progress)
+    dataset, places = material_of(config, clips, learner.student.rate_hz, config.train.cache_gb, progress)
     batches = Batches(dataset.lengths[places], config.train.batch_size, seed=config.train.seed, drop_last=True)
     steps = steps_of(config.train, len(batches), accelerator.num_processes)
 
@@ -215,20 +220,22 @@ def pretrain(
     return folder / "encoder"
 
 
-def student_of(config: Pretrain) -> Eat:
-    """Raises UsageError for an encoder that is no EAT."""
+def student_of(config: Pretrain) -> Vit:
+    """Raises UsageError for an encoder that cannot be pre-trained."""
     torch.manual_seed(config.train.seed)
-    backbone: Backbone = load_backbone(config.checkpoint) if config.checkpoint else build("eat", config.size)
-    if not isinstance(backbone, Eat):
-        raise UsageError(f"{config.checkpoint}: holds {backbone.name}; only EAT can be pre-trained")
-    return backbone
+    backbone: Backbone = load_backbone(config.checkpoint) if config.checkpoint else build(config.encoder, config.size)
+    if not isinstance(backbone, Vit):
+        raise UsageError(f"{config.checkpoint}: holds {backbone.name}; only EAT and bandsplit can be pre-trained")
+    student = at_rate(backbone, config.rate_hz)
+    assert isinstance(student, Vit)
+    return student
 
 
 def material_of(
-    config: Pretrain, clips: list[Clip], limit_gb: float, progress: Progress | None = None
+    config: Pretrain, clips: list[Clip], rate_hz: int, limit_gb: float, progress: Progress | None = None
 ) -> tuple[ClipDataset, Places]:
     """Random crops of the clips; places [entries]: a long recording comes once per clip length in every epoch."""
-    audio = AudioCache([clip.path for clip in clips], Eat.rate_hz, limit_gb=limit_gb, progress=progress)
+    audio = AudioCache([clip.path for clip in clips], rate_hz, limit_gb=limit_gb, progress=progress)
     dataset = ClipDataset(clips, audio, None, config.clip_s, seed=config.train.seed)
-    crops = np.ceil(audio.lengths / (config.clip_s * Eat.rate_hz)).astype(int)
+    crops = np.ceil(audio.lengths / (config.clip_s * rate_hz)).astype(int)
     return dataset, np.repeat(np.arange(len(clips)), np.maximum(1, crops))

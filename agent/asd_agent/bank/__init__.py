@@ -1,7 +1,8 @@
 """Banks: memories of normal embeddings that measure how far a new one is. One back-end a file, numpy only.
 
-An agent uses "whitened", "cosine", "euclidean" and "beam", as the bundle says; the others serve domain shift and the
-training's evaluation. `smote` and `memmixup` make more target rows before a fit.
+An agent fits "whitened", "cosine", "euclidean" and "beam" on site, as the bundle says; the others serve domain shift:
+they come fitted with a bundle (`asd-export bundle --bank`), and the training's evaluation uses them. `smote` and
+`memmixup` make more target rows before a fit.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from asd_agent.errors import AsdError, BaselineError, CalibrationError, UsageErr
 from asd_agent.types import Floats
 
 __all__ = [
-    "KINDS", "Arrays", "Bank", "Widen", "around", "fit", "from_arrays", "memmixup", "nearest", "smote", "transductive",
-    "widened",
+    "KINDS", "Arrays", "Bank", "Widen", "around", "fit", "from_arrays", "memmixup", "nearest", "signed", "smote",
+    "transductive", "widened",
 ]  # fmt: skip
 
 _FIT: dict[str, Callable[..., Bank]] = {
@@ -85,6 +86,11 @@ def _plugin(kind: str, error: type[AsdError]) -> Any:
         return plugins.load("asd_agent.detectors", kind)
     except UsageError as exc:
         raise error(f"unknown distance {kind!r}: one of {', '.join(KINDS)}; {exc}") from exc
+
+
+def signed(model: Bank) -> bool:
+    """Whether its distances are standard scores already: negative for the most normal."""
+    return isinstance(model, DomainZ)
 
 
 def around(model: Bank, x: npt.ArrayLike, how: Widen = "none") -> Bank:

@@ -117,7 +117,8 @@ def fit_state(
     detectors: list[Detector] = []
     columns = []
     for output_name, output in pipeline.outputs.items():
-        detector, z = EmbeddingDetector.fit(output_name, output, windows, block, session, guard)
+        given = pipeline.brought(output_name)
+        detector, z = EmbeddingDetector.fit(output_name, output, windows, block, session, guard, given)
         detectors.append(detector)
         columns.append(z)
     mode = machine.mechanism.mode if machine.mechanism is not None else "beside"

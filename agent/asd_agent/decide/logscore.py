@@ -24,19 +24,24 @@ LOWEST_Z, HIGHEST_Z = -8.0, 30.0
 class LogScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     median: float  # of ln distance on held-out normals
     scale: float
+    signed: bool = False  # of distances that are standard scores already, negative for the most normal: no logarithm
 
     @classmethod
-    def fit(cls, distances: npt.ArrayLike) -> Self:
-        """distances [n] of held-out normals, above 0 (leave_block_out). Raises CalibrationError for NaN."""
-        logs = np.log(np.maximum(np.asarray(distances, dtype=np.float64), SMALLEST_DISTANCE))
+    def fit(cls, distances: npt.ArrayLike, signed: bool = False) -> Self:
+        """distances [n] of held-out normals, above 0 unless signed (leave_block_out). Raises CalibrationError for
+        NaN."""
+        logs = np.asarray(distances, dtype=np.float64)
+        if not signed:
+            logs = np.log(np.maximum(logs, SMALLEST_DISTANCE))
         if not np.isfinite(logs).all():
             raise CalibrationError("distances of the calibration windows are not finite: leave those windows out")
         median, scale = centre_and_scale(logs, SMALLEST_SCALE)
-        return cls(median=median, scale=scale)
+        return cls(median=median, scale=scale, signed=signed)
 
     def z(self, distance: float) -> float:
         """Standard score of a distance, clipped to [-8, 30]."""
-        z = (math.log(max(distance, SMALLEST_DISTANCE)) - self.median) / self.scale
+        place = distance if self.signed else math.log(max(distance, SMALLEST_DISTANCE))
+        z = (place - self.median) / self.scale
         return min(max(z, LOWEST_Z), HIGHEST_Z)
 
     def p_value(self, distance: float) -> float:

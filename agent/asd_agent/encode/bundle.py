@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy.typing as npt
 
 from asd_agent.encode.meta import (
     FORMAT_VERSION,
     INPUT,
     Axis,
+    BankFile,
     BundleMeta,
     Distance,
     Output,
@@ -21,11 +25,13 @@ from asd_agent.encode.meta import (
     VariantName,
 )
 from asd_agent.errors import BundleError
+from asd_agent.files import load_arrays
 
 __all__ = [
     "FORMAT_VERSION",
     "INPUT",
     "Axis",
+    "BankFile",
     "Bundle",
     "BundleMeta",
     "Distance",
@@ -38,6 +44,7 @@ __all__ = [
     "shipped",
 ]
 
+MOST_BYTES = 512 << 20  # of a bank's arrays
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 
 
@@ -71,10 +78,21 @@ class Bundle:
         meta = _decode(file, raw)
         for variant in meta.variants.values():
             _verify(folder / variant.file, variant.sha256)
+        for output in meta.outputs:
+            if output.bank is not None:
+                _verify(folder / output.bank.file, output.bank.sha256)
         return cls(folder, meta, hashlib.sha256(raw).hexdigest())
 
     def graph(self, variant: VariantName) -> Path:
         return self.folder / self.meta.variants[variant].file
+
+    def bank_arrays(self, bank: BankFile) -> dict[str, npt.NDArray[Any]]:
+        """Of a bank that comes with an output. Raises BundleError."""
+        file = self.folder / bank.file
+        try:
+            return load_arrays(file, MOST_BYTES)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as exc:
+            raise BundleError(f"{file}: cannot be read ({exc}); export the bundle anew") from exc
 
 
 def shipped() -> list[str]:

@@ -31,6 +31,15 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     band_hz: tuple[float, float] | None = None  # modulation of this part of the spectrum; None = of all of it
 
 
+class BankFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Normal embeddings that come with a bundle: a bank fitted in training, of source and target domain."""
+
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.npz$")]  # in the bundle's folder
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] = ""
+    kind: str  # as `asd_agent.bank` knows it
+    machine: str  # whose clips it was fitted on, for people
+
+
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One named embedding: a detector with its own bank and calibration."""
 
@@ -41,6 +50,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # Sizes of the parts of a joined embedding (layers of a network, their bands), each of which weighs the same in the
     # whitened distance, or has a bank of its own (beam).
     blocks: list[Count] = []
+    bank: BankFile | None = None  # None: calibration makes it
     # "nuisance": no detector, but how probable (0 to 1) each of `labels` is: sounds that no machine makes, such as
     # voices, animals, rain. They explain a deviation (`decide.votes`); several such outputs are families, each with
     # a measure of its own of what is usual.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import bank, mechanism
-from asd_agent.bank import Widen
+from asd_agent.bank import Bank, Widen
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
@@ -85,20 +85,25 @@ class EmbeddingDetector:
 
     @classmethod
     def fit(
-        cls, name: str, output: Output, windows: Sequence[Description], block: Labels, session: Labels, guard: int
-    ) -> tuple[Self, Floats]:
-        """The detector, and z [n] of the windows, each from a bank without its block. Raises CalibrationError.
+        cls, name: str, output: Output, windows: Sequence[Description], block: Labels, session: Labels, guard: int,
+        given: Bank | None = None,
+    ) -> tuple[Self, Floats]:  # fmt: skip
+        """The detector, and z [n] of the windows, each from a bank without its block. `given`: the bank that came with
+        the bundle, which holds none of the windows. Raises CalibrationError.
 
         So a unit of z is how far a block strays, not the next window: that would rank the later windows of the same
         recordings better (benchmarks/detection.py: 0.009 of AUC), and those of a speed that calibration lacked worse
         (benchmarks/bldc.py: 0.03).
         """
         x = embeddings(windows, name)
-        fit = _fit(output)
-        held_out = leave_block_out(fit, x, block, session, guard)
-        log_score = LogScore.fit(held_out)
+        if given is None:
+            fit = _fit(output)
+            held_out, model = leave_block_out(fit, x, block, session, guard), fit(x)
+        else:
+            held_out, model = given.distance(x), given
+        log_score = LogScore.fit(held_out, bank.signed(model))
         z = np.array([log_score.z(distance) for distance in held_out])
-        return cls(name, output, fit(x), log_score, Range.of(x)), z
+        return cls(name, output, model, log_score, Range.of(x)), z
 
     def extended(self, windows: Sequence[Description], share: int, widen: Widen = "smote") -> tuple[Self, Floats]:
         """A detector of a further condition of which only a few windows [n >= 3] exist, and their z [n].
@@ -130,7 +135,9 @@ class EmbeddingDetector:
 
     def nearest(self, description: Description, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
         """Distances and rows of the calibration windows that are nearest, in rising order; empty where the bank does
-        not hold them one by one."""
+        not hold them one by one, or came with the bundle."""
+        if self.output.bank is not None:
+            return np.zeros(0), np.zeros(0, np.intp)
         return bank.nearest(self.bank, description.embeddings[self.name], most)
 
     def arrays(self) -> Arrays:

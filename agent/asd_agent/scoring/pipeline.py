@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config, mechanism
+from asd_agent import bank, config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.logscore import LogScore
@@ -217,6 +217,14 @@ class Pipeline:
             return ""
         return signal_chain.lost_words(found.lost_hz, learnt)
 
+    def brought(self, name: str) -> bank.Bank | None:
+        """The bank that came with the bundle; None where calibration makes it. Raises BundleError, BaselineError."""
+        for key, encoder in self.encoders.items():
+            for output in encoder.bundle.meta.outputs:
+                if output.bank is not None and detector_name(key, output.name, len(self.encoders)) == name:
+                    return bank.from_arrays(output.bank.kind, encoder.bundle.bank_arrays(output.bank))
+        return None
+
     def deciding(self, result: WindowResult) -> tuple[OperatingState, list[str]] | None:
         """The operating state that a result was judged in, and its detectors that decide, the one that deviates most
         first; None without both."""
@@ -386,8 +394,8 @@ def detector_name(bundle: str, output: str, bundles: int) -> str:
 
 
 def _measured(output: Output, distance: str | None) -> Output:
-    """With the distance of the configuration in place of the bundle's."""
-    if distance is None:
+    """With the distance of the configuration in place of the bundle's; a bank that came with it stays."""
+    if distance is None or output.bank is not None:
         return output
     return msgspec.structs.replace(output, distance=distance, blocks=output.blocks if distance == "whitened" else [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from asd_agent.errors import UsageError
@@ -13,13 +14,17 @@ CHECKPOINT is recognised by its content: BEATs (.pt), EAT (fairseq .pt or the sa
 
 pooling, of the tokens [time, frequency, dim] of each layer; several layers are joined:
   mean   over time and frequency -> dim
-  cls    the class token (EAT) -> dim
+  cls    the class token (EAT) -> dim, or those of all bands (bandsplit)
   time   over time alone -> frequencies x dim (GenRep: 8 x 768)
 layers count from 1; 0 is what enters the first block, -1 the last.
 
 The bundle is run by the agent's own encoder and compared with torch before it is written: over noise, a simulated
 machine with faults, and your recordings with --sound. It fails when fp32 differs by more than 1e-4 or int8 has a
 mean centred cosine below 0.98.
+
+--bank MACHINE takes the bank along that asd-train evaluate scores this machine by: source and target clips apart, the
+target oversampled, standard scores by domain, whatever the system's scoring says. The agent measures by it instead of
+by its own calibration windows, which then only say how far its distances usually are. Precision: fp32.
 
   asd-export bundle BEATs_iter3_plus_AS2M.pt --window-s 10 -o bundles/beats
   asd-export bundle BEATs_iter3_plus_AS2M.pt --layers 5 --pool time --distance euclidean -o bundles/genrep
@@ -47,6 +52,8 @@ def add_parser(subparsers: Any) -> None:
     add("--name", help="of the bundle (default: that of the checkpoint)")
     add("--licence", help="of the weights (default: as their authors published them)")
     add("--sound", nargs="+", default=[], metavar="PATH", help="recordings to compare torch and bundle on")
+    add("--bank", metavar="MACHINE", help="of a trained system: its bank of this machine's training clips")
+    add("--data", metavar="FOLDER", action="append", default=[], help="their recordings (default: the system's)")
     add("--replace", action="store_true", help="replace an existing bundle folder")
     parser.set_defaults(run=run)
 
@@ -62,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     subject = read_subject(
         args.checkpoint, layers=args.layers, pool=args.pool, distance=args.distance, labels=args.labels
     )
+    bank = None
+    if args.bank:
+        from asd_export.machine_bank import machine_bank, packed
+
+        bank, variants = packed(machine_bank(Path(args.checkpoint), args.bank, args.data), args.bank), ["fp32"]
     meta = export_bundle(
         subject,
         args.output,
@@ -71,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         licence=args.licence,
         sounds=args.sound,
+        bank=bank,
         replace=args.replace,
     )
     print_report(args.output, meta.parity)

@@ -17,9 +17,9 @@ from typing import Any
 from asd_agent.errors import UsageError
 from asd_train.backbones.interface import Backbone, Tokens
 
-__all__ = ["NAMES", "Backbone", "Tokens", "build", "load_backbone", "sizes"]
+__all__ = ["NAMES", "Backbone", "Tokens", "at_rate", "build", "load_backbone", "sizes"]
 
-NAMES = ("beats", "eat", "efficientat")
+NAMES = ("beats", "eat", "efficientat", "bandsplit")
 
 
 def build(name: str, config: str | Mapping[str, Any] = "base") -> Backbone:
@@ -47,6 +47,20 @@ def load_backbone(path: str | Path) -> Backbone:
     return read_checkpoint(path).model()
 
 
+def at_rate(backbone: Backbone, rate_hz: int | None) -> Backbone:
+    """The same weights at another sampling rate, for encoders that know several (bandsplit). Raises UsageError."""
+    if rate_hz is None or rate_hz == backbone.rate_hz:
+        return backbone
+    if "rate_hz" not in backbone.config:
+        raise UsageError(f"{backbone.name} hears at {backbone.rate_hz} Hz: leave rate_hz out")
+    try:
+        other = build(backbone.name, {**backbone.config, "rate_hz": rate_hz})
+    except ValueError as error:
+        raise UsageError(f"rate_hz {rate_hz}: {error}") from error
+    other.load_state_dict(backbone.state_dict())
+    return other.train(backbone.training)
+
+
 def _architecture(name: str) -> Any:
     if name == "beats":
         from asd_train.backbones.beats import Beats
@@ -60,4 +74,8 @@ def _architecture(name: str) -> Any:
         from asd_train.backbones.efficientat import EfficientAt
 
         return EfficientAt
+    if name == "bandsplit":
+        from asd_train.backbones.bandsplit import Bandsplit
+
+        return Bandsplit
     raise UsageError(f"unknown encoder {name!r}: use one of {', '.join(NAMES)}")

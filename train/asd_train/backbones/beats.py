@@ -71,7 +71,7 @@ class Beats(Backbone):
     """Tokens [B, frames // 16, 8, dim]; layer 0 is the encoder's input after its first LayerNorm."""
 
     name: ClassVar[str] = "beats"
-    rate_hz: ClassVar[int] = 16_000
+    rate_hz = 16_000
     adapter_targets: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj", "out_proj")
     SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "base": _COMMON,

@@ -48,7 +48,7 @@ class EfficientAt(Backbone):
     """
 
     name: ClassVar[str] = "efficientat"
-    rate_hz: ClassVar[int] = 32_000
+    rate_hz = 32_000
     adapter_targets: ClassVar[tuple[str, ...]] = ("fc1", "fc2")
     SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "base": {"width": 1.0},

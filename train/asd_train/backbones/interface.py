@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
+from asd_train.frontend import BINS
 
 # A configuration comes from a checkpoint that anybody may have written: its numbers are bounded.
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -22,7 +23,7 @@ class Tokens(NamedTuple):
 
     features: Tensor  # [batch, time, frequency, dim]
     mask: Tensor | None = None  # [batch, time, frequency] bool, True = padding; None = all is sound
-    cls: Tensor | None = None  # [batch, dim], where the encoder has a class token
+    cls: Tensor | None = None  # [batch, dim * class tokens], where the encoder has them
 
 
 class Backbone(nn.Module, ABC):
@@ -35,8 +36,8 @@ class Backbone(nn.Module, ABC):
         (tokens,) = backbone.encode(specaug(mel), frame_mask)
     """
 
-    name: ClassVar[str]  # of the architecture: "beats", "eat", "efficientat"
-    rate_hz: ClassVar[int]
+    name: ClassVar[str]  # of the architecture: "beats", "eat", "efficientat", "bandsplit"
+    rate_hz: int
     adapter_targets: ClassVar[tuple[str, ...]]  # Linear modules that LoRA usually adapts, by name suffix
 
     frontend: nn.Module  # (waveform, padding_mask | None) -> (mel [B, frames, bins], frame_mask | None)
@@ -62,9 +63,19 @@ class Backbone(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Plain values that `build(name, config)` makes the same architecture from."""
 
+    @property
+    def class_count(self) -> int:
+        """Class tokens of a clip; 0 = none."""
+        return 0
+
     @abstractmethod
     def frequencies(self, layer: int) -> int:
         """Tokens along frequency in a layer."""
+
+    def patch_size(self, layer: int) -> tuple[int, int]:
+        """Frames and bins of the filterbank that a token of a layer stands for."""
+        size = BINS // self.frequencies(layer)
+        return size, size
 
     @abstractmethod
     def encode(

@@ -1,4 +1,4 @@
-"""`asd-train pretrain`: EAT's self-supervised pre-training."""
+"""`asd-train pretrain`: self-supervised pre-training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ No labels are needed: any hours of normal sound do. The result is RUN/encoder, a
 asd-train fit, asd-train embed and asd-export bundle take.
 
   asd-train pretrain configs/train/own_pretrain.yaml --data /srv/recordings -o runs/ours
+  asd-train pretrain configs/train/own_bandsplit_pretrain.yaml --data /srv/recordings --set rate_hz=48000 -o runs/wide
   asd-train pretrain configs/train/b_eat_large_pretrain.yaml --dry-run
 """
 
@@ -19,8 +20,8 @@ asd-train fit, asd-train embed and asd-export bundle take.
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "pretrain",
-        help="pre-train an EAT encoder without labels",
-        description="Self-supervised pre-training of EAT, from scratch or from a checkpoint; resumes exactly.",
+        help="pre-train an EAT or band-split encoder without labels",
+        description="Self-supervised pre-training, from random weights or from a checkpoint; resumes exactly.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
