@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -195,6 +196,43 @@ class DetectorScore:
     p_value: float
 
 
+Quantity = Literal["level", "unsteadiness", "modulation"]  # dB; standard deviation over time in dB; dB
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the sound that is not as in calibration."""
+
+    quantity: Quantity
+    change_db: float  # against the median of the calibration; of levels after the median band is made equal
+    band_hz: tuple[float, float] | None = None  # from and to; None = of the whole sound
+    rates_hz: tuple[float, float] | None = None  # of a modulation
+    z: float  # signed standard score of its strongest value
+
+
+class SoundKind(enum.StrEnum):
+    """What a change of the sound is like."""
+
+    LEAK = "leak"  # wide and steady
+    TONE = "tone"  # narrow and steady
+    KNOCK = "knock"  # in bursts
+    RATTLE = "rattle"  # pulsating many times a second
+    PULSATION = "pulsation"  # pulsating slowly, no louder
+    LOSS = "loss"  # less sound than normal
+
+
+class Deviation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a window, or the median of many, differs from calibration. `decide.reason` makes a sentence of it."""
+
+    finding: str = ""  # what the mechanism analysis finds: a component, a band
+    advice: str = ""  # what would let a component be named
+    kind: SoundKind | None = None
+    changes: tuple[Change, ...] = ()  # that the finding does not speak of, the strongest first
+    detector: str = ""  # that deviates most
+    z: float = 0.0  # of it
+    nuisance: str = ""  # a recognised sound of no machine that explains it
+    windows: int = 1  # whose median this is
+
+
 @dataclass(frozen=True, slots=True)
 class WindowResult:
     """What the scoring says of one window: a pure function of the window and the baseline."""
@@ -214,6 +252,7 @@ class WindowResult:
     mechanism_p: float | None = None
     cause: Cause | None = None  # why it is not judged, or off by its level; the first of several
     reason: str = ""  # for people; no program decides by it
+    deviation: Deviation | None = None  # of an anomalous window: the reason as data
     operating: str = ""  # the operating state that the sound is nearest to
     nuisance: str = ""  # a recognised sound of no machine; it explains a deviation. E.g. "Dog (z 7)"
     transient_p: float | None = None  # of the strongest transient, as on the days of the calibration
@@ -283,6 +322,16 @@ class PartVerdict(msgspec.Struct, frozen=True, kw_only=True):
 def with_part(part: PartVerdict | None, reason: str) -> str:
     """A reason that begins with the part that is named."""
     return "; ".join(words for words in (part.words if part is not None and part.component else "", reason) if words)
+
+
+class Grounds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The numbers behind a trigger."""
+
+    lasts_s: float  # since the first of the windows
+    windows: int  # that speak for the alarm
+    of: int | None = None  # votes: among so many; event rate: at most so many transients are normal
+    p_value: float | None = None  # votes: of the window that is in the middle; persistence: of the whole time
+    returning: bool = False  # persistence: it keeps coming back rather than stays
 
 
 Vote = tuple[int, float]  # index of an assessable window, its fused p-value
@@ -358,6 +407,8 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     time_synced: bool
     reason: str
     trigger: Trigger | None = None  # of an alarm that is raised, escalated or cleared
+    grounds: Grounds | None = None  # of an alarm that is raised or escalated
+    deviation: Deviation | None = None  # of an alarm that is raised or escalated
     windows: tuple[int, ...] = ()  # indices of the windows that decided
     score: float | None = None
     by: str = ""

@@ -12,11 +12,12 @@ from asd_agent.decide import Alarm
 from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
-from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, Quality, State, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, Change, Deviation, EventKind, Level, Quality, State, WindowResult
 
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 QUIET, BAND, ALERT, DANGER = 0.5, 5e-3, 5e-4, 5e-7  # p-values; BAND lies inside the deadband
 HOP_S = 5.0
+LOUDER = Deviation(changes=(Change(quantity="level", change_db=9.0, band_hz=(3000.0, 6000.0), z=8.0),))
 
 
 class Bench:
@@ -46,7 +47,16 @@ class Bench:
         assert isinstance(state, State)
         quality = Quality((), -30.0, 0.1, 0.0, 0.0)
         return WindowResult(
-            self.index, 0.0, 10.0, self.index * HOP_S, "", state, quality, p_value=p_value, reason="2 kHz +9 dB"
+            self.index,
+            0.0,
+            10.0,
+            self.index * HOP_S,
+            "",
+            state,
+            quality,
+            p_value=p_value,
+            reason="2 kHz +9 dB",
+            deviation=LOUDER,
         )
 
     def restart(self) -> None:
@@ -64,7 +74,7 @@ def test_raised_by_k_of_n_with_its_windows_and_reason() -> None:
     assert event.kind is R
     assert event.level is Level.ALERT
     assert event.windows == (2, 4, 6)
-    assert event.reason == "3 of 5 windows at score 3.0 or more; 2 kHz +9 dB"
+    assert event.reason == "3.0-6.0 kHz louder by 9 dB for 30 s; votes: 3 of 5 windows deviate, p 5e-4"
     assert event.score == pytest.approx(3.30, abs=0.01)
     assert event.alarm_id == event.id == bench.alarm.state.event_id
     assert event.utc_s == 6 * HOP_S + 10
@@ -100,7 +110,7 @@ def test_inside_the_deadband_nothing_changes() -> None:
     (event,) = bench.events(QUIET, QUIET, QUIET, BAND, QUIET)
     assert event.kind is C
     assert event.level is Level.NORMAL
-    assert event.reason == "4 of 5 windows below score 2.0"
+    assert event.reason == "as in calibration again: 4 of 5 windows below score 2.0"
     assert event.windows == (33, 34, 35, 37)
 
 
@@ -223,7 +233,7 @@ def test_shelved_alarms_are_recorded_and_raised_again_afterwards() -> None:
     ended, again = bench.alarm.tick(shelved.until_utc_s, True)
     assert (ended.kind, ended.notify) == (EventKind.UNSHELVED, True)
     assert (again.kind, again.notify, again.alarm_id, again.level) == (R, True, raised.alarm_id, Level.ALERT)
-    assert again.reason.startswith("still present: 3 of 3 windows")
+    assert again.reason.startswith("still present: 3.0-6.0 kHz louder by 9 dB")
     assert bench.alarm.tick(shelved.until_utc_s + 1, True) == ()
 
 

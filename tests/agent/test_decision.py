@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +20,12 @@ from asd_agent.service import memory_file
 from asd_agent.types import (
     AlarmEvent,
     AlarmState,
+    Change,
     DetectorScore,
+    Deviation,
     EventKind,
     Quality,
+    SoundKind,
     State,
     Trigger,
     WindowResult,
@@ -29,6 +33,9 @@ from asd_agent.types import (
 
 MACHINE = config.Machine(id="m", source=config.SimulatedSource(), window_s=10.0, hop_s=5.0)
 DETECTORS = ("background", "logmel")
+LEAK = Deviation(
+    kind=SoundKind.LEAK, windows=8, changes=(Change(quantity="level", change_db=2.1, band_hz=(3000.0, 6000.0), z=4.0),)
+)
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 STEADINESS = Steadiness(
     detectors=list(DETECTORS), centre=[0.0] * 2, high=[0.5] * 2, day=[1.0] * 2, block=[0.3] * 2, high_block=[0.5] * 2
@@ -59,7 +66,7 @@ def heard(decision: Decision, z: list[float], first: int = 0, **more: Any) -> li
     return [
         event
         for i, value in enumerate(z, first)
-        for event in decision.update(window(i, value, **more), True, lambda detector: f"{detector}: 3-6 kHz louder")
+        for event in decision.update(window(i, value, **more), True, lambda _: LEAK)
     ]
 
 
@@ -74,8 +81,13 @@ def test_what_stays_raises_although_no_window_votes_and_clears_when_it_goes() ->
     assert (raised.kind, cleared.kind) == (EventKind.RAISED, EventKind.CLEARED)
     assert raised.trigger is cleared.trigger is Trigger.PERSISTENCE
     assert 1e9 + 300 * 5 < raised.utc_s <= 1e9 + 300 * 5 + 50
-    assert raised.reason.startswith(("background: 3-6 kHz louder", "logmel: 3-6 kHz louder"))
-    assert "stays for" in raised.reason
+    assert re.fullmatch(
+        r"leak-like: 3\.0-6\.0 kHz louder by 2 dB for 4\d s, median of 8 windows; persistence, p \de-\d+",
+        raised.reason,
+    )
+    assert raised.deviation == LEAK
+    assert raised.grounds is not None
+    assert raised.grounds.windows == 8
     assert cleared.utc_s > 1e9 + 360 * 5  # it stood as long as the deviation stayed
     assert decision.alarm.state.trigger is None
 

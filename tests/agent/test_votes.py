@@ -142,7 +142,7 @@ def test_moments_that_come_back_raise_the_alarm_and_clear_it_when_they_stop() ->
         events += alarm.stand(lane.standing, window, True)
     assert [e.trigger for e in events][-2:] == [Trigger.EVENT_RATE] * 2
     assert [e.kind for e in events][-2:] == [EventKind.RAISED, EventKind.CLEARED]
-    assert "transients within an hour" in events[-2].reason
+    assert "4 knocks or bangs within" in events[-2].reason
 
 
 def test_recognised_nuisance_moments_do_not_count() -> None:

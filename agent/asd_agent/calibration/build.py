@@ -17,11 +17,11 @@ from asd_agent.decide.blocks import FEWEST_WINDOWS, Labels, blocks, sessions
 from asd_agent.decide.fusion import Fusion
 from asd_agent.decide.logscore import LogScore, centre_and_scale
 from asd_agent.decide.persistence import Steadiness
+from asd_agent.decide.reason import WORDS as CAUSES
 from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
 from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
-from asd_agent.scoring.explain import WORDS as CAUSES
 from asd_agent.scoring.pipeline import Pipeline, nuisance_score
 from asd_agent.types import Description, WindowRef
 from asd_agent.windowing import signal_chain

@@ -14,11 +14,11 @@ from asd_agent import config
 from asd_agent.baseline import Arrays, LeftOut, Outlier, Report, StateCalibration
 from asd_agent.decide.blocks import FEWEST_WINDOWS
 from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.reason import WORDS as CAUSES
+from asd_agent.decide.reason import too_coherent
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
 from asd_agent.decide.states import OFF
 from asd_agent.decide.support import Support
-from asd_agent.scoring.explain import WORDS as CAUSES
-from asd_agent.scoring.explain import too_coherent
 from asd_agent.types import Cause, Description, WindowRef
 from asd_agent.windowing.reference import hears_machine
 

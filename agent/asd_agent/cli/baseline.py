@@ -11,8 +11,8 @@ from asd_agent.baseline import BaselineStore, Report
 from asd_agent.calibration.report import place
 from asd_agent.cli.options import add_config, add_json, add_verbose, duration
 from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
+from asd_agent.decide.reason import causes
 from asd_agent.errors import BaselineError, UsageError
-from asd_agent.scoring.explain import causes
 from asd_agent.service.control import DaemonAbsent, ask
 
 FEW_OUTLIERS = 5

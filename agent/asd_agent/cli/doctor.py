@@ -227,7 +227,7 @@ def _listen(machine: config.Machine, what: str) -> Finding:
 
 def _reference(machine: config.Machine, what: str, delivers: str, samples: Samples, rate_hz: int) -> Finding:
     """Of the second microphone; samples [n, 2]."""
-    from asd_agent.scoring.explain import too_coherent
+    from asd_agent.decide.reason import too_coherent
     from asd_agent.windowing.reference import frame_of, hears_machine, room_sound, subtract
 
     near, far = samples.T

@@ -93,7 +93,7 @@ def _all_windows(sums: Accumulation, *, as_json: bool) -> None:
         print_json({"windows": sums.windows, "finding": data}, indent=0)
     elif finding is not None:
         print()
-        say(f"{finding.rank.name.lower()}: {finding.words}")
+        say(f"{finding.rank.name.lower()}: {finding.line}")
 
 
 def _baseline(settings: config.Config, target: config.Machine) -> MechanismBaseline | None:

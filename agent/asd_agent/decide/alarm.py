@@ -24,12 +24,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from asd_agent import config
+from asd_agent.decide import reason
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
 from asd_agent.types import (
     AlarmEvent,
     AlarmState,
+    Deviation,
     EventKind,
+    Grounds,
     Level,
     PartVerdict,
     State,
@@ -67,7 +70,8 @@ class Standing(NamedTuple):
 
     trigger: Trigger
     share: float  # of what it takes; from 1 on an alarm is raised
-    words: str
+    grounds: Grounds
+    deviation: Deviation | None = None
 
 
 class _Stamp(NamedTuple):
@@ -84,6 +88,7 @@ class Alarm:
         self._part: PartVerdict | None = None  # for the next event of evidence
         self._machine = machine.id
         self._latch = machine.alarm.latch
+        self._hop_s = machine.hop_s
         self._thresholds = thresholds
         self._raise_votes = machine.votes
         self._clear_votes = config.votes(machine.alarm.clear_votes, "clear_votes")
@@ -110,8 +115,7 @@ class Alarm:
         if standing is None or standing.share < 1 or self.state.active:
             return ()
         stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
-        return (self._begin(Level.ALERT, EventKind.RAISED, standing.trigger, standing.words, (result.index,), result,
-                            stamp),)  # fmt: skip
+        return (self._begin(Level.ALERT, EventKind.RAISED, standing, (result.index,), result, stamp),)
 
     def know(self, part: PartVerdict | None) -> None:
         """What the windows added up say of the machine's parts, before the next window votes."""
@@ -160,29 +164,29 @@ class Alarm:
             self._set(acknowledged=True, acknowledged_by=by, comment=comment)
         return (event,)
 
-    def shelve(self, until_utc_s: float, reason: str, by: str, now_utc_s: float, time_synced: bool) -> Events:
+    def shelve(self, until_utc_s: float, comment: str, by: str, now_utc_s: float, time_synced: bool) -> Events:
         """No notifications until then; shelving again moves the end. Raises UsageError for a time that has passed."""
         if not math.isfinite(until_utc_s) or until_utc_s <= now_utc_s:
             raise UsageError(f"{self._machine}: shelve until a time that lies in the future")
         if until_utc_s > LATEST_UTC_S:
             raise UsageError(f"{self._machine}: shelve until a time before the year 2100 (out-of-service has no end)")
-        self._set(shelved_until_utc_s=until_utc_s, shelve_reason=reason)
+        self._set(shelved_until_utc_s=until_utc_s, shelve_reason=comment)
         stamp = _Stamp(now_utc_s, time_synced)
-        return (self._event(EventKind.SHELVED, stamp, reason, by=by, until_utc_s=until_utc_s),)
+        return (self._event(EventKind.SHELVED, stamp, comment, by=by, until_utc_s=until_utc_s),)
 
-    def unshelve(self, by: str, reason: str, now_utc_s: float, time_synced: bool) -> Events:
+    def unshelve(self, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
         """Raises UsageError when the alarm is not shelved."""
         if self.state.shelved_until_utc_s == 0:
             raise UsageError(f"{self._machine}: the alarm is not shelved")
-        return self._unshelve(by, reason, _Stamp(now_utc_s, time_synced))
+        return self._unshelve(by, comment, _Stamp(now_utc_s, time_synced))
 
-    def out_of_service(self, on: bool, by: str, reason: str, now_utc_s: float, time_synced: bool) -> Events:
+    def out_of_service(self, on: bool, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
         """Out of service, or back in service; nothing happens when it is so already."""
         if on == self.state.out_of_service:
             return ()
         self._set(out_of_service=on)
         stamp = _Stamp(now_utc_s, time_synced)
-        event = self._event(EventKind.OUT_OF_SERVICE if on else EventKind.IN_SERVICE, stamp, reason, by=by)
+        event = self._event(EventKind.OUT_OF_SERVICE if on else EventKind.IN_SERVICE, stamp, comment, by=by)
         return (event,) if on else (event, *self._catch_up(stamp))
 
     def mark(self, alarm_id: str, fault: bool, by: str, comment: str, now_utc_s: float, time_synced: bool) -> Events:
@@ -209,21 +213,30 @@ class Alarm:
 
     def _rise(self, target: Level, voters: list[Vote], limit: float, result: WindowResult, stamp: _Stamp) -> AlarmEvent:
         kind = EventKind.ESCALATED if self.state.active else EventKind.RAISED
-        reason = f"{len(voters)} of {len(self.state.rising)} windows at score {_score(limit):.1f} or more"
-        reason += f"; {result.reason}" if result.reason else ""
-        return self._begin(target, kind, Trigger.VOTES, reason, _indices(voters), result, stamp)
+        windows = _indices(voters)
+        grounds = Grounds(
+            lasts_s=(windows[-1] - windows[0]) * self._hop_s + result.duration_s,
+            windows=len(voters),
+            of=len(self.state.rising),
+            p_value=sorted(p for _, p in voters)[len(voters) // 2],
+        )
+        votes = Standing(Trigger.VOTES, 1.0, grounds, result.deviation)
+        return self._begin(target, kind, votes, windows, result, stamp)
 
     def _begin(
-        self, target: Level, kind: EventKind, trigger: Trigger, reason: str, windows: tuple[int, ...],
-        result: WindowResult, stamp: _Stamp,
+        self, target: Level, kind: EventKind, standing: Standing, windows: tuple[int, ...], result: WindowResult,
+        stamp: _Stamp,
     ) -> AlarmEvent:  # fmt: skip
         fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
+        trigger, _, grounds, deviation = standing
+        words = reason.alarm(deviation, trigger, grounds)
         self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
         self._learn()
-        event = self._event(kind, stamp, reason, windows=windows, score=result.score, part=self.state.part)
+        about = {"grounds": grounds, "deviation": deviation, "part": self.state.part}
+        event = self._event(kind, stamp, words, windows=windows, score=result.score, **about)
         if fresh:
             self._set(event_id=event.id, since_utc_s=stamp.utc_s)
-        self._set(falling=(), reason=reason)
+        self._set(falling=(), reason=words)
         return event
 
     @property
@@ -256,12 +269,12 @@ class Alarm:
     def _fall(
         self, kind: EventKind, voters: list[Vote], limit: float, result: WindowResult, stamp: _Stamp
     ) -> AlarmEvent:
-        reason = f"{len(voters)} of {len(self.state.falling)} windows below score {_score(limit):.1f}"
+        words = reason.calmer(kind is EventKind.CLEARED, len(voters), len(self.state.falling), _score(limit))
         level = Level.NORMAL if kind is EventKind.CLEARED else Level.ALERT
-        event = self._event(kind, stamp, reason, level=level, windows=_indices(voters), score=result.score)
+        event = self._event(kind, stamp, words, level=level, windows=_indices(voters), score=result.score)
         self._set(rising=())
         if kind is EventKind.DEESCALATED:
-            self._set(level=Level.ALERT, reason=reason)
+            self._set(level=Level.ALERT, reason=words)
         elif self._latch and not self.state.acknowledged:
             self._set(latched=True, falling=())
         else:
@@ -302,9 +315,9 @@ class Alarm:
 
     # -- shelving
 
-    def _unshelve(self, by: str, reason: str, stamp: _Stamp) -> Events:
+    def _unshelve(self, by: str, words: str, stamp: _Stamp) -> Events:
         self._set(shelved_until_utc_s=0.0, shelve_reason="")
-        return (self._event(EventKind.UNSHELVED, stamp, reason, by=by), *self._catch_up(stamp))
+        return (self._event(EventKind.UNSHELVED, stamp, words, by=by), *self._catch_up(stamp))
 
     def _catch_up(self, stamp: _Stamp) -> Events:
         """Announce what changed while notifications were off."""
@@ -321,7 +334,7 @@ class Alarm:
 
     # -- bookkeeping
 
-    def _event(self, kind: EventKind, stamp: _Stamp, reason: str, **more: Any) -> AlarmEvent:
+    def _event(self, kind: EventKind, stamp: _Stamp, words: str, **more: Any) -> AlarmEvent:
         state = self.state
         key = f"{self._machine}\0{state.sequence}\0{kind}\0{stamp.utc_s!r}"
         event_id = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
@@ -334,7 +347,7 @@ class Alarm:
             kind=kind,
             utc_s=stamp.utc_s,
             time_synced=stamp.synced,
-            reason=reason,
+            reason=words,
             notify=kind in _OF_PEOPLE or not state.suppressed,
             **more,
         )

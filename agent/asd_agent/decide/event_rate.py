@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from asd_agent import config
 from asd_agent.decide.alarm import Standing
 from asd_agent.decide.budget import EVENTS_SHARE
-from asd_agent.types import Trigger, WindowResult
+from asd_agent.types import Grounds, Trigger, WindowResult
 
 HOUR_S = 3600.0
 EPISODE_S = 30.0  # what happens within it happened once
@@ -52,8 +52,9 @@ class EventRate:
     @property
     def standing(self) -> Standing:
         """What it says of an alarm."""
-        words = f"{self.count} transients within an hour, fewer than {self.allowed} are expected"
-        return Standing(Trigger.EVENT_RATE, self.count / self.allowed, words)
+        lasts_s = self._times[-1] - self._times[0] if self._times else 0.0
+        grounds = Grounds(lasts_s=lasts_s, windows=self.count, of=self.allowed)
+        return Standing(Trigger.EVENT_RATE, self.count / self.allowed, grounds)
 
     @property
     def times_s(self) -> list[float]:

@@ -8,12 +8,10 @@ quietest moments tell of that is in the health of the signal chain. Pure: times 
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 
 from asd_agent.decide.alarm import Standing
-from asd_agent.types import Cause, State, Trigger, WindowResult
+from asd_agent.types import Cause, Grounds, State, Trigger, WindowResult
 
 USUAL_SHARE = 0.02  # of the calibration's windows: where more of them clipped, clipping is no news
 
@@ -23,6 +21,7 @@ class OverloadState(msgspec.Struct, frozen=True, kw_only=True):
 
     clipped: tuple[bool, ...] = ()  # the last windows that had sound
     since_utc_s: float = 0.0
+    until_utc_s: float = 0.0  # end of the last window
     windows: int = 0
 
 
@@ -45,14 +44,14 @@ class Overload:
             self.state = OverloadState(clipped=clipped)
         else:
             since = state.since_utc_s if any(state.clipped) else result.utc_s
-            self.state = OverloadState(clipped=clipped, since_utc_s=since, windows=state.windows + clips)
+            until, windows = result.utc_s + result.duration_s, state.windows + clips
+            self.state = OverloadState(clipped=clipped, since_utc_s=since, until_utc_s=until, windows=windows)
 
     @property
     def standing(self) -> Standing | None:
         """What it says of an alarm."""
         if self._usual or not any(self.state.clipped):
             return None
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.state.since_utc_s))
-        words = f"louder than the microphone can take since {since} UTC: {self.state.windows} windows clip, "
-        words += "as none did in calibration; is it the machine, or was the gain turned up?"
-        return Standing(Trigger.OVERLOAD, sum(self.state.clipped) / self._k, words)
+        lasts_s = self.state.until_utc_s - self.state.since_utc_s
+        grounds = Grounds(lasts_s=lasts_s, windows=self.state.windows)
+        return Standing(Trigger.OVERLOAD, sum(self.state.clipped) / self._k, grounds)

@@ -105,9 +105,6 @@ def windows_in_block(window_s: float, hop_s: float) -> int:
     return max(math.floor((BLOCK_S - window_s) / hop_s + 1e-9) + 1, 3)
 
 
-_SPAN = {45.0: "45 s", 300.0: "5 minutes", 3600.0: "an hour", 86_400.0: "a day"}
-
-
 class Finding(NamedTuple):
     """The strongest evidence that something stays."""
 
@@ -118,14 +115,8 @@ class Finding(NamedTuple):
     z: float  # the low quantile
     normal: float  # what is normal today
     p_value: float  # of a block or longer, as the calibration and today let expect
-
-    @property
-    def words(self) -> str:
-        how = "keeps coming back" if self.returning else "stays"
-        return (
-            f"a deviation {how} for {_SPAN[self.scale_s]}: {self.detector.replace('_', ' ')} z {self.z:.1f} where "
-            f"{self.normal:.1f} is normal today, p {self.p_value:.0e}"
-        )
+    since_utc_s: float = 0.0  # the first window of the scale
+    windows: int = 0  # of the scale
 
 
 class Moments(msgspec.Struct, kw_only=True):
@@ -206,7 +197,9 @@ class Persistence:
         track.found.pop(0, None)
         if len(track.windows) == self._size and utc_s - track.windows[0][0] <= 2 * BLOCK_S:
             low = np.sort([z for _, z in track.windows], axis=0)[self._size // 8]
-            track.found[0] = found = state.judge(0, low, track.today[0])
+            found = state.judge(0, low, track.today[0])
+            found = found._replace(since_utc_s=track.windows[0][0], windows=self._size)
+            track.found[0] = found
             track.near |= found.share >= SUSPICIOUS
 
     def _block(self, track: Track, state: _State, utc_s: float) -> None:
@@ -224,25 +217,28 @@ class Persistence:
     def _longer(self, track: Track, state: _State, utc_s: float) -> None:
         """A block ends: so may a value of the longer scales."""
         values, hours = track.since
-        self._keep(track, 1, state.judge_ring(1, track.blocks[-LENGTHS[0] :], utc_s, track.today[1]))
+        ring = track.blocks[-LENGTHS[0] :]
+        self._keep(track, 1, state.judge_ring(1, ring, utc_s, track.today[1]), ring)
         values += 1
         if values == LENGTHS[0]:
             values, hours = 0, hours + 1
-            track.values.append(_summary(track.blocks[-LENGTHS[0] :], utc_s))
+            track.values.append(_summary(ring, utc_s))
             del track.values[: -LENGTHS[1]]
-            self._keep(track, 2, state.judge_ring(2, track.values, utc_s))
+            self._keep(track, 2, state.judge_ring(2, track.values, utc_s), track.values)
             if hours == LENGTHS[1]:
                 hours = 0
                 track.hours.append(_summary(track.values, utc_s))
                 del track.hours[: -LENGTHS[2]]
-                self._keep(track, 3, state.judge_ring(3, track.hours, utc_s))
+                self._keep(track, 3, state.judge_ring(3, track.hours, utc_s), track.hours)
         track.since = values, hours
 
-    @staticmethod
-    def _keep(track: Track, scale: int, found: Finding | None) -> None:
+    def _keep(self, track: Track, scale: int, found: Finding | None, ring: Sequence[Timed]) -> None:
+        """Of a scale whose values are in the ring."""
         track.found.pop(scale, None)
         if found is not None:
-            track.found[scale] = found
+            since_s = ring[0].utc_s - SCALES_S[scale - 1]  # a value is as long as the scale before, and has its end
+            windows = self._size * len(ring) * math.prod(LENGTHS[: scale - 1])
+            track.found[scale] = found._replace(since_utc_s=since_s, windows=windows)
 
 
 def _summary(ring: Sequence[Timed], utc_s: float) -> Timed:

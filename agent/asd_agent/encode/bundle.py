@@ -20,7 +20,6 @@ from asd_agent.encode.meta import (
     Distance,
     Output,
     Provenance,
-    Quantity,
     Variant,
     VariantName,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "Distance",
     "Output",
     "Provenance",
-    "Quantity",
     "Variant",
     "VariantName",
     "resolve",

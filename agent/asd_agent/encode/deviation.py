@@ -1,14 +1,16 @@
-"""Which part of an embedding deviates, in words: "2.0-4.1 kHz louder (z 7)". Pure."""
+"""Which parts of an embedding deviate: bands of the spectrum, modulations. Pure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent.encode.meta import Axis, Output, Quantity
+from asd_agent.encode.meta import Axis, Output
+from asd_agent.types import Change, Floats
 
 Array = npt.NDArray[np.floating]
 
@@ -19,62 +21,87 @@ _CANDIDATES = 8  # segments sought on an axis before the heaviest are named
 _ALL = (0.0, math.inf)  # of the spectrum
 _TOUCH = 1.05  # bands this close are neighbours
 _MOST = 999.0  # a value that calibration never saw change has no sensible upper end
-_WORDS: dict[Quantity, tuple[str, str]] = {
-    "level": ("{} louder", "{} quieter"),
-    "unsteadiness": ("{} less steady", "{} steadier"),
-    "modulation": ("more modulation at {}", "less modulation at {}"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
     axis: Axis
+    start: int  # of the axis in the embedding
     first: int
     last: int
-    peak: int
     z: float  # at the peak, signed
     weight: float  # sum of the squares over the segment
     band_hz: tuple[float, float]  # of a modulation: the part of the spectrum that has it
 
 
-def describe(output: Output, deviation: Array, parts: int = 2) -> str:
-    """Words for a standardised signed deviation [dim] from the nearest normal (`Bank.deviation`).
+def levelled(output: Output, difference: Array) -> Floats:
+    """A difference [dim] from normal, without what all levels of a run have in common.
 
-    Levels are relative to the whole sound, which the front end scales to the same RMS: one band that grows
-    makes the others fall. Empty for an embedding whose values have no labels.
+    Levels are relative to the whole sound, which the front end scales to the same RMS: one loud band makes all others
+    fall. Where it covers less than half of the bands, the median band is one of the others.
     """
-    if len(deviation) != output.dim:
-        raise ValueError(f"{output.name}: deviation of {len(deviation)} values, the embedding has {output.dim}")
-    found = _all_segments(output, deviation)
-    strong = [s for s in found if abs(s.z) >= _LIMIT][:parts]
-    if strong:
-        return ", ".join(_words(s) for s in strong)
-    return f"many small changes, most: {_words(found[0])}" if found else ""
+    _check(output, difference)
+    found = np.array(difference, np.float64)
+    for axis, start in _runs(output):
+        if axis.quantity == "level":
+            run = slice(start, start + len(axis.values))
+            found[run] -= np.median(found[run])
+    return found
 
 
-def band(output: Output, deviation: Array) -> tuple[float, float] | None:
-    """From and to in Hz of the part of the spectrum that deviates most; None where the values tell none."""
-    found = [s for s in _all_segments(output, deviation) if s.axis.quantity != "modulation" or s.band_hz != _ALL]
-    if not found:
-        return None
-    if found[0].band_hz != _ALL:
-        return found[0].band_hz
-    hz = found[0].axis.values
-    first, last = found[0].first, found[0].last
-    low = (hz[first - 1] + hz[first]) / 2 if first > 0 else hz[first] * 0.9
-    high = (hz[last] + hz[last + 1]) / 2 if last + 1 < len(hz) else hz[last] * 1.1
-    return float(low), float(high)
-
-
-def _all_segments(output: Output, deviation: Array) -> list[_Segment]:
-    """Of all axes, the heaviest first."""
+def changes(output: Output, z: Array, difference: Array) -> list[Change]:
+    """Standard scores and differences in dB, both [dim], of an embedding from normal -> what deviates, the heaviest
+    first. Empty for an embedding whose values have no labels."""
+    _check(output, z)
     found: list[_Segment] = []
-    start = 0
-    for axis in output.axes:
-        values = np.asarray(deviation[start : start + len(axis.values)], np.float64)
-        found.extend(_segments(axis, np.nan_to_num(values).clip(-_MOST, _MOST)))
-        start += len(axis.values)
-    return sorted(_joined(found), key=lambda s: -s.weight)
+    for axis, start in _runs(output):
+        values = np.asarray(z[start : start + len(axis.values)], np.float64)
+        found.extend(_segments(axis, start, np.nan_to_num(values).clip(-_MOST, _MOST)))
+    return [_change(s, difference) for s in sorted(_joined(found), key=lambda s: -s.weight)]
+
+
+def level_change_db(output: Output, difference: Array, band_hz: tuple[float, float]) -> list[float]:
+    """Mean difference in dB of the levels of a band, for each run of levels that has values there."""
+    found = []
+    for axis, start in _runs(output):
+        hz = np.array(axis.values)
+        inside = np.flatnonzero((hz >= band_hz[0]) & (hz <= band_hz[1]))
+        if axis.quantity == "level" and len(inside):
+            found.append(float(np.mean(difference[start + inside])))
+    return found
+
+
+def _check(output: Output, values: Array) -> None:
+    if len(values) != output.dim:
+        raise ValueError(f"{output.name}: deviation of {len(values)} values, the embedding has {output.dim}")
+
+
+def _runs(output: Output) -> list[tuple[Axis, int]]:
+    """Every axis and where its values begin."""
+    ends = np.cumsum([0, *(len(axis.values) for axis in output.axes)])
+    return [(axis, int(first)) for axis, (first, _) in zip(output.axes, pairwise(ends), strict=True)]
+
+
+def _change(segment: _Segment, difference: Array) -> Change:
+    axis, part = segment.axis, slice(segment.start + segment.first, segment.start + segment.last + 1)
+    reach = _reach_hz(axis.values, segment.first, segment.last)
+    modulation = axis.quantity == "modulation"
+    own = np.nan_to_num(np.asarray(difference[part], np.float64)).clip(-_MOST, _MOST)
+    own = own[own * segment.z > 0]
+    return Change(
+        quantity=axis.quantity,
+        change_db=float(np.mean(own)) if len(own) else 0.0,
+        band_hz=reach if not modulation else segment.band_hz if segment.band_hz != _ALL else None,
+        rates_hz=(axis.values[segment.first], axis.values[segment.last]) if modulation else None,
+        z=segment.z,
+    )
+
+
+def _reach_hz(hz: list[float], first: int, last: int) -> tuple[float, float]:
+    """From and to, half-way to the neighbours."""
+    low = hz[first] - (hz[first] - hz[first - 1] if first > 0 else hz[1] - hz[0]) / 2
+    high = hz[last] + (hz[last + 1] - hz[last] if last + 1 < len(hz) else hz[-1] - hz[-2]) / 2
+    return low, high
 
 
 def _joined(found: list[_Segment]) -> list[_Segment]:
@@ -95,7 +122,7 @@ def _joined(found: list[_Segment]) -> list[_Segment]:
     return out
 
 
-def _segments(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Segment]:
+def _segments(axis: Axis, start: int, values: Floats) -> list[_Segment]:
     """Segments of one sign from the highest peak down, each taken out before the next is sought."""
     left = values.copy()
     found: list[_Segment] = []
@@ -107,7 +134,7 @@ def _segments(axis: Axis, values: npt.NDArray[np.float64]) -> list[_Segment]:
         member = left * np.sign(z) >= max(abs(z) * _SHARE, min(_LIMIT, abs(z)))
         first, last = _reach(member, peak, -1), _reach(member, peak, 1)
         weight = float(np.sum(left[first : last + 1][member[first : last + 1]] ** 2))
-        found.append(_Segment(axis, first, last, peak, z, weight, axis.band_hz or _ALL))
+        found.append(_Segment(axis, start, first, last, z, weight, axis.band_hz or _ALL))
         left[first : last + 1] = 0.0
     return found
 
@@ -119,24 +146,3 @@ def _reach(member: npt.NDArray[np.bool_], peak: int, step: int) -> int:
         edge, hole = (i, 0) if member[i] else (edge, hole + 1)
         i += step
     return edge
-
-
-def _words(segment: _Segment) -> str:
-    hz = segment.axis.values
-    text = _WORDS[segment.axis.quantity][segment.z < 0].format(_range(hz[segment.first], hz[segment.last]))
-    if segment.band_hz != _ALL:
-        text += f" of the sound at {_range(*segment.band_hz)}"
-    return f"{text} (z {abs(segment.z):.0f})"
-
-
-def _range(low: float, high: float) -> str:
-    if low == high:
-        return _frequency(low)
-    if (low < 1000) == (high < 1000):
-        unit = _frequency(high).split()[1]
-        return f"{_frequency(low).split()[0]}-{_frequency(high).split()[0]} {unit}"
-    return f"{_frequency(low)}-{_frequency(high)}"
-
-
-def _frequency(hz: float) -> str:
-    return f"{hz:.0f} Hz" if hz < 1000 else f"{hz / 1000:.3g} kHz"

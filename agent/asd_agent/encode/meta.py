@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from asd_agent.types import Quantity
+
 FORMAT_VERSION = 1
 INPUT = "waveform"
 
 Distance = Literal["whitened", "cosine", "euclidean", "beam"]
 VariantName = Literal["fp32", "int8"]
-Quantity = Literal["level", "unsteadiness", "modulation"]
 Count = Annotated[int, Meta(ge=1)]
 
 

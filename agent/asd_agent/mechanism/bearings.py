@@ -75,8 +75,6 @@ def _named(found: Diagnosis, verdict: Verdict | None, band_hz: tuple[float, floa
         f"periodic impacts at {words.hz(best.hz)} = {best.train.label} ({words.order(best.order)}, shaft "
         f"{words.hz(best.shaft_hz)}), {words.count(best.harmonics, 'harmonic')}{sidebands}{band}, p {p:.0e}"
     )
-    if grown is not None:
-        text += f", z {grown:+.1f} against the baseline"
     return Finding(
         Rank.COMPONENT,
         text,

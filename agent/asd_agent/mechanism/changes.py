@@ -95,7 +95,7 @@ def _line_finding(
     what = "sidebands" if group.spacing is not None else "line"
     return Finding(
         rank,
-        f"{group.component}: {what} {place} {words.decibels(rise)}, {group.meaning}, z {deviation.z:+.1f}{shared}",
+        f"{group.component}: {what} {place} {words.decibels(rise)}, {group.meaning}{shared}",
         component=group.component if rank == Rank.COMPONENT else "",
         domain="electrical" if group.component == ELECTRICAL else group.name.rpartition(".")[2].rstrip("0123456789"),
         indicator=deviation.name,
@@ -129,7 +129,7 @@ def _shaft_finding(grown: list[tuple[LineGroup, Deviation]], verdict: Verdict, s
     hz = group.lines[0].hz(shaft_hz)
     return Finding(
         Rank.DOMAIN,
-        f"{group.component} {names} {words.decibels(rise)} at {words.hz(hz)}: {meaning}, z {top.z:+.1f}",
+        f"{group.component} {names} {words.decibels(rise)} at {words.hz(hz)}: {meaning}",
         domain="shaft",
         indicator=top.name,
         hz=hz,
@@ -220,7 +220,7 @@ def _band_finding(run: _Run, whole: Analysis, verdict: Verdict) -> Finding:
             domain, character = "broadband", "broadband: friction, flow or a leak"
     return Finding(
         Rank.BAND,
-        f"{words.band(low, high)} {words.decibels(run.change_db)}, {character}, z {run.top.z:+.1f}",
+        f"{words.band(low, high)} {words.decibels(run.change_db)}, {character}",
         domain=domain,
         indicator=run.top.name,
         hz=hz,
@@ -277,7 +277,7 @@ def _impacts_without_level(verdict: Verdict) -> Finding | None:
         if significant(deviation, verdict):
             return Finding(
                 Rank.BAND,
-                f"impacts in {words.band(*place)}, z {deviation.z:+.1f}",
+                f"impacts in {words.band(*place)}",
                 domain="impacts",
                 indicator=deviation.name,
                 band_hz=place,
@@ -295,7 +295,7 @@ def knock_finding(whole: Analysis, verdict: Verdict) -> Finding | None:
     at_s = int(np.argmax(np.abs(whole.spectrum.samples))) / whole.spectrum.rate_hz
     return Finding(
         Rank.DOMAIN,
-        f"a single knock {at_s:.1f} s into the window, z {most.z:+.1f}",
+        f"a single knock {at_s:.1f} s into the window",
         domain="transient",
         indicator=most.name,
         z=most.z,

@@ -6,6 +6,8 @@ that was tested, no coincidence with shaft or mains lines, and growth against th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.mechanism import changes
 from asd_agent.mechanism.analyse import Analyser
@@ -55,7 +57,10 @@ def diagnose(
     found += [knock] if knock is not None else []
     spacing = spacing_finding(whole, verdict) if not found else None
     found += [spacing] if spacing is not None else []
-    return sorted(found, key=_order) or [_unknown(verdict, _speed_advice(analyser, whole.speed))]
+    found = sorted(found, key=_order) or [_unknown(verdict)]
+    if found[0].rank is not Rank.COMPONENT and not found[0].advice:
+        found[0] = replace(found[0], advice=_speed_advice(analyser, whole.speed))
+    return found
 
 
 def _one_stands_out(verdict: Verdict) -> bool:
@@ -81,25 +86,23 @@ def _order(finding: Finding) -> tuple[int, bool, float]:
 
 
 def _speed_advice(analyser: Analyser, speed: Speed | None) -> str:
-    """Which speed would let the lines of gears, blades and belts be placed."""
+    """Which speed would let the lines of the machine's parts be placed."""
     config = analyser.config
-    if not (config.gears or config.blades or config.belts) or (speed is not None and speed.reliable):
+    parts = config.bearings or config.gears or config.blades or config.belts
+    if not parts or (speed is not None and speed.reliable):
         return ""
-    known = f"is known to {100 * speed.tolerance:.1f} %" if speed is not None else "is unknown"
-    return (
-        f"; the shaft's speed {known}, and gears, blades and belts are named from {100 * NAMING_TOLERANCE:.1f} % on: "
-        f"give speed_topic, or shaft_hz with speed_tolerance {NAMING_TOLERANCE:g}"
-    )
+    known = f"speed known to {100 * speed.tolerance:.2g} %" if speed is not None else "speed unknown"
+    return f"{known}: give speed_topic or speed_tolerance {NAMING_TOLERANCE:g}"
 
 
-def _unknown(verdict: Verdict, advice: str) -> Finding:
+def _unknown(verdict: Verdict) -> Finding:
     top = verdict.deviations[0] if verdict.deviations else None
     text = "unusual in no single part or band"
     if top is not None:
-        text += f"; most in {top.name} (z {top.z:+.1f})"
+        text += f"; most in {top.name}"
     return Finding(
         Rank.UNKNOWN,
-        text + advice,
+        text,
         indicator=top.name if top is not None else "",
         z=top.z if top is not None else None,
         p_value=verdict.p_value,

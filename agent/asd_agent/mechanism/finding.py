@@ -18,7 +18,7 @@ class Rank(enum.IntEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     rank: Rank
-    words: str  # one line for a maintenance engineer
+    words: str  # one line for a maintenance engineer; its z stands apart
     component: str = ""  # set only for Rank.COMPONENT
     domain: str = ""  # bearing gear shaft electrical flow belt impacts friction ...
     indicator: str = ""  # the one that decided
@@ -31,3 +31,10 @@ class Finding:
     change_db: float | None = None
     at_s: float | None = None  # of a single event in the window
     runner_up: str = ""
+    advice: str = ""  # what would let a component be named
+
+    @property
+    def line(self) -> str:
+        """The words with all numbers, for an analyst."""
+        z = f", z {self.z:+.1f}" if self.z is not None else ""
+        return self.words + z + (f"; {self.advice}" if self.advice else "")

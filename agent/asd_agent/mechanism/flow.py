@@ -78,7 +78,7 @@ def _finding(part: Blades, hz: float, band_hz: tuple[float, float], top: Deviati
     rise = top.value - top.normal
     text = (
         f"{part.name}: noise at {words.band(*band_hz)} {words.decibels(rise)}, modulated at the vane pass "
-        f"({words.hz(hz)}, {part.count} vanes): cavitation or separated flow, z {top.z:+.1f}"
+        f"({words.hz(hz)}, {part.count} vanes): cavitation or separated flow"
     )
     return Finding(
         Rank.COMPONENT,

@@ -72,7 +72,7 @@ def _headline(title: str, speed: Speed | None, findings: list[Finding]) -> str:
     shaft = (
         f"shaft {speed.hz:.2f} Hz ({60 * speed.hz:.0f} rpm, {speed.source})" if speed is not None else "speed unknown"
     )
-    said = [f"{f.rank.name.lower()}: {f.words}" for f in findings[:3]]
+    said = [f"{f.rank.name.lower()}: {f.line}" for f in findings[:3]]
     return "\n".join([f"{title}   {shaft}".strip(), *(said or ["nothing to report"])])
 
 

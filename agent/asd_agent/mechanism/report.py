@@ -181,7 +181,7 @@ def standing_out(verdict: Verdict, everything: bool = False) -> list[tuple[str, 
 def finding_lines(report: Report) -> list[str]:
     """One line per finding, the most telling first; never empty."""
     lines = [
-        f"{r.finding.rank.name.capitalize()}: {r.finding.words}"
+        f"{r.finding.rank.name.capitalize()}: {r.finding.line}"
         + (f"; in {r.windows} of {r.of} windows" if r.of > 1 else "")
         + (f"; next: {r.finding.runner_up}" if r.finding.runner_up else "")
         for r in report.findings

@@ -21,16 +21,14 @@ def spacing_finding(whole: Analysis, verdict: Verdict) -> Finding | None:
     top = next((d for d in grown if d.name == "cepstrum.shaft"), grown[0])
     p = min(1.0, top.p_value * len(verdict.deviations))
     if top.name == "cepstrum.shaft" and whole.speed is not None:
-        text = (
-            f"lines {words.hz(whole.speed.hz)} apart = once per turn: a damaged tooth, rub or looseness, z {top.z:+.1f}"
-        )
+        text = f"lines {words.hz(whole.speed.hz)} apart = once per turn: a damaged tooth, rub or looseness"
         return Finding(
             Rank.DOMAIN, text, domain="shaft", indicator=top.name, hz=whole.speed.hz, order=1.0, z=top.z, p_value=p
         )
     hz = _spacing_hz(whole, top.name)
     ratio = hz / whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
     relation = f" = {words.order(ratio)}" if ratio is not None else ""
-    text = f"a family of lines {words.hz(hz)} apart{relation}, z {top.z:+.1f}"
+    text = f"a family of lines {words.hz(hz)} apart{relation}"
     return Finding(Rank.BAND, text, domain="spacing", indicator=top.name, hz=hz, order=ratio, z=top.z, p_value=p)
 
 

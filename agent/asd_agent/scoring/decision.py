@@ -22,10 +22,10 @@ from asd_agent.decide.persistence import Finding, Persistence, Track
 from asd_agent.decide.tail import z_of
 from asd_agent.decide.votes import Patience, VoteFilter
 from asd_agent.store.rounding import kept_z
-from asd_agent.types import AlarmState, Cause, PartVerdict, State, Trigger, WindowResult
+from asd_agent.types import AlarmState, Cause, Deviation, Grounds, PartVerdict, State, Trigger, WindowResult
 
 JUDGED = (State.NORMAL, State.ANOMALOUS)
-Where = Callable[[str], str]  # a detector -> which part of the sound of this window it deviates in; may be empty
+Explain = Callable[[Finding], Deviation | None]  # what stays -> what it consists of, where that is known
 
 
 class Watched(NamedTuple):
@@ -39,8 +39,8 @@ class Watched(NamedTuple):
 NOTHING = Watched()
 
 
-def _nowhere(_: str) -> str:
-    return ""
+def _unexplained(_: Finding) -> None:
+    return None
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -85,12 +85,16 @@ class Decision:
         self.persistence = Persistence(steadiness, budget, machine.window_s, machine.hop_s, memory.tracks)
 
     def update(
-        self, result: WindowResult, time_synced: bool, where: Where = _nowhere, part: PartVerdict | None = None
+        self,
+        result: WindowResult,
+        time_synced: bool,
+        explain: Explain = _unexplained,
+        part: PartVerdict | None = None,
     ) -> Events:
-        """The next window's result -> the transitions of the alarm that it causes. `where` is asked for the reason of
-        an alarm; `part` is what the windows added up say (see AlarmParts), where there is sound."""
+        """The next window's result -> the transitions of the alarm that it causes. `explain` is asked for the reason
+        of an alarm; `part` is what the windows added up say (see AlarmParts), where there is sound."""
         self.alarm.know(part)
-        events = self.decide(result, self.watch(result), time_synced, where)
+        events = self.decide(result, self.watch(result), time_synced, explain)
         return events + self.alarm.name(result, time_synced)
 
     def watch(self, result: WindowResult) -> Watched:
@@ -108,10 +112,12 @@ class Decision:
             found = self.persistence.strongest(result.operating)
         stands = [s for s in (self.event_rate.standing, self._overload.standing) if s is not None]
         if found is not None:
-            stands.append(Standing(Trigger.PERSISTENCE, found.share, found.words))
+            stands.append(Standing(Trigger.PERSISTENCE, found.share, _grounds(found, result)))
         return Watched(max(stands, key=lambda s: s.share), found, explained)
 
-    def decide(self, result: WindowResult, watched: Watched, time_synced: bool, where: Where = _nowhere) -> Events:
+    def decide(
+        self, result: WindowResult, watched: Watched, time_synced: bool, explain: Explain = _unexplained
+    ) -> Events:
         """What this window and the evidence at its end do to the alarm."""
         events: Events = ()
         for vote in self.votes.admit(result, watched.explained):
@@ -121,8 +127,7 @@ class Decision:
             return events
         if standing.trigger is Trigger.PERSISTENCE and standing.share >= 1 and not self.alarm.state.active:
             assert watched.found is not None
-            part = where(watched.found.detector)
-            standing = standing._replace(words=f"{part}; {standing.words}" if part else standing.words)
+            standing = standing._replace(deviation=explain(watched.found) or result.deviation)
         return events + self.alarm.stand(standing, result, time_synced)
 
     @property
@@ -149,3 +154,12 @@ class Decision:
         drift = self._drifts.get(result.operating)
         if drift is not None and result.state is State.NORMAL and result.p_value is not None:
             drift.update(z_of(min(result.p_value, 1 - 1e-9)) * self._spreads[result.operating].total)
+
+
+def _grounds(found: Finding, result: WindowResult) -> Grounds:
+    return Grounds(
+        lasts_s=result.utc_s + result.duration_s - found.since_utc_s,
+        windows=found.windows,
+        p_value=found.p_value,
+        returning=found.returning,
+    )

@@ -18,9 +18,9 @@ from asd_agent.bank import Bank, Widen
 from asd_agent.decide.blocks import Labels, leave_block_out
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
-from asd_agent.encode.deviation import band, describe
+from asd_agent.encode import deviation
 from asd_agent.encode.meta import Output
-from asd_agent.types import Description, DetectorScore, Floats
+from asd_agent.types import Change, Description, DetectorScore, Floats
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import MechanismBaseline
@@ -37,9 +37,6 @@ class Detector(Protocol):
 
     def score(self, description: Description) -> DetectorScore: ...
 
-    def explain(self, description: Description) -> str:
-        """Which part of the sound moved; empty where that cannot be said."""
-
     def band(self, description: Description) -> tuple[float, float] | None:
         """From and to in Hz of the part of the spectrum that moved most; None where that cannot be said."""
 
@@ -55,24 +52,26 @@ class Range:
     """
 
     low: Floats
+    middle: Floats  # median
     high: Floats
     sd: Floats
 
     @classmethod
     def of(cls, x: npt.NDArray[np.float32]) -> Self:
         sd = x.std(axis=0, dtype=np.float64)
-        return cls(x.min(axis=0), x.max(axis=0), np.maximum(sd, max(float(np.median(sd)) / 10, 1e-6)))
+        middle = np.median(x, axis=0).astype(np.float64)
+        return cls(x.min(axis=0), middle, x.max(axis=0), np.maximum(sd, max(float(np.median(sd)) / 10, 1e-6)))
 
-    def beyond(self, embedding: npt.NDArray[np.float32]) -> Floats:
+    def beyond(self, embedding: npt.NDArray[np.floating]) -> Floats:
         """Signed distance beyond the range in standard deviations, 0 inside; [dim]."""
         return np.asarray((embedding - np.clip(embedding, self.low, self.high)) / self.sd, np.float64)
 
     def arrays(self) -> Arrays:
-        return {"range_low": self.low, "range_high": self.high, "range_sd": self.sd}
+        return {"range_low": self.low, "range_middle": self.middle, "range_high": self.high, "range_sd": self.sd}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        return cls(arrays["range_low"], arrays["range_high"], arrays["range_sd"])
+        return cls(*(arrays[f"range_{name}"] for name in ("low", "middle", "high", "sd")))
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,19 @@ class EmbeddingDetector:
         z = self.log_score.z(distance)
         return DetectorScore(self.name, distance, z, tail(z))
 
-    def explain(self, description: Description) -> str:
-        return describe(self.output, self.normal.beyond(description.embeddings[self.name]))
+    def difference(self, description: Description) -> Floats:
+        """From the median of the calibration, levels made comparable; [dim]."""
+        return deviation.levelled(self.output, description.embeddings[self.name] - self.normal.middle)
+
+    def changes(self, description: Description, windows: int = 1) -> list[Change]:
+        """What moved, the heaviest first; `windows`: the description is the median of so many. What is within the range
+        of single windows may be far off for a median."""
+        found, normal = self.difference(description), self.normal
+        z = found / normal.sd * np.sqrt(windows) if windows > 1 else normal.beyond(normal.middle + found)
+        return deviation.changes(self.output, z, found)
 
     def band(self, description: Description) -> tuple[float, float] | None:
-        return band(self.output, self.normal.beyond(description.embeddings[self.name]))
+        return next((c.band_hz for c in self.changes(description) if c.band_hz is not None), None)
 
     def nearest(self, description: Description, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
         """Distances and rows of the calibration windows that are nearest, in rising order; empty where the bank does
@@ -166,11 +173,6 @@ class MechanismDetector:
             return DetectorScore(self.name, 0.0, 0.0, 0.5)
         p_value, z = found
         return DetectorScore(self.name, z, z, p_value)
-
-    def explain(self, description: Description) -> str:
-        verdict = self.baseline.judge(description.indicators)
-        top = verdict.deviations[:2]
-        return ", ".join(f"{d.name} {d.value:.3g} (normal {d.normal:.3g})" for d in top)
 
     def band(self, description: Description) -> tuple[float, float] | None:
         from asd_agent.mechanism.bands import band_of

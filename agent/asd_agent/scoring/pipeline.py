@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from asd_agent import bank, config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
+from asd_agent.decide import reason
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.states import OFF
@@ -32,7 +33,7 @@ from asd_agent.scoring import explain
 from asd_agent.scoring.detectors import SUBTRACTED, Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
-from asd_agent.types import Cause, Description, HeardSound, Level, State, Window, WindowResult
+from asd_agent.types import Cause, Description, Deviation, HeardSound, Level, State, Window, WindowResult
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.quality import assess
 from asd_agent.windowing.reference import Room, hear_room
@@ -140,12 +141,12 @@ class Pipeline:
     def judge(self, description: Description) -> WindowResult:
         if not description.quality.assessable:
             causes = description.quality.causes
-            return _result(description, state=State.NOT_ASSESSABLE, cause=causes[0], reason=explain.causes(causes))
+            return _result(description, state=State.NOT_ASSESSABLE, cause=causes[0], reason=reason.causes(causes))
         if self.baseline is None or self.thresholds is None:
             return _result(description, state=State.LEARNING, reason="no baseline yet")
         if description.changing:
             cause = Cause.STATE_CHANGING
-            return _result(description, state=State.NOT_ASSESSABLE, cause=cause, reason=explain.causes([cause]))
+            return _result(description, state=State.NOT_ASSESSABLE, cause=cause, reason=reason.causes([cause]))
         reported = [s for s in self.states if s.name == description.operating]
         if description.operating and not reported and self.baseline.manifest.states_reported:
             return _result(
@@ -153,7 +154,7 @@ class Pipeline:
                 state=State.NOT_ASSESSABLE,
                 cause=Cause.STATE_UNKNOWN,
                 operating=description.operating,
-                reason=explain.unknown_state(description.operating),
+                reason=reason.unknown_state(description.operating),
             )
         best = max((s.judge(description) for s in reported or self.states), key=lambda j: j.p_value)
         p_value = kept_p(best.p_value)  # what decides is what is stored: it can be decided again
@@ -164,19 +165,20 @@ class Pipeline:
             p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
-            nuisance=explain.louder_room(best.louder_db) if best.louder_db else self._nuisance(description),
+            nuisance=reason.louder_room(best.louder_db) if best.louder_db else self._nuisance(description),
             **best.summary(),
             **_transient(best.state.transient, description),
         )
         quiet_db = self._quiet_db(description)
         if quiet_db is not None and p_value <= UNLIKE_P:
-            words = explain.not_running(quiet_db)
+            words = reason.not_running(quiet_db)
             return replace(
                 result, state=State.OFF, level=Level.NORMAL, operating=OFF, cause=Cause.NOT_RUNNING, reason=words
             )
         if result.state is not State.ANOMALOUS:
             return result
-        return replace(result, reason=explain.deviation(best, description, result.nuisance))
+        told = explain.deviation(best.state, deciding_z(best.state, result), description)
+        return _because(result, msgspec.structs.replace(told, nuisance=result.nuisance))
 
     def blame(self, window: Window, result: WindowResult, speed: Speed | None = None) -> WindowResult:
         """The reason of an anomalous window begins with what the mechanism analysis finds: a component, a band. A
@@ -186,18 +188,23 @@ class Pipeline:
         if broken := self._broken_chain(window, result):
             return replace(
                 result, state=State.NOT_ASSESSABLE, level=Level.NORMAL, p_value=None, embedding_p=None,
-                embedding_distance=None, mechanism_p=None, detectors=(), cause=Cause.BAND_LOST, reason=broken,
+                embedding_distance=None, mechanism_p=None, detectors=(), deviation=None, cause=Cause.BAND_LOST,
+                reason=broken,
             )  # fmt: skip
+        assert result.deviation is not None
+        return _because(result, self.diagnosed(window, result, result.deviation, speed))
+
+    def diagnosed(self, window: Window, result: WindowResult, told: Deviation, speed: Speed | None) -> Deviation:
+        """With what the mechanism analysis finds in the window, where motor data is configured."""
         if self.machine.mechanism is None:
-            return result
+            return told
         from asd_agent.mechanism.diagnose import diagnose
 
         normal = self.mechanism_baseline(result.operating)
         if normal is None:
-            return result
+            return told
         found = diagnose(window.samples, window.rate_hz, self.machine.mechanism, normal, speed)
-        words = [finding.words for finding in found if finding.rank is not mechanism.Rank.UNKNOWN]
-        return replace(result, reason="; ".join([*words[:1], result.reason]))
+        return explain.with_finding(told, found[0]) if found else told
 
     def mechanism_baseline(self, operating: str) -> MechanismBaseline | None:
         """What the mechanism analysis knows of an operating state."""
@@ -229,13 +236,8 @@ class Pipeline:
         """The operating state that a result was judged in, and its detectors that decide, the one that deviates most
         first; None without both."""
         state = next((s for s in self.states if s.name == result.operating), None)
-        scores = [s for s in result.detectors if state is not None and s.name in state.fused]
-        return None if state is None or not scores else (state, [s.name for s in sorted(scores, key=lambda s: -s.z)])
-
-    def where(self, step: Step, detector: str) -> str:
-        """Which part of a window's sound a detector deviates in; empty where that cannot be said."""
-        state = next((s for s in self.states if s.name == step.result.operating), None)
-        return state.detector(detector).explain(step.description) if state is not None else ""
+        z = deciding_z(state, result) if state is not None else {}
+        return None if state is None or not z else (state, sorted(z, key=lambda name: -z[name]))
 
     @property
     def threshold_score(self) -> float | None:
@@ -311,6 +313,15 @@ class Pipeline:
                 f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"
             )
         return EmbeddingDetector.restore(name, outputs[name], calibration.kind, calibration.log_score, arrays)
+
+
+def _because(result: WindowResult, told: Deviation) -> WindowResult:
+    return replace(result, deviation=told, reason=reason.window(told))
+
+
+def deciding_z(state: OperatingState, result: WindowResult) -> dict[str, float]:
+    """z of the detectors that decide in a state."""
+    return {s.name: s.z for s in result.detectors if s.name in state.fused}
 
 
 def nuisance_score(description: Description, name: str) -> float:

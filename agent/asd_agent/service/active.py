@@ -14,6 +14,7 @@ from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
 from asd_agent.decide.alarm import Alarm, Events
 from asd_agent.errors import BaselineError
+from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.parts import AlarmParts
 from asd_agent.scoring.pipeline import Pipeline, Reported, Step
@@ -58,7 +59,8 @@ class ActiveBaseline:
             self._unknown_state.see(step.description, step.result)
             known = self.alarm_state.part
             part = self._parts.see(self._pipeline, step, self.alarm_state)
-            events = self._decision.update(step.result, self._synced(), partial(self._pipeline.where, step), part)
+            self._course.add(step)
+            events = self._decision.update(step.result, self._synced(), partial(self._course.explain, step), part)
             self._sink.scored(self._machine, step, events, self.alarm_state)
             if not events and self.alarm_state.part != known:
                 self.introduce()
@@ -174,6 +176,7 @@ class ActiveBaseline:
         memory = memory_file.load(self.store.folder, manifest.version) if manifest is not None else None
         self._decision = Decision(self._settings, manifest, alarm_state, memory)
         self._parts = AlarmParts(self._settings, alarm_state)
+        self._course = Course(self._pipeline)
         reported = [state.name for state in manifest.states] if manifest and manifest.states_reported else None
         self._unknown_state = UnknownState(self._settings, reported)
 

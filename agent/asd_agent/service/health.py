@@ -15,8 +15,8 @@ from statistics import median
 from typing import NamedTuple
 
 from asd_agent.capture import SourceStatus
-from asd_agent.scoring.explain import WORDS as CAUSES
-from asd_agent.scoring.explain import too_coherent
+from asd_agent.decide.reason import WORDS as CAUSES
+from asd_agent.decide.reason import too_coherent
 from asd_agent.types import Cause, ChainStatus, Description, Fingerprint, RoomSound, State, WindowResult
 from asd_agent.windowing.reference import hears_machine
 from asd_agent.windowing.signal_chain import SignalChain, compare, lost_words
