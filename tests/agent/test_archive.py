@@ -16,12 +16,15 @@ import soundfile
 import yaml
 
 from asd_agent import config
+from asd_agent.archive.alarms import ArchiveAlarm
 from asd_agent.archive.batches import batches, day
+from asd_agent.archive.compare import Outcome, occasions
 from asd_agent.archive.recordings import Naming, Recording, found
 from asd_agent.archive.results import Results
 from asd_agent.archive.table import Rows, descriptions, rows
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
+from asd_agent.types import Level
 
 RATE = 16_000
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
@@ -260,3 +263,58 @@ def test_a_folder_that_is_not_there_and_a_driver_that_is_missing_are_one_line(si
 def test_found_takes_patterns_and_sorts(site):
     names = [Path(r.url).name for r in found([str(site.folder / "later" / "fan" / "*0[01]-00*")], Naming(["fan"]))]
     assert names == ["2026-03-05T06-00-00.wav", "2026-03-05T06-01-00.flac"]
+
+
+def test_compare_says_who_raises_what_and_lets_it_be_heard(site, tmp_path, capsys):
+    for name in ("fan", "pump"):
+        shutil.copytree(site.folder / "normal" / name, tmp_path / "sound" / name)
+    fault = config.Fault(kind="bearing", level_db=0)
+    soundfile.write(tmp_path / "sound" / "fan" / "2026-03-04T06-00-00.flac", machine_sound(20, 3, fault), RATE)
+    compare = ("archive", "compare", tmp_path / "sound", "-o", tmp_path / "out", "--normal-until", "2026-03-03T12:00",
+               "--bundle", "spectral", "--window-s", "1", "2", "--votes", "3/5", "40/40", "--json", *HERE)  # fmt: skip
+    capsys.readouterr()
+    site.asd(*compare)
+    outcomes = {(o["machine"], o["setting"]): o for o in json.loads(capsys.readouterr().out)}
+    alarms = {key: len(o["alarms"]) for key, o in outcomes.items()}
+    assert alarms["fan", "spectral 2 s, votes 3/5"] == alarms["fan", "spectral 1 s, votes 3/5"] == 1
+    assert {key[1] for key, count in alarms.items() if not count} >= {"spectral 2 s, votes 40/40"}
+    alarm = outcomes["fan", "spectral 2 s, votes 3/5"]["alarms"][0]
+    assert alarm["file"].endswith("2026-03-04T06-00-00.flac")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == sum(1 for o in outcomes.values() if o["windows"])
+    assert 'src="data:audio/mpeg;base64,' in page
+    assert "http" not in page
+    site.asd(*compare)
+    assert {(o["machine"], o["setting"]): o for o in json.loads(capsys.readouterr().out)} == outcomes
+
+
+def test_an_alarm_of_many_settings_is_one_occasion():
+    def outcome(setting: str, *spans: tuple[float, float | None]) -> Outcome:
+        found = [
+            ArchiveAlarm(machine="m", raised_utc_s=a, cleared_utc_s=b, level=Level.ALERT, trigger=None, reason="",
+                         file="f", start_s=0.0, duration_s=1.0)
+            for a, b in spans
+        ]  # fmt: skip
+        return Outcome(setting, "m", "", last_utc_s=1000.0, alarms=found)
+
+    found = occasions([outcome("a", (10, 20), (100, None)), outcome("b", (15, 30)), outcome("c", (25, 28), (40, 50))])
+    assert [(o.begins_utc_s, o.ends_utc_s, sorted(o.raised)) for o in found] == [
+        (10, 30, ["a", "b", "c"]),
+        (40, 50, ["c"]),
+        (100, 1000, ["a"]),
+    ]
+
+
+def test_real_recordings_of_a_compressor_score_as_with_score(shared_dir, tmp_path, capsys):
+    machine = {"id": "compressor", "source": {"kind": "stdin", "rate_hz": 48_000}, "window_s": 2, "hop_s": 2}
+    settings = {"agent": {"id": "t", "state_dir": str(tmp_path / "state")}, "machines": [machine]}
+    path, sound = str(tmp_path / "agent.yaml"), shared_dir / "data" / "compressor"
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump(settings))
+    stored, out = str(tmp_path / "stored"), str(tmp_path / "out")
+    assert main(["archive", "calibrate", "-c", path, str(sound / "run"), "-o", stored, "--promote", *HERE]) == 0
+    assert main(["archive", "score", "-c", path, str(sound), "-o", out, "--engine", "processes", "--workers", "2"]) == 0
+    capsys.readouterr()
+    assert main(["score", "-c", path, "compressor", str(sound), "--json"]) == 0
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    check_equal(windows(tmp_path / "out"), sorted(expected, key=lambda row: (row["file"], row["index"])))
+    assert {row["state"] for row in expected} >= {"normal", "not_assessable"}

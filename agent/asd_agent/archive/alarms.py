@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -45,25 +46,32 @@ class Seen(NamedTuple):
     events: Events
 
 
-def decided(results: Results, machine: config.Machine, manifest: Manifest, judge_again: bool = False) -> Iterator[Seen]:
-    """All windows of a machine in order of time; one day is held at a time. `judge_again`: by the limits of `machine`,
-    where they differ from those of the results."""
+def decided(
+    results: Results, machine: config.Machine, manifest: Manifest, judge_again: bool = False,
+    since_utc_s: float = -math.inf,
+) -> Iterator[Seen]:  # fmt: skip
+    """All windows of a machine in order of time; one day is held at a time.
+
+    `judge_again`: by the limits of `machine`, where they differ from those of the results; `since_utc_s`: of recordings
+    that began then or later.
+    """
     decision = Decision(machine, manifest, AlarmState())
-    for number, found in enumerate(in_order(results, machine.id)):
+    for number, found in enumerate(in_order(results, machine.id, since_utc_s)):
         if judge_again and decision.thresholds is not None:
             found = judged_by(decision.thresholds, found)
         events = decision.update(replace(found, index=number), True)
         yield Seen(found, events)
 
 
-def in_order(results: Results, machine_id: str) -> Iterator[WindowResult]:
+def in_order(results: Results, machine_id: str, since_utc_s: float = -math.inf) -> Iterator[WindowResult]:
     """The results of a machine in order of recordings and windows, one day held at a time."""
     parts = results.part_names(machine_id)
     for day in sorted({name.rpartition("/")[0] for name in parts}):
         found: list[Row] = []
         for name in parts:
             if name.rpartition("/")[0] == day:
-                found += [row for row in rows(results.table(name, _COLUMNS)) if is_window(row)]
+                windows = (row for row in rows(results.table(name, _COLUMNS)) if is_window(row))
+                found += [row for row in windows if row["recorded_utc_s"] >= since_utc_s]
         found.sort(key=lambda row: (row["recorded_utc_s"], row["file"], row["index"]))
         yield from map(result, found)
 

@@ -1,4 +1,4 @@
-"""asd-agent archive calibrate|score|rescore: recordings by the thousand, on all cores or a Ray cluster."""
+"""asd-agent archive calibrate|score|rescore|compare: recordings by the thousand, on all cores or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asd_agent import config
+from asd_agent.cli import archive_compare
 from asd_agent.cli.options import add_config, add_json, add_verbose
 from asd_agent.cli.words import Row, lasted, print_json, say, show
 from asd_agent.errors import AsdError, UsageError
@@ -26,6 +27,7 @@ ACTIONS = {
     "calibrate": "learn what normal sounds like from recordings, machine by machine; write candidate baselines",
     "score": "score recordings against the active baselines; write Parquet and the alarms that would have been",
     "rescore": "judge what `calibrate` or `score` stored again, by other baselines or settings, without encoding",
+    "compare": "show which alarms other bundles, windows and alarm settings would have raised; write a page",
 }
 LINE_EVERY_S = 60.0  # where standard error is no terminal
 PLENTY = 20  # alarms listed
@@ -48,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_verbose(act)
         if name == "score":
             act.add_argument("--no-embeddings", action="store_true", help="less to store; no `rescore` afterwards")
+        if name == "compare":
+            archive_compare.add_arguments(act)
         add_json(act)
 
 
@@ -80,7 +84,8 @@ def _add_engine(act: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_installed()
     settings = config.load(args.config)
-    return {"calibrate": _calibrate, "score": _score, "rescore": _rescore}[args.action](settings, args)
+    acts = {"calibrate": _calibrate, "score": _score, "rescore": _rescore, "compare": archive_compare.run}
+    return acts[args.action](settings, args)
 
 
 def _check_installed() -> None:
@@ -122,7 +127,7 @@ def _calibrate(settings: config.Config, args: argparse.Namespace) -> int:
     from asd_agent.baseline import BaselineStore
     from asd_agent.cli.baseline import print_report
 
-    machines = _machines(settings, args)
+    machines = machines_of(settings, args)
     work = job(args, machines, calibrating=True)
     with watching("reading") as watch:
         progress = runs.score(args.paths, naming(settings, args), work, {}, engine(args), watch, args.retry_failed)
@@ -156,7 +161,7 @@ def judged(settings: config.Config, args: argparse.Namespace) -> tuple[dict[str,
     from asd_agent.baseline.packed import pack
 
     machines, baselines = {}, {}
-    for name, machine in _machines(settings, args).items():
+    for name, machine in machines_of(settings, args).items():
         store = BaselineStore(settings.state_dir, name)
         version = store.pointers().active
         if version is not None:
@@ -168,7 +173,7 @@ def judged(settings: config.Config, args: argparse.Namespace) -> tuple[dict[str,
     return machines, baselines
 
 
-def _machines(settings: config.Config, args: argparse.Namespace) -> dict[str, config.Machine]:
+def machines_of(settings: config.Config, args: argparse.Namespace) -> dict[str, config.Machine]:
     from asd_agent.cli.baseline import machine
 
     chosen = [machine(settings, args.config, args.machine)] if args.machine else settings.machines
