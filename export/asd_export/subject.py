@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,13 @@ def _system(folder: Path, distance: Distance | None) -> Subject:
         licence="that of the data and the checkpoint it was trained from",
         source=folder.name,
         sha256=sha256,
-        settings={"layout": "asd-train system", "distance": chosen},
+        settings={"layout": "asd-train system", "distance": chosen, **_selected(card.training)},
     )
+
+
+def _selected(training: Mapping[str, Any]) -> dict[str, str]:
+    """How test labels chose the system, where they did: the bundle says so too."""
+    return {"selected": str(training["selected"])} if training.get("selected") else {}
 
 
 def _outputs(encoder: PooledEncoder, distance: Distance, labels: bool) -> list[Output]:

@@ -20,7 +20,7 @@ def verify_bundle(
     if checkpoint is None:
         return parity.report(bundle, None, sounds)
     made = bundle.meta.provenance
-    settings = {key: value for key, value in made.settings.items() if key not in ("layout", "window_s")}
+    settings = {key: value for key, value in made.settings.items() if key not in ("layout", "window_s", "selected")}
     subject = read_subject(checkpoint, **settings)
     if subject.sha256 != made.source_sha256:
         raise BundleError(

@@ -120,7 +120,7 @@ def test_command_with_grid_and_yaml(systems, capsys):
         cli.main(["ensemble", str(systems / "good"), str(systems / "poor"), "-o", str(out), "--grid", "0.2", *base])
         == 0
     )
-    assert "chosen on these labels" in capsys.readouterr().out
+    assert "Selected on test labels: weights in steps of" in capsys.readouterr().out
     weights = json.loads((out / "weights.json").read_text())
     assert weights[str(systems / "good")] > 0.5
     assert (out / "decision_result_fan_section_00_test.csv").is_file()

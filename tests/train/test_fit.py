@@ -18,6 +18,7 @@ import torch
 
 from asd_agent.config.load import read
 from asd_agent.errors import AsdError, ConfigError, UsageError
+from asd_export.subject import read_subject
 from asd_train import cli, state
 from asd_train import config as cfg
 from asd_train.data import DataSource
@@ -326,3 +327,46 @@ def test_two_processes_train_as_one_that_accumulates(tiny_challenge: Path, tmp_p
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
     wave = 0.1 * torch.randn(2, 32000, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(one(wave), two(wave), atol=1e-3)
+
+
+def test_a_step_is_chosen_only_where_asked_and_then_it_is_said_everywhere(
+    tiny_challenge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = retrain(small(tiny_challenge), steps=3, snapshots=[1, 2])
+    run, out = tmp_path / "run", tmp_path / "out"
+    fit(msgspec.structs.replace(config, select="dev_score"), run)
+    told = json.loads((run / "selection.json").read_text())
+    scores = {int(step): score for step, score in told["scores"].items()}
+    assert sorted(scores) == [1, 2, 3]
+    best = max(scores, key=scores.__getitem__)
+    assert told["kept"] == best
+    kept, card = load_system(run / "system")
+    snapshot, plain = load_system(run / "snapshots" / f"step-{best:08d}")
+    wave = torch.randn(1, 16000)
+    assert torch.equal(kept(wave), snapshot(wave))
+    note = f"step {best} of 3 was chosen by the official score of labelled test clips (select: dev_score)"
+    assert card.training["selected"] == note
+    assert "selected" not in plain.training
+    assert f"kept step {best}: official score {100 * scores[best]:.2f}" in capsys.readouterr().err
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last == {"step": 3, "selected_step": best, "dev_score": scores[best]}
+    assert cli.main(["evaluate", str(run), "--bootstrap", "0", "--no-plots", "-o", str(out)]) == 0
+    assert json.loads((out / "results.json").read_text())["score"] == pytest.approx(scores[best])
+    assert f"Selected on test labels: {note}" in (out / "results.md").read_text()
+    assert cli.main(["ensemble", str(out), str(out), "--bootstrap", "0", "-o", str(tmp_path / "both")]) == 0
+    assert note in (tmp_path / "both" / "results.md").read_text()
+    assert read_subject(run).settings["selected"] == note
+    assert cli.main(["evaluate", str(run / "snapshots/step-00000002"), "--bootstrap", "0", "-o", str(out)]) == 0
+    assert "Selected" not in (out / "results.md").read_text()
+
+
+def test_a_choice_needs_snapshots_and_labels(tiny_challenge: Path, tmp_path: Path) -> None:
+    config = retrain(small(tiny_challenge), snapshots=[1])
+    with pytest.raises(ValueError, match="name their steps"):
+        msgspec.convert({**msgspec.to_builtins(retrain(config, snapshots=[])), "select": "dev_score"}, cfg.System)
+    shutil.copytree(tiny_challenge, tmp_path / "2025")
+    for path in (tmp_path / "2025").rglob("test/*.wav"):
+        path.rename(path.with_name(f"section_00_{int(path.stem.split('_')[5]):04d}_{path.stem.split('_')[2]}.wav"))
+    blind = msgspec.structs.replace(config, select="dev_score", data=[DataSource(path=str(tmp_path / "2025"))])
+    with pytest.raises(UsageError, match="select: dev_score needs the labels"):
+        fit(blind, tmp_path / "run")

@@ -91,7 +91,7 @@ def test_wrong_use_is_one_line(
 
 def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     results = [
-        {"score": score, "means": {"pauc": score - 0.1}, "interval": [0.5, 0.7], "transductive": False}
+        {"score": score, "means": {"pauc": score - 0.1}, "interval": [0.5, 0.7], "transductive": False, "selected": ""}
         for score in (0.6, 0.62)
     ]
     text = write_table(tmp_path, "test", {"one": results})

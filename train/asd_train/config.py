@@ -194,11 +194,16 @@ class System(_Section, frozen=True):
     far: Annotated[int, Meta(ge=0)] | None = None  # channel of a microphone that hears the room; subtracted coherently
     objective: Objective | None = None
     train: Train | None = None
+    # dev_score: of `train.snapshots` and the end the step with the best official score on labelled test clips is kept,
+    # and told wherever the system goes (asd_train.selection)
+    select: Literal["last", "dev_score"] = "last"
     scoring: Scoring = Scoring()
 
     def __post_init__(self) -> None:
         if (self.objective is None) != (self.train is None):
             raise ValueError("objective and train belong together: give both, or none to train nothing")
+        if self.select != "last" and not (self.train and self.train.snapshots):
+            raise ValueError("select: dev_score chooses among train.snapshots: name their steps")
         if self.clip_s is None and any(isinstance(b, SpectrumBranch) for b in self.model.branches):
             raise ValueError("an fft branch needs clip_s: its network has a fixed input length")
 

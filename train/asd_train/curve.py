@@ -1,6 +1,7 @@
 """Figures over the steps of a training: what `asd-train evaluate RUN --snapshots` leaves behind.
 
 They are computed on test labels after the training and choose nothing: who takes the best step selects on the test set.
+`select: dev_score` of a configuration does that, and says so (`asd_train.selection`).
 """
 
 from __future__ import annotations

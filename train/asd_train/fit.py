@@ -5,6 +5,7 @@ run/
     log.jsonl               losses, learning rate and throughput by step
     checkpoints/            to resume from (asd_train.state)
     snapshots/step-N/       the system at the steps of `train.snapshots`
+    selection.json          with `select: dev_score`: what was chosen, and by which figures
     system/                 the result: what embed, evaluate and asd-export take
 """
 
@@ -29,6 +30,8 @@ from asd_train.loop import Job, make_accelerator, train
 from asd_train.model import System, build_system, describe, save_system
 from asd_train.noise import NoisePool
 from asd_train.origin import origin_of
+from asd_train.progress import log_selection
+from asd_train.selection import keep_best, labelled_clips
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def fit(
     if config.train is None:
         save(folder / "system", 0)
         return folder / "system"
+    if config.select != "last":
+        labelled_clips(config)  # what is missing for the choice is said before the training
     settings = config.train
     audio = audio_of(material, system.rate_hz, settings.cache_gb, progress)
     dataset, batches = batches_of(material, audio)
@@ -136,7 +141,13 @@ def fit(
         accelerator,
         lambda step: save(folder / "snapshots" / f"step-{step:08d}", step),
     )
-    save(folder / "system", steps)
+    if config.select == "last":
+        save(folder / "system", steps)
+    elif accelerator.is_main_process:
+        save(folder / "snapshots" / f"step-{steps:08d}", steps)
+        kept, scores = keep_best(config, folder, str(accelerator.device))
+        log_selection(folder, steps, kept, scores[kept])
+    accelerator.wait_for_everyone()
     return folder / "system"
 
 

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 from asd_agent.types import Floats, Samples
+from asd_train.data.audio import read_audio
 
 N_FFT = 1024
 HOP = 512
@@ -25,6 +26,11 @@ def log_mel(samples: Samples, rate_hz: int) -> Floats:
     power = np.square(np.abs(np.fft.rfft(frames * _WINDOW))).astype(np.float32)
     mel = power @ mel_filters(rate_hz).T.astype(np.float32)
     return np.asarray(10 * np.log10(np.maximum(mel, sys.float_info.epsilon)), np.float64)
+
+
+def log_mel_of(path: str) -> Floats:
+    """Of a recording, at 16 kHz."""
+    return log_mel(read_audio(path, 16_000), 16_000)
 
 
 @functools.cache

@@ -113,6 +113,16 @@ class Reporter:
                 self._board.add_scalar(name, value, step)
 
 
+def log_selection(folder: Path, steps: int, kept: int, score: float) -> None:
+    """A choice by test labels, to log.jsonl and to the terminal."""
+    line = {"step": steps, "selected_step": kept, "dev_score": score}
+    path = folder / "log.jsonl"
+    before = [row for row in path.read_text().splitlines() if "selected_step" not in row]
+    path.write_text("\n".join([*before, json.dumps(line)]) + "\n")
+    text = f"kept step {kept}: official score {100 * score:.2f} on labelled test clips, which have chosen it"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
 def reading() -> Callable[[int, int], None]:
     """A bar for decoding, called with (clips done, clips in all); gone when all are done."""
     console = Console(stderr=True)

@@ -10,10 +10,12 @@ Clips of several years lie in a folder a year.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +69,22 @@ def read_scores(path: Path) -> dict[str, float]:
     return found
 
 
-def summarise(
-    sections: Sequence[Section], rules: Rules, rounds: int = 1000, *, transductive: bool = False
-) -> dict[str, Any]:
-    """Figures of every labelled section and of all, with intervals; `score` None where no truth is known.
+@dataclass(frozen=True)
+class Remarks:
+    """What readers of figures must be told."""
 
-    `transductive`: the scores of a clip depend on the other test clips, which readers must be told.
-    """
+    transductive: bool = False  # the scores of a clip depend on the other test clips
+    selected: str = ""  # what was chosen by test labels; empty = nothing
+
+
+def summarise(
+    sections: Sequence[Section], rules: Rules, rounds: int = 1000, remarks: Remarks | None = None
+) -> dict[str, Any]:
+    """Figures of every labelled section and of all, with intervals; `score` None where no truth is known."""
+    remarks = remarks or Remarks()
     known = [section for section in sections if section.labelled]
     unlabelled = [section.name for section in sections if not section.labelled]
-    about = {"rules": rules, "transductive": transductive, "unlabelled": unlabelled}
+    about = {"rules": rules, "unlabelled": unlabelled, **dataclasses.asdict(remarks)}
     if not known:
         return {**about, "machines": [], "score": None, "interval": None}
     scored = [section.scored() for section in known]
@@ -139,6 +147,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     if summary["unlabelled"]:
         table += f"\nNo labels of {', '.join(summary['unlabelled'])}: scored, but not among the figures.\n"
+    if summary["selected"]:
+        table += f"\nSelected on test labels: {summary['selected']}. The figures are too good for other clips.\n"
     return table + (_TRANSDUCTIVE if summary["transductive"] else "")
 
 

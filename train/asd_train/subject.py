@@ -37,6 +37,7 @@ class Subject:
     blocks: tuple[int, ...] = ()  # values in each band of the embedding; empty = not known
     data: tuple[DataSource, ...] = ()
     scoring: Scoring = field(default_factory=Scoring)
+    selected: str = ""  # what was chosen by test labels
 
 
 def open_subject(path: Path, options: Options) -> Subject:
@@ -82,7 +83,8 @@ def _system(folder: Path, options: Options) -> Subject:
             progress=lambda done, total: progress("embedding", done, total),
         )
 
-    return Subject(embed, tuple(system.blocks), tuple(msgspec.convert(data, list[DataSource])), card.scoring)
+    sources = tuple(msgspec.convert(data, list[DataSource]))
+    return Subject(embed, tuple(system.blocks), sources, card.scoring, card.training.get("selected", ""))
 
 
 def _checkpoint(path: Path, options: Options) -> Subject:

@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from asd_train.data.tables import read_truth
     from asd_train.ensemble import combine, grid_search, read_tables
-    from asd_train.results import summarise, write_scores, write_summary
+    from asd_train.results import Remarks, summarise, write_scores, write_summary
 
     config = _config(args)
     if args.grid is not None and not 0 < args.grid <= 0.5:
@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.output)
     try:
         write_scores(sections, out)
-        summary = summarise(sections, rules, args.bootstrap, transductive=config.normalise == "test")
+        remarks = Remarks(config.normalise == "test", _selected(config, args.grid))
+        summary = summarise(sections, rules, args.bootstrap, remarks)
         write_summary(summary, out)
         used = {m.scores: w / sum(weights) for m, w in zip(config.members, weights, strict=True)}
         (out / "weights.json").write_text(json.dumps(used, indent=1) + "\n", encoding="utf-8")
@@ -81,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
     for folder, weight in used.items():
         print(f"{weight:.3f}  {folder}")
     print(f"\n{(out / 'results.md').read_text()}")
-    if args.grid is not None:
-        print("The weights were chosen on these labels: the score is too good for other clips.")
     return 0
 
 
@@ -121,9 +120,22 @@ def _weights(text: str | None, count: int) -> list[float]:
     return weights
 
 
+def _selected(config: Ensemble, grid: float | None) -> str:
+    """What was chosen by test labels: the weights, or a step of a member."""
+    found = [f"weights in steps of {grid:g} by the official score"] if grid is not None else []
+    found += [f"{m.scores}: {said}" for m in config.members if (said := _summary(Path(m.scores)).get("selected"))]
+    return "; ".join(found)
+
+
 def _rules_of(folder: Path) -> Rules:
-    try:
-        rules: Rules = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rules"]
-    except (OSError, ValueError, KeyError):
-        return "2022"
+    rules: Rules = _summary(folder).get("rules", "2022")
     return rules
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """results.json of an evaluation; {} where there is none."""
+    try:
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from asd_train.data import Clip, DataSource
     from asd_train.evaluate import Section
     from asd_train.metrics import Rules
+    from asd_train.results import Remarks
     from asd_train.scoring import Scoring
+
+    Evaluation = tuple[Path, list[Section], Rules, Remarks]  # the folder that it is written to first
 
 EPILOG = """\
 INPUT is one of
@@ -91,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
         return _curve(path, out, args)
     if args.batch_size < 1 or args.workers < 0 or args.bootstrap < 0:
         raise UsageError("--batch-size must be at least 1, --workers and --bootstrap at least 0")
-    for folder, sections, rules, transductive in _evaluations(path, out, args):
+    for folder, sections, rules, remarks in _evaluations(path, out, args):
         try:
             write_scores(sections, folder)
-            summary = summarise(sections, rules, args.bootstrap, transductive=transductive)
+            summary = summarise(sections, rules, args.bootstrap, remarks)
             write_summary(summary, folder)
             if not args.no_plots:
                 _plot(sections, folder)
@@ -116,9 +119,11 @@ def _curve(path: Path, out: Path, args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tuple[Path, list[Section], Rules, bool]]:
-    """(folder, scored sections, rules, transductive) of every scoring."""
+def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[Evaluation]:
+    """One of every scoring."""
     from asd_train.evaluate import evaluate, rules_of
+    from asd_train.logmel import log_mel_of
+    from asd_train.results import Remarks
     from asd_train.subject import Options, open_subject
 
     scorings = [_scoring(text) for text in args.scoring or ()]
@@ -135,10 +140,11 @@ def _evaluations(path: Path, out: Path, args: argparse.Namespace) -> Iterator[tu
         _keep(clips, vectors, subject.blocks, out)
     for place, scoring in enumerate(scorings or [subject.scoring]):
         folder = out / args.scoring[place] if len(scorings) > 1 else out
-        yield folder, evaluate(clips, vectors, scoring, _log_mel, subject.blocks), rules, scoring.transductive
+        sections = evaluate(clips, vectors, scoring, log_mel_of, subject.blocks)
+        yield folder, sections, rules, Remarks(scoring.transductive, subject.selected)
 
 
-def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, list[Section], Rules, bool]:
+def _standalone(path: Path, out: Path, args: argparse.Namespace) -> Evaluation:
     """A configuration of a system without embeddings: `autoencoder:` or `mechanism:`."""
     from asd_agent.config.load import read
     from asd_train.autoencoder import Baseline, evaluate_autoencoder
@@ -146,6 +152,7 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
     from asd_train.evaluate import rules_of
     from asd_train.kinds import check_kind, command_of
     from asd_train.mechanism_scores import MechanismSystem, evaluate_mechanism
+    from asd_train.results import Remarks
 
     if args.scoring:
         raise UsageError(f"{path}: --scoring is for embeddings, this system has its own score")
@@ -163,7 +170,7 @@ def _standalone(path: Path, out: Path, args: argparse.Namespace) -> tuple[Path, 
             if "asd-train fit" not in (command_of(path) or "asd-train fit"):
                 check_kind(path, "evaluate")
             raise UsageError(f"{path}: train it first (asd-train fit {path} -o RUN), then evaluate RUN")
-    return out, sections, rules_of(clips) if args.rules == "auto" else args.rules, False
+    return out, sections, rules_of(clips) if args.rules == "auto" else args.rules, Remarks()
 
 
 def _lines(path: Path) -> list[str]:
@@ -212,13 +219,6 @@ def _scoring(text: str) -> Scoring:
         return msgspec.convert(values, Scoring)
     except msgspec.ValidationError as exc:
         raise UsageError(f"--scoring {text}: {exc}") from exc
-
-
-def _log_mel(path: str) -> Floats:
-    from asd_train.data.audio import read_audio
-    from asd_train.logmel import log_mel
-
-    return log_mel(read_audio(path, 16_000), 16_000)
 
 
 def _keep(clips: Sequence[Clip], vectors: Floats, blocks: Sequence[int], out: Path) -> None:

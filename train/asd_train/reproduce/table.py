@@ -45,6 +45,8 @@ def write_table(out: Path, title: str, found: Mapping[str, Sequence[Summary]]) -
     text = f"# {title}\n\n" + "\n".join(lines) + "\n"
     if any(row["transductive"] for row in rows.values()):
         text += "\nScores of some systems are standardised over all test clips of a machine, as in their reports.\n"
+    for name, said in ((name, row["selected"]) for name, row in rows.items() if row["selected"]):
+        text += f"\n{name}: {said}. Its figures are too good for other clips.\n"
     (out / "reproduce.md").write_text(text, encoding="utf-8")
     if available() and any(row["score"] is not None for row in rows.values()):
         _plot(rows, out / "reproduce.png")
@@ -77,6 +79,7 @@ def _row(results: Sequence[Summary]) -> Summary:
         "means": {name: float(np.mean([r["means"][name] for r in results if name in r["means"]])) for name in names},
         "interval": results[0]["interval"],
         "transductive": results[0]["transductive"],
+        "selected": results[0]["selected"],
     }
 
 
