@@ -33,6 +33,7 @@ class MadeWith(msgspec.Struct, frozen=True):
     distance: str | None
     quality: config.QualityLimits
     mechanism: Mechanism | None
+    reference: config.Reference | None
     alarm: config.Alarm
     baseline: str  # checksum of the packed one; empty = none
 
@@ -46,6 +47,7 @@ class MadeWith(msgspec.Struct, frozen=True):
             machine.distance,
             machine.quality,
             machine.mechanism,
+            machine.reference,
             machine.alarm,
             hashlib.sha256(baseline).hexdigest() if baseline else "",
         )

@@ -7,8 +7,10 @@ bit. Embeddings are columns `embedding.<name>` of their own, because bundles dif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,9 +18,11 @@ from asd_agent.types import (
     Cause,
     Description,
     DetectorScore,
+    Deviation,
     Fingerprint,
     Level,
     Quality,
+    RoomSound,
     State,
     Transient,
     WindowResult,
@@ -49,6 +53,7 @@ DESCRIPTION = [
     pa.field("transient", pa.struct([("at_s", pa.float64()), ("excess_db", pa.float64())])),
     pa.field("indicators", pa.map_(pa.string(), pa.float64())),
     pa.field("fingerprint", _FINGERPRINT),
+    pa.field("room", pa.struct([("coherence", pa.float64()), ("over_near_db", pa.list_(pa.float64()))])),
 ]
 RESULT = [
     pa.field("state", pa.string()),
@@ -64,9 +69,10 @@ RESULT = [
     pa.field("operating", pa.string()),
     pa.field("nuisance", pa.string()),
     pa.field("reason", pa.string()),
+    pa.field("deviation", pa.string()),  # JSON
     pa.field("detectors", pa.list_(_DETECTOR)),
 ]
-_PLAIN = (
+_AS_IT_IS = (
     "score", "p_value", "embedding_distance", "embedding_p", "mechanism_p", "transient_p", "transient_at_s",
     "operating", "nuisance", "reason",
 )  # fmt: skip
@@ -146,13 +152,14 @@ def result(row: Row) -> WindowResult:
         state=State(row["state"]),
         cause=Cause(row["cause"]) if row["cause"] else None,
         level=Level(row["level"]),
+        deviation=msgspec.json.decode(row["deviation"], type=Deviation) if row["deviation"] else None,
         detectors=tuple(DetectorScore(**one) for one in row["detectors"]),
-        **{name: row[name] for name in _PLAIN if name != "score"},
+        **{name: row[name] for name in _AS_IT_IS if name != "score"},
     )
 
 
 def _described(description: Description) -> dict[str, Any]:
-    q, t, f = description.quality, description.transient, description.fingerprint
+    q, t = description.quality, description.transient
     return {
         "index": description.index,
         "start_s": description.start_s,
@@ -165,10 +172,13 @@ def _described(description: Description) -> dict[str, Any]:
         "clipped": q.clipped,
         "transient": None if t is None else {"at_s": t.at_s, "excess_db": t.excess_db},
         "indicators": list(description.indicators.items()),
-        "fingerprint": None
-        if f is None
-        else {"rate_hz": f.rate_hz, "floor_db": list(f.floor_db), "edge_hz": f.edge_hz, "dc": f.dc},
+        "fingerprint": _plain(description.fingerprint),
+        "room": _plain(description.room),
     }
+
+
+def _plain(value: Fingerprint | RoomSound | None) -> dict[str, Any] | None:
+    return None if value is None else asdict(value)
 
 
 def _judged(found: WindowResult) -> dict[str, Any]:
@@ -176,10 +186,11 @@ def _judged(found: WindowResult) -> dict[str, Any]:
         "state": found.state.value,
         "cause": found.cause.value if found.cause else None,
         "level": found.level.value,
+        "deviation": msgspec.json.encode(found.deviation).decode() if found.deviation else None,
         "detectors": [
             {"name": d.name, "distance": d.distance, "z": d.z, "p_value": d.p_value} for d in found.detectors
         ],
-        **{name: getattr(found, name) for name in _PLAIN},
+        **{name: getattr(found, name) for name in _AS_IT_IS},
     }
 
 
@@ -189,7 +200,7 @@ def _quality(row: Row) -> Quality:
 
 
 def _description(row: Row, embeddings: Mapping[str, Any]) -> Description:
-    transient, chain = row["transient"], row["fingerprint"]
+    transient, chain, room = row["transient"], row["fingerprint"], row["room"]
     return Description(
         index=row["index"],
         start_s=row["start_s"],
@@ -201,4 +212,5 @@ def _description(row: Row, embeddings: Mapping[str, Any]) -> Description:
         indicators=dict(row["indicators"] or ()),
         transient=None if transient is None else Transient(**transient),
         fingerprint=None if chain is None else Fingerprint(**{**chain, "floor_db": tuple(chain["floor_db"])}),
+        room=None if room is None else RoomSound(room["coherence"], tuple(room["over_near_db"])),
     )

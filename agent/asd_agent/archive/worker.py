@@ -119,7 +119,7 @@ class Worker:
             try:
                 for window in _windows(recording, pipeline):
                     if (i := wanted.get(window.index)) is not None:
-                        found[i] = pipeline.blame(window, found[i])
+                        found[i] = pipeline.step(window, description=described[i]).result
             except SourceError:
                 pass  # not there any more, or damaged since: the judgement stands, without what the sound says of it
         for description, result in zip(described, found, strict=True):
