@@ -395,6 +395,18 @@ class NearestCause(msgspec.Struct, frozen=True, kw_only=True):
     similarity: float  # up to 1 = the same detectors in the same proportion
 
 
+class TimeCourse(msgspec.Struct, frozen=True, kw_only=True):
+    """How what stays, or keeps coming back, came about: one detector's z over the time that counts."""
+
+    detector: str
+    scale_s: float
+    times_s: tuple[float, ...]  # UTC, when the last window of each value began
+    z: tuple[float, ...]
+    normal: float  # today
+    limit: float  # of this detector
+    typical: int  # index of the window nearest to the median of what counts
+
+
 class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One transition. `id` is unique and stable over re-delivery; `alarm_id` is the episode it belongs to."""
 
@@ -420,6 +432,7 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     nuisances: tuple[HeardSound, ...] = ()  # the most probable ones of the window at which it happened
     nearest_cause: NearestCause | None = None
     part: PartVerdict | None = None  # of an alarm that is raised, escalated or named
+    course: TimeCourse | None = None  # of an alarm that persistence raised
 
     @property
     def why(self) -> str:

@@ -79,6 +79,10 @@ def test_what_stays_raises_although_no_window_votes_and_clears_when_it_goes() ->
     events = heard(decision, [0.0] * 300 + [2.5] * 60 + [0.0] * 60)
     raised, cleared = of(events, EventKind.RAISED, EventKind.CLEARED)
     assert (raised.kind, cleared.kind) == (EventKind.RAISED, EventKind.CLEARED)
+    assert raised.course is not None
+    assert raised.course.typical in raised.windows
+    assert raised.course.z[-1] >= raised.course.limit > raised.course.normal
+    assert cleared.course is None
     assert raised.trigger is cleared.trigger is Trigger.PERSISTENCE
     assert 1e9 + 300 * 5 < raised.utc_s <= 1e9 + 300 * 5 + 50
     assert re.fullmatch(

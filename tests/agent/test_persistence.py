@@ -36,7 +36,7 @@ def persistence(budget: float = 0.5, tracks: dict[str, Track] | None = None, **k
 def hear(p: Persistence, rows: np.ndarray, start_s: float = 0.0, hop_s: float = HOP_S) -> list[Finding | None]:
     """rows [n, detectors] of z."""
     return [
-        p.update(start_s + i * hop_s, "running", dict(zip(NAMES, map(float, row), strict=True)))
+        p.update(start_s + i * hop_s, "running", dict(zip(NAMES, map(float, row), strict=True)), i)
         for i, row in enumerate(rows)
     ]
 
@@ -178,3 +178,33 @@ def test_steadiness_tells_days_from_blocks() -> None:
     assert all(d > 0.7 for d in known.day)
     one = Steadiness.fit(NAMES, z[:20], session[:20], 3.0, WINDOW_S, HOP_S)
     assert one.day == pytest.approx([3**0.5] * 3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([20, 200, 1300]))
+def test_the_course_shows_what_counts_and_a_window_that_is_typical_of_it(seed: int, windows: int) -> None:
+    """Of whatever is the strongest evidence: the newest value is there, and no newer window is nearer to the median."""
+    p, rows = persistence(), normal(windows, seed)
+    rows[-12:] += 1.5
+    found = hear(p, rows)[-1]
+    assert found is not None
+    course, counting = p.course("running", found)
+    assert (course.detector, course.scale_s, course.limit) == (found.detector, found.scale_s, found.limit)
+    assert list(course.times_s) == sorted(course.times_s)
+    assert len(course.times_s) == len(course.z) <= LENGTHS[2]
+    assert course.typical in counting
+    assert len(counting) == windows_in_block(WINDOW_S, HOP_S)
+    if found.scale_s == 45.0 and course.z:
+        newest = rows[-len(counting) :, NAMES.index(found.detector)]
+        assert list(course.z[-len(counting) :]) == newest.tolist()
+        typical = newest[list(counting).index(course.typical)]
+        assert abs(typical - np.median(newest)) == np.abs(newest - np.median(newest)).min()
+
+
+def test_what_is_reported_exceeds_the_limit_that_the_picture_shows() -> None:
+    p = persistence()
+    hear(p, normal(400))
+    for step in np.linspace(0, 4, 200):
+        found = p.update(1e4 + 5 * step, "running", dict.fromkeys(NAMES, float(step)))
+        assert found is not None
+        assert found.z >= found.limit or found.share < 1

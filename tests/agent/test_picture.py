@@ -13,8 +13,9 @@ from asd_agent.evidence.clip import Band, Clip, MadeWith, ScoredWindow
 from asd_agent.evidence.picture import alarm
 from asd_agent.evidence.picture.alarm import MARK, draw
 from asd_agent.evidence.picture.canvas import BLACK, Canvas, inferno
+from asd_agent.evidence.picture.course import ALARM, HEIGHT, NORMAL
 from asd_agent.evidence.picture.spectrogram import Scale, spectrogram
-from asd_agent.types import Level, Quality, State, WindowResult
+from asd_agent.types import Level, Quality, State, TimeCourse, WindowResult
 from store_cases import UTC_S, alarm_event
 
 RATE = 16_000
@@ -144,3 +145,23 @@ def test_colours_rise_in_lightness() -> None:
     grey = inferno(np.linspace(-0.2, 1.2, 50)).astype(int) @ [2126, 7152, 722]
     assert (np.diff(grey) >= 0).all()
     assert grey[-1] > 15 * max(grey[0], 1)
+
+
+@pytest.mark.parametrize(("scale_s", "step_s"), [(45.0, 5.0), (300.0, 45.0), (3600.0, 300.0), (86_400.0, 3600.0)])
+def test_a_slow_alarm_shows_its_course_and_a_typical_window(scale_s: float, step_s: float) -> None:
+    """One square a value, red from the limit on; the window that is nearest to the median has a frame."""
+    z = (0.1, 0.4, 0.2, 2.5, 2.9, 2.7)
+    times = tuple(UTC_S - step_s * (len(z) - i) for i in range(len(z)))
+    course = TimeCourse(detector="log_mel", scale_s=scale_s, times_s=times, z=z, normal=0.2, limit=2.0, typical=1)
+    windows = [judged(i, 2.0 * i, 0.03) for i in range(4)]
+    event = msgspec.structs.replace(alarm_event("e1"), utc_s=UTC_S, windows=(0, 1, 2), course=course)
+    slow = clip(*windows, event=event)
+    assert slow.typical is windows[1]
+    assert slow.alarm_s == 6.0
+    image, plain = pixels(draw(noise(10), slow)), pixels(draw(noise(10), clip(*windows)))
+    assert image.shape[0] == plain.shape[0] + HEIGHT
+    below = image[plain.shape[0] :, 80:1150]  # without the labels
+    squares = {colour: (below == colour).all(axis=2).sum() / 49 for colour in (ALARM, NORMAL)}
+    assert all(squares[colour] >= 2.5 for colour in squares)
+    edge = alarm.LEFT + round((1280 - alarm.LEFT - alarm.RIGHT) * 0.2)
+    assert (image[300, edge - 2 : edge + 3] == 255).all(axis=1).any()

@@ -237,7 +237,7 @@ def _listen(folder: Path, done: Replay, found: Sounds) -> None:
     except OSError as exc:
         raise AsdError(f"{folder}: cannot be made ({exc.strerror})") from exc
     clip = done.clip
-    worst = clip.raising or done.windows[-1].stored
+    worst = clip.typical or done.windows[-1].stored
     end = worst.frame + round(worst.result.duration_s * clip.rate_hz)
     sounds = [("0-alarm", done.samples[worst.frame : end], clip.rate_hz)]
     sounds += [(f"{i}-normal", samples, rate_hz) for i, (_, samples, rate_hz) in enumerate(found, 1)]

@@ -36,6 +36,7 @@ from asd_agent.types import (
     Level,
     PartVerdict,
     State,
+    TimeCourse,
     Trigger,
     Vote,
     WindowResult,
@@ -72,6 +73,8 @@ class Standing(NamedTuple):
     share: float  # of what it takes; from 1 on an alarm is raised
     grounds: Grounds
     deviation: Deviation | None = None
+    course: TimeCourse | None = None
+    windows: tuple[int, ...] = ()  # indices of those that count; empty = the newest
 
 
 class _Stamp(NamedTuple):
@@ -115,7 +118,9 @@ class Alarm:
         if standing is None or standing.share < 1 or self.state.active:
             return ()
         stamp = _Stamp(result.utc_s + result.duration_s, time_synced)
-        return (self._begin(Level.ALERT, EventKind.RAISED, standing, (result.index,), result, stamp),)
+        return (
+            self._begin(Level.ALERT, EventKind.RAISED, standing, standing.windows or (result.index,), result, stamp),
+        )
 
     def know(self, part: PartVerdict | None) -> None:
         """What the windows added up say of the machine's parts, before the next window votes."""
@@ -228,11 +233,11 @@ class Alarm:
         stamp: _Stamp,
     ) -> AlarmEvent:  # fmt: skip
         fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
-        trigger, _, grounds, deviation = standing
+        trigger, grounds, deviation = standing.trigger, standing.grounds, standing.deviation
         words = reason.alarm(deviation, trigger, grounds)
         self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
         self._learn()
-        about = {"grounds": grounds, "deviation": deviation, "part": self.state.part}
+        about = {"grounds": grounds, "deviation": deviation, "part": self.state.part, "course": standing.course}
         event = self._event(kind, stamp, words, windows=windows, score=result.score, **about)
         if fresh:
             self._set(event_id=event.id, since_utc_s=stamp.utc_s)

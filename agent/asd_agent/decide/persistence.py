@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from asd_agent.decide.blocks import SESSION_BREAK_S, Labels
 from asd_agent.decide.tail import tail, z_of
-from asd_agent.types import Floats
+from asd_agent.types import Floats, TimeCourse
 
 BLOCK_S = 45.0
 SCALES_S = (45.0, 300.0, 3600.0, 86_400.0)
@@ -114,6 +114,7 @@ class Finding(NamedTuple):
     share: float  # of the limit; from 1 on it is reported
     z: float  # the low quantile
     normal: float  # what is normal today
+    limit: float  # of this detector's z alone
     p_value: float  # of a block or longer, as the calibration and today let expect
     since_utc_s: float = 0.0  # the first window of the scale
     windows: int = 0  # of the scale
@@ -148,7 +149,7 @@ class Timed(msgspec.Struct, array_like=True):
 class Track(msgspec.Struct, kw_only=True):
     """Of one operating state; all there is to keep."""
 
-    windows: list[tuple[float, list[float]]] = []  # the last block's worth
+    windows: list[tuple[float, list[float], int]] = []  # the last block's worth: when, z, index
     fresh: int = 0  # of them since the last block
     near: bool = False  # one of these came near the limit
     blocks: list[Timed] = []
@@ -175,13 +176,14 @@ class Persistence:
         self._size = windows_in_block(window_s, hop_s)
         self._states = {name: _State(known, budget_per_month / len(steadiness)) for name, known in steadiness.items()}
 
-    def update(self, utc_s: float, operating: str, z: Mapping[str, float]) -> Finding | None:
-        """One judged window; what is missing is simply not told. -> the strongest evidence of all scales."""
+    def update(self, utc_s: float, operating: str, z: Mapping[str, float], index: int = 0) -> Finding | None:
+        """One judged window and its index; what is missing is simply not told. -> the strongest evidence of all
+        scales."""
         state = self._states.get(operating)
         if state is None:
             return None
         track = self.tracks.setdefault(operating, Track())
-        track.windows.append((utc_s, [z[name] for name in state.detectors]))
+        track.windows.append((utc_s, [z[name] for name in state.detectors], index))
         del track.windows[: -self._size]
         track.fresh += 1
         self._short(track, state, utc_s)
@@ -193,17 +195,36 @@ class Persistence:
         track = self.tracks.get(operating)
         return max(track.found.values(), key=lambda f: f.share, default=None) if track is not None else None
 
+    def course(self, operating: str, found: Finding) -> tuple[TimeCourse, tuple[int, ...]]:
+        """How the finding came about, and the indices of the newest windows that count."""
+        track, i = self.tracks[operating], self._states[operating].detectors.index(found.detector)
+        scale = SCALES_S.index(found.scale_s)
+        ring = (track.blocks, track.blocks, track.values, track.hours)[scale]
+        points = [(b.utc_s, (b.high if found.returning else b.low)[i]) for b in ring]
+        newest = [(utc_s, z[i]) for utc_s, z, _ in track.windows]
+        if scale == 0:  # the blocks before them show where it came from
+            points = [p for p in points if p[0] < newest[0][0]] + newest
+        counting = newest if scale == 0 else points[-LENGTHS[scale - 1] :]
+        middle = float(np.median([z for _, z in counting]))
+        typical = min(track.windows, key=lambda window: abs(window[1][i] - middle))[2]
+        times_s, values = zip(*points, strict=True)
+        course = TimeCourse(
+            detector=found.detector, scale_s=found.scale_s, times_s=times_s, z=values, normal=found.normal,
+            limit=found.limit, typical=typical,
+        )  # fmt: skip
+        return course, tuple(index for _, _, index in track.windows)
+
     def _short(self, track: Track, state: _State, utc_s: float) -> None:
         track.found.pop(0, None)
         if len(track.windows) == self._size and utc_s - track.windows[0][0] <= 2 * BLOCK_S:
-            low = np.sort([z for _, z in track.windows], axis=0)[self._size // 8]
+            low = np.sort([z for _, z, _ in track.windows], axis=0)[self._size // 8]
             found = state.judge(0, low, track.today[0])
             found = found._replace(since_utc_s=track.windows[0][0], windows=self._size)
             track.found[0] = found
             track.near |= found.share >= SUSPICIOUS
 
     def _block(self, track: Track, state: _State, utc_s: float) -> None:
-        rows = np.array([z for _, z in track.windows])
+        rows = np.array([z for _, z, _ in track.windows])
         if track.blocks and utc_s - track.blocks[-1].utc_s > SESSION_BREAK_S:
             track.today = (Moments(), Moments())
         track.blocks.append(Timed(utc_s, np.median(rows, axis=0).tolist(), rows.max(axis=0).tolist(), track.near))
@@ -301,8 +322,12 @@ class _State:
         self, scale: int, q: Floats, normal: Floats, day_var: Floats, block_var: Floats, returning: bool
     ) -> Finding:
         a, b = self._quantiles[scale]
-        share = (q - normal) / np.sqrt(a**2 * day_var + b**2 * block_var)
+        reach = np.sqrt(a**2 * day_var + b**2 * block_var)
+        share = (q - normal) / reach
         i = int(share.argmax())
         joined = float(np.sort(share)[-2:].mean())
         p_value = tail(float((q[i] - normal[i]) / np.sqrt(day_var[i] + block_var[i])))
-        return Finding(SCALES_S[scale], self.detectors[i], returning, joined, float(q[i]), float(normal[i]), p_value)
+        limit = float(normal[i] + reach[i])
+        return Finding(
+            SCALES_S[scale], self.detectors[i], returning, joined, float(q[i]), float(normal[i]), limit, p_value
+        )

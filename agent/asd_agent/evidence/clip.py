@@ -54,7 +54,7 @@ class ScoredWindow(msgspec.Struct, frozen=True, kw_only=True):
     speed: dict[str, Any] | None = None  # of the shaft, as reported
     operating: str = ""  # the operating state, as reported
     baseline: str = ""  # version
-    detector: str = ""  # of an anomalous window: the one that deviates most
+    detector: str = ""  # that deviates most; empty where none does
     band: Band | None = None  # where in the spectrum
 
 
@@ -98,15 +98,21 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
         return tuple(w for w in self.windows if w.result.index in self.event.windows)
 
     @property
-    def raising(self) -> ScoredWindow | None:
-        """The last window that voted."""
-        return max(self.deciding, key=lambda w: w.frame, default=None)
+    def typical(self) -> ScoredWindow | None:
+        """The window that stands for the alarm: the most usual one of a slow alarm, else the last that voted."""
+        course = self.event.course
+        found = [w for w in self.deciding if course is not None and w.result.index == course.typical]
+        return found[-1] if found else self._last
 
     @property
     def alarm_s(self) -> float:
-        """Time of the clip at which that window ends; judging it took until `before_s`."""
-        raising = self.raising
-        return self.before_s if raising is None else raising.frame / self.rate_hz + raising.result.duration_s
+        """Time of the clip at which the last window that voted ends; judging it took until `before_s`."""
+        last = self._last
+        return self.before_s if last is None else last.frame / self.rate_hz + last.result.duration_s
+
+    @property
+    def _last(self) -> ScoredWindow | None:
+        return max(self.deciding, key=lambda w: w.frame, default=None)
 
 
 def clip_path(event: AlarmEvent, suffix: str = ".flac") -> str:

@@ -12,7 +12,7 @@ from asd_agent.evidence.clip import Band, MadeWith, ScoredWindow
 from asd_agent.scoring.pipeline import Pipeline, Step
 from asd_agent.types import State
 
-DEVIATES_Z = 3.0
+DEVIATES_Z = 2.0  # what stays may be no more
 
 
 def scored_window(step: Step, pipeline: Pipeline) -> ScoredWindow:
@@ -31,14 +31,15 @@ def scored_window(step: Step, pipeline: Pipeline) -> ScoredWindow:
 
 
 def _deciding(step: Step, pipeline: Pipeline) -> dict[str, Any]:
-    """The detector and the band that made a window anomalous. Not every detector can name a band (modulation, learnt
+    """The detector and the band in which a window deviates. Not every detector can name a band (modulation, learnt
     embeddings): then the next one that deviates is asked."""
     result = step.result
-    found = pipeline.deciding(result) if result.state is State.ANOMALOUS else None
+    z = {score.name: score.z for score in result.detectors}
+    deviates = result.state is State.ANOMALOUS or max(z.values(), default=0.0) >= DEVIATES_Z
+    found = pipeline.deciding(result) if deviates else None
     if found is None:
         return {}
     state, names = found
-    z = {score.name: score.z for score in result.detectors}
     for name in names:
         if z[name] >= DEVIATES_Z and (band := state.detector(name).band(step.description)) is not None:
             return {"detector": names[0], "band": Band(low_hz=band[0], high_hz=band[1], detector=name)}

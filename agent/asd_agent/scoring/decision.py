@@ -107,7 +107,7 @@ class Decision:
         explained = self._patience.explains(result)
         if result.state in JUDGED and result.detectors and not explained:  # else it is missing
             z = {score.name: kept_z(score.z) for score in result.detectors}
-            found = self.persistence.update(result.utc_s, result.operating, z)
+            found = self.persistence.update(result.utc_s, result.operating, z, result.index)
         else:
             found = self.persistence.strongest(result.operating)
         stands = [s for s in (self.event_rate.standing, self._overload.standing) if s is not None]
@@ -127,7 +127,10 @@ class Decision:
             return events
         if standing.trigger is Trigger.PERSISTENCE and standing.share >= 1 and not self.alarm.state.active:
             assert watched.found is not None
-            standing = standing._replace(deviation=explain(watched.found) or result.deviation)
+            assert self.persistence is not None
+            course, windows = self.persistence.course(result.operating, watched.found)
+            deviation = explain(watched.found) or result.deviation
+            standing = standing._replace(deviation=deviation, course=course, windows=windows)
         return events + self.alarm.stand(standing, result, time_synced)
 
     @property

@@ -20,6 +20,7 @@ import structlog
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.capture import SourceStatus
+from asd_agent.decide.persistence import BLOCK_S
 from asd_agent.errors import AsdError
 from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.active import ActiveBaseline, MakePipeline
@@ -65,7 +66,8 @@ class Machine:
         self._mixer = MixerWatch(settings.source)
         self.calibrator = Calibrator(self.active, self._mixer, shadow, settings)
         held = math.ceil(settings.window_s / settings.hop_s)  # windows whose vote may be held back
-        self._votes_s = settings.window_s + (settings.votes[1] - 1 + held) * settings.hop_s
+        votes_s = settings.window_s + (settings.votes[1] - 1 + held) * settings.hop_s
+        self._deciding_s = max(votes_s, BLOCK_S)
 
     # -- from the capture thread
 
@@ -177,8 +179,8 @@ class Machine:
 
     @property
     def clip_s(self) -> float:
-        """Of sound, from which all windows that may vote in an alarm can be made again."""
-        return self.windows.lead_s + self._votes_s
+        """Of sound, from which all windows that may decide an alarm can be made again."""
+        return self.windows.lead_s + self._deciding_s
 
     def _rates(self, rate_hz: int) -> dict[int, int]:
         """What the encoders of the machine and of its shadow want of a source of that rate."""

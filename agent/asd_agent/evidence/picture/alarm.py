@@ -12,6 +12,8 @@ import numpy as np
 
 from asd_agent.evidence.clip import Band, Clip
 from asd_agent.evidence.picture.canvas import BLACK, GREY, PALE, WHITE, Canvas, Colour, inferno, text_width
+from asd_agent.evidence.picture.course import HEIGHT as COURSE
+from asd_agent.evidence.picture.course import draw_course
 from asd_agent.evidence.picture.spectrogram import LOWEST_HZ, Scale, spectrogram
 from asd_agent.types import Floats, Samples
 
@@ -51,7 +53,8 @@ class _Panel:
 
 def draw(samples: Samples, clip: Clip, normal: Sound | None = None) -> bytes:
     """A PNG of the clip's samples [n]; `normal`: the normal sound that is nearest to the alarm."""
-    canvas = Canvas(WIDTH, HEIGHT)
+    course = clip.event.course
+    canvas = Canvas(WIDTH, HEIGHT + (COURSE if course is not None else 0))
     top = _title(canvas, clip)
     beside = 0 if normal is None else NORMAL_COLUMNS + SPECTRA + 2 * GAP
     highest = min([clip.rate_hz / 2] + ([normal[1] / 2] if normal is not None else []))
@@ -69,6 +72,8 @@ def draw(samples: Samples, clip: Clip, normal: Sound | None = None) -> bytes:
     if normal is not None:
         right = _normal(canvas, panel, normal, peak, deciding, band)
     _colours(canvas, right + 14, panel.y, peak)
+    if course is not None:
+        draw_course(canvas, course, clip.event.utc_s, LEFT, HEIGHT, WIDTH - LEFT - RIGHT - 30)
     return canvas.png()
 
 
@@ -105,6 +110,13 @@ def _marks(canvas: Canvas, panel: _Panel, clip: Clip, band: Band | None, words: 
     if band is not None:
         for row in (low, high):
             canvas.dashes(panel.x, row, panel.columns, MARK, across=True)
+    typical = clip.typical if clip.event.course is not None else None
+    if typical is not None:
+        x = panel.column(typical.frame / clip.rate_hz)
+        end = panel.column(typical.frame / clip.rate_hz + typical.result.duration_s)
+        canvas.frame(x, panel.y, end - x, ROWS, WHITE, line=2)
+        canvas.fill(x + 4, panel.y + 4, text_width("typical window") + 8, 18, BLACK)
+        canvas.text(x + 8, panel.y + 5, "typical window", WHITE)
     if words:
         y = high - 22 if high - 22 > panel.y else low + 6
         canvas.fill(panel.x + 6, y, text_width(words) + 8, 18, BLACK)
@@ -153,25 +165,28 @@ def _scores(canvas: Canvas, panel: _Panel, clip: Clip) -> None:
         x = panel.column(panel.alarm_s + at_s)
         canvas.fill(x, bottom, 1, 5, BLACK)
         canvas.text(x, bottom + 7, f"{at_s:+d}" if at_s else "alarm", align="centre")
-    legend = "seconds from the alarm; red: windows that voted, orange: others beyond the limit (dashed), green: normal"
+    which = "voted" if clip.event.course is None else "count"
+    legend = (
+        f"seconds from the alarm; red: windows that {which}, orange: others beyond the limit (dashed), green: normal"
+    )
     canvas.text(panel.x, bottom + 26, legend, GREY)
 
 
 def _spectrum(samples: Samples, clip: Clip, scale: Scale) -> Floats:
-    """dB [rows] of the window that raised the alarm; else of what is before it."""
-    raising = clip.raising
-    first = raising.frame if raising is not None else 0
-    end = first + round((raising.result.duration_s if raising is not None else clip.before_s) * clip.rate_hz)
+    """dB [rows] of the window that stands for the alarm; else of what is before it."""
+    typical = clip.typical
+    first = typical.frame if typical is not None else 0
+    end = first + round((typical.result.duration_s if typical is not None else clip.before_s) * clip.rate_hz)
     return spectrogram(samples[first : max(end, first + 1)], clip.rate_hz, 1, scale)[:, 0]
 
 
 def _band(clip: Clip, normal: Sound | None, deciding: Floats, scale: Scale) -> tuple[Band | None, str]:
     """As the detector says; where it cannot, the greatest difference from the nearest normal sound."""
-    raising = clip.raising
-    if raising is not None and raising.band is not None:
-        detector = raising.band.detector.replace("_", " ")
-        return raising.band, f"{detector}: {_hz(raising.band)}"
-    if raising is None or normal is None:
+    typical = clip.typical
+    if typical is not None and typical.band is not None:
+        detector = typical.band.detector.replace("_", " ")
+        return typical.band, f"{detector}: {_hz(typical.band)}"
+    if typical is None or normal is None:
         return None, ""
     change = np.abs(_smooth(deciding) - _smooth(spectrogram(*normal, 1, scale)[:, 0]))
     peak = int(change.argmax())

@@ -149,7 +149,7 @@ def _sound(here: Site, machine_id: str, event: AlarmEvent) -> Sound | None:
     if sidecar is None or all(_beside(here, event, suffix) is None for suffix in SOUND_SUFFIXES):
         return None
     clip: Clip = read_clip(sidecar)
-    band = clip.raising.band if clip.raising is not None else None
+    band = clip.typical.band if clip.typical is not None else None
     return Sound(
         url=f"{here.prefix}/media/{machine_id}/{event.id}",
         seconds=clip.before_s + clip.after_s,
