@@ -158,9 +158,9 @@ def test_the_clip_says_what_it_was_judged_with(box: Path, machine: config.Machin
     assert "source" not in then.machine  # it may hold a password
     assert then.machine["window_s"] == 2.0
     assert clip.event == event
-    assert clip.raising is not None
-    assert clip.raising.detector in event.reason.replace(" ", "_")
-    band = clip.raising.band
+    assert clip.typical is not None
+    assert clip.typical.detector in event.reason.replace(" ", "_")
+    band = clip.typical.band
     assert band is not None
     assert 2000 < band.low_hz < band.high_hz < 8000  # where the simulated bearing rings
     files = sorted(p.suffix for p in (box / "state/evidence/m").iterdir())
@@ -268,13 +268,13 @@ def spoil(box: Path, change: str, to: str) -> None:
 def test_another_score_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next((copy / "state/evidence/m").glob("*.json"))
     clip = read_clip(path)
-    assert clip.raising is not None
-    distance = clip.raising.result.detectors[0].distance
+    assert clip.typical is not None
+    distance = clip.typical.result.detectors[0].distance
     spoil(copy, repr(distance), repr(distance * 1.001))
     spoil(copy, '"soxr": "', '"soxr": "0.')
     code, out, _ = call(copy, capsys, clip.event.id)
     assert code == 1
-    name = clip.raising.result.detectors[0].name
+    name = clip.typical.result.detectors[0].name
     last = out.splitlines()[-1]
     assert last.startswith("differs in 1 of ")
     assert f"distance_{name} {distance * 1.001:.6g} then, {distance:.6g} now" in last

@@ -123,8 +123,8 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
         (i, (i - 1) * RATE, (i - 3) * RATE) for i in range(14, 22)
     ]
     assert [w.result.index for w in clip.deciding] == [17, 18, 19]
-    assert clip.raising is not None
-    assert clip.raising.result.index == 19
+    assert clip.typical is not None
+    assert clip.typical.result.index == 19
     assert clip.segments == (
         Segment(frame=0, skipped=first - 2 * RATE, ended=True),
         Segment(frame=30 * RATE - first, skipped=0, ended=False),
