@@ -167,7 +167,7 @@ def daemon(bundle: str, settle_s: float, with_broker: bool) -> dict[str, Any]:
         began = time.monotonic()
         process = stack.enter_context(running(path, folder / "daemon.log"))
         loaded = config.load(path)
-        while not (status := answer(loaded)) or status["machines"][0]["windows"] < 1:
+        while not (status := answer(loaded)) or status["machines"][0]["health"]["windows_scored"] < 1:
             assert process.poll() is None, (folder / "daemon.log").read_text()
             time.sleep(0.02)
         first_s = time.monotonic() - began
@@ -178,7 +178,7 @@ def daemon(bundle: str, settle_s: float, with_broker: bool) -> dict[str, Any]:
             "broker": broker.name if broker is not None else None,
             "first_score_beyond_the_window_s": first_s - machine.window_s,
             "memory_after_s": settle_s,
-            "windows": status["machines"][0]["windows"],
+            "windows": status["machines"][0]["health"]["windows_scored"],
             "memory_mib": memory,
         }
 

@@ -139,7 +139,7 @@ def shadow_ms(machine: config.Machine, folder: Path, later: list[Description]) -
         ]
         status = shadow.status()
         assert status is not None
-        assert status.windows == len(times), status
+        assert status.windows_scored == len(times), status
     return both(times[20:])
 
 

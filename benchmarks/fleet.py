@@ -64,7 +64,7 @@ class Agent:
         self.publisher.start()
         for machine in self._machines:
             state = AlarmState(mode=State.NORMAL)
-            self._store.set_state(machine, state, [self._messages.alarm(machine, state)])
+            self._store.set_state(machine, state, [self._messages.of(self._messages.alarm(machine, state))])
             self.publisher.retain(self._messages.machine_availability(machine, online=True))
 
     def step(self, now: float) -> None:
@@ -79,14 +79,18 @@ class Agent:
             self._next_health_s = now + HEALTH_S
             for machine in self._machines:
                 self.publisher.retain(
-                    self._messages.health(machine, status=ChainStatus.GOOD, reasons=(), source_available=True)
+                    self._messages.of(
+                        self._messages.health(machine, status=ChainStatus.GOOD, reasons=(), source_available=True)
+                    )
                 )
 
     def _score(self, machine: str) -> None:
         self._windows += 1
         result = normal_window(self._windows, self._np, utc_s=time.time())
         self._store.add_score(machine, result, "20260320T081500Z")
-        self.publisher.publish(self._messages.score(machine, result, baseline="20260320T081500Z", threshold=4.0))
+        self.publisher.publish(
+            self._messages.of(self._messages.score(machine, result, baseline="20260320T081500Z", score_limit=4.0))
+        )
 
     def _transition(self, machine: str) -> None:
         self._events += 1

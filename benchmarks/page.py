@@ -63,7 +63,7 @@ def agent(folder: Path, port: int) -> Iterator[config.Config]:
         until(lambda: client.status(settings) is not None)
         for name in MACHINES:
             ask(settings, "calibrate", machine=name, duration_s=30.0, promote=True)
-        until(lambda: all(m.baseline for m in client.status(settings).machines), 120.0)
+        until(lambda: all(m.health.baseline for m in client.status(settings).machines), 120.0)
         yield settings
 
 
@@ -116,7 +116,7 @@ def lags(settings: config.Config, seconds: float, pid: int | None = None) -> dic
             now = memory_mib(pid)
             rss, own = max(rss, now[0]), max(own, now[1])
         time.sleep(SAMPLE_S)
-    dropped = sum(m.dropped for m in client.status(settings).machines)
+    dropped = sum(m.health.windows_dropped for m in client.status(settings).machines)
     spread = statistics.quantiles(found.values(), n=100)
     made = {"windows": len(found), "dropped": dropped, "lag_ms_median": spread[49], "lag_ms_95": spread[94]}
     return {k: round(v, 2) for k, v in (made | ({"page_rss_mib": rss, "page_own_mib": own} if pid else {})).items()}
@@ -193,9 +193,12 @@ def run_kill(folder: Path, port: int, times: int) -> dict[str, Any]:
             index = [row.index for row in Reader(settings.state_dir).scores(name)]
             gaps += sum(b - a - 1 for a, b in pairwise(index))
         return {
-            "killed": times, "windows": sum(m.windows for m in status.machines), "windows_missing_in_store": gaps,
-            "windows_dropped": sum(m.dropped for m in status.machines), "scores_dropped": status.sink.scores_dropped,
-        }  # fmt: skip
+            "killed": times,
+            "windows": sum(m.health.windows_scored for m in status.machines),
+            "windows_missing_in_store": gaps,
+            "windows_dropped": sum(m.health.windows_dropped for m in status.machines),
+            "scores_dropped": status.sink.scores_dropped,
+        }
 
 
 def run_year(folder: Path, port: int) -> dict[str, Any]:

@@ -13,17 +13,21 @@ import numpy as np
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.build import build
+from asd_agent.capture import SourceStatus
 from asd_agent.capture.simulate import machine_blocks
+from asd_agent.publish import Messages
 from asd_agent.scoring.pipeline import open_pipeline
 from asd_agent.service.active import pipeline_maker
 from asd_agent.service.machine import Machine
 from asd_agent.service.shadow import Shadow
 from asd_agent.service.sink import Sink
+from asd_agent.service.status import MachineStatus, SinkStatus
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block
 from asd_agent.windowing.windower import Windower
 
 RATE = 16_000
+DELIVERING = SourceStatus(available=True, detail="delivering")
 FAULT = config.Fault(kind="bearing", level_db=0)
 
 
@@ -47,6 +51,12 @@ def blocks(samples: np.ndarray, utc_s: float, start_frame: int = 0) -> list[Bloc
         Block(samples[at : at + size], RATE, start_frame + at, utc_s + at / RATE, time.monotonic())
         for at in range(0, len(samples), size)
     ]
+
+
+def status_of(monitor: Machine) -> MachineStatus:
+    """While its source delivers, without a broker."""
+    nothing = SinkStatus(mqtt=None, outbox=0, scores_dropped=0, findings=())
+    return monitor.status(DELIVERING, nothing, Messages("a", "asd", lambda: True))
 
 
 class Listening:

@@ -28,14 +28,14 @@ def alarm_event(event_id: str, machine: str = "m1", **fields: object) -> AlarmEv
         "utc_s": UTC_S,
         "time_synced": True,
         "reason": "800 Hz louder (z 7)",
-        "windows": (3, 4, 5),
+        "deciding_windows": (3, 4, 5),
         "score": 4.25,
     }
     return AlarmEvent(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def alarm_state(level: Level = Level.ALERT, **fields: object) -> AlarmState:
-    return AlarmState(level=level, since_utc_s=UTC_S, event_id="alarm-1", **fields)  # type: ignore[arg-type]
+    return AlarmState(level=level, since_utc_s=UTC_S, alarm_id="alarm-1", **fields)  # type: ignore[arg-type]
 
 
 def normal_window(

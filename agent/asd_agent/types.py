@@ -1,13 +1,16 @@
 """What travels between the rooms: blocks of sound, windows, results and alarm events.
 
-Times: `utc_s` is seconds since the Unix epoch (may jump), `monotonic_s` is time.monotonic() (never jumps),
+Times: `utc_s` is seconds since the Unix epoch (may jump; what is said to others has RFC 3339 instead),
+`monotonic_s` is time.monotonic() (never jumps),
 `start_frame` counts native samples since the stream began. Levels are dB relative to full scale (dBFS).
 Scores are high = anomalous everywhere.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
+import time as clock
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -186,6 +189,7 @@ class Level(enum.StrEnum):
     NORMAL = "normal"
     ALERT = "alert"
     DANGER = "danger"
+    UNKNOWN = "unknown"  # not calibrated, or the sound cannot be judged: normal would be a guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +249,7 @@ class WindowResult:
     state: State
     quality: Quality
     p_value: float | None = None  # fused
-    level: Level = Level.NORMAL  # of this window alone, before votes
+    level: Level = Level.UNKNOWN  # of this window alone, before votes
     detectors: tuple[DetectorScore, ...] = ()
     embedding_p: float | None = None
     embedding_distance: float | None = None
@@ -340,9 +344,9 @@ Vote = tuple[int, float]  # index of an assessable window, its fused p-value
 class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     """The alarm of one machine as it stands; survives a restart. ISA-18.2 words."""
 
-    level: Level = Level.NORMAL  # of the alarm, also while it is latched
+    level: Level = Level.NORMAL  # of the alarm, also while it is latched; never unknown, see `known_level`
     condition: State = State.LEARNING  # what the windows say just now
-    event_id: str = ""  # of the alarm episode that is active or latched
+    alarm_id: str = ""  # of the alarm episode that is active or latched
     since_utc_s: float = 0.0
     latched: bool = False  # the condition has gone, nobody has acknowledged yet
     acknowledged: bool = False
@@ -362,6 +366,7 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     alert_p: float = 0.0  # the threshold that the votes were cast under
     announced_id: str = ""  # of the announced alarm whose clearing has not been announced yet
     sequence: int = 0  # events so far
+    changed_utc_s: float = 0.0  # when the last of them happened
 
     @property
     def active(self) -> bool:
@@ -372,6 +377,12 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     def why(self) -> str:
         """The reason, after the part that is named."""
         return with_part(self.part, self.reason)
+
+    @property
+    def known_level(self) -> Level:
+        """As it is said to others: of a machine that cannot be judged nobody may say that it is normal."""
+        judged = self.mode not in (State.LEARNING, State.NOT_ASSESSABLE)
+        return self.level if judged or self.level is not Level.NORMAL else Level.UNKNOWN
 
     @property
     def suppressed(self) -> bool:
@@ -421,7 +432,7 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     trigger: Trigger | None = None  # of an alarm that is raised, escalated or cleared
     grounds: Grounds | None = None  # of an alarm that is raised or escalated
     deviation: Deviation | None = None  # of an alarm that is raised or escalated
-    windows: tuple[int, ...] = ()  # indices of the windows that decided
+    deciding_windows: tuple[int, ...] = ()  # indices
     score: float | None = None
     by: str = ""
     comment: str = ""
@@ -438,3 +449,14 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     def why(self) -> str:
         """The reason, after the part that is named."""
         return with_part(self.part, self.reason)
+
+
+def rfc3339(utc_s: float) -> str:
+    """1774612800.5 -> "2026-03-27T12:00:00.500Z"."""
+    ms = round(utc_s * 1000)
+    return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', clock.gmtime(ms // 1000))}.{ms % 1000:03d}Z"
+
+
+def utc_s(time: str) -> float:
+    """The reverse of rfc3339."""
+    return dt.datetime.fromisoformat(time).timestamp()

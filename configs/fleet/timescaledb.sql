@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS score (
     machine    text        NOT NULL,
     state      text        NOT NULL,
     score      double precision,          -- -log10 p; NULL = not assessed
-    threshold  double precision,
+    score_limit double precision,
     level_dbfs double precision,
     operating  text NOT NULL DEFAULT '',
     reason     text NOT NULL DEFAULT ''

@@ -48,19 +48,19 @@ class AlarmMachine(RuleBasedStateMachine):
 
     def check(self, event: AlarmEvent) -> None:
         assert event.reason or event.by
-        if event.kind in (EventKind.RAISED, EventKind.ESCALATED) and event.windows:
+        if event.kind in (EventKind.RAISED, EventKind.ESCALATED) and event.deciding_windows:
             limit = LIMITS.danger_p if event.level is Level.DANGER else LIMITS.alert_p
-            assert self.k <= len(event.windows) <= self.n
+            assert self.k <= len(event.deciding_windows) <= self.n
             judged = [i for i, (s, _) in self.windows.items() if s in (State.NORMAL, State.ANOMALOUS)]
-            assert set(event.windows) <= set(judged[-self.n :])
-            assert all((self.windows[i][1] or 1.0) <= limit for i in event.windows)
-            assert min(event.windows) > self.fallen
+            assert set(event.deciding_windows) <= set(judged[-self.n :])
+            assert all((self.windows[i][1] or 1.0) <= limit for i in event.deciding_windows)
+            assert min(event.deciding_windows) > self.fallen
             self.risen = len(self.windows) - 1
-        if event.kind in (EventKind.CLEARED, EventKind.DEESCALATED) and event.windows:
+        if event.kind in (EventKind.CLEARED, EventKind.DEESCALATED) and event.deciding_windows:
             cleared = event.kind is EventKind.CLEARED
             limit = LIMITS.alert_clear_p if cleared else LIMITS.danger_clear_p
-            assert all((self.windows[i][1] or 0.0) > limit for i in event.windows)
-            assert min(event.windows) > self.risen
+            assert all((self.windows[i][1] or 0.0) > limit for i in event.deciding_windows)
+            assert min(event.deciding_windows) > self.risen
             self.fallen = len(self.windows) - 1
 
     # -- what may happen
@@ -80,7 +80,7 @@ class AlarmMachine(RuleBasedStateMachine):
         for _ in range(count):
             self._window(state, 5e-7 if state is State.OFF else None, True)
         after = self.whole.state
-        assert (after.level, after.event_id, after.latched) == (before.level, before.event_id, before.latched)
+        assert (after.level, after.alarm_id, after.latched) == (before.level, before.alarm_id, before.latched)
         assert (after.rising, after.falling) == (before.rising, before.falling)
 
     def _window(self, state: State, p_value: float | None, synced: bool) -> None:
@@ -130,7 +130,7 @@ class AlarmMachine(RuleBasedStateMachine):
     @invariant()
     def the_state_makes_sense(self) -> None:
         state = self.whole.state
-        assert (state.level is Level.NORMAL) == (state.event_id == "")
+        assert (state.level is Level.NORMAL) == (state.alarm_id == "")
         assert not (state.latched and (state.acknowledged or not self.machine.alarm.latch))
         assert not (state.active and self.machine.alarm.latch and state.latched)
 
@@ -139,7 +139,7 @@ class AlarmMachine(RuleBasedStateMachine):
         """Raised, then changes of level, then cleared; nothing else changes the level. Catching up aside."""
         level: dict[str, Level] = {}
         for event in self.events:
-            if event.kind not in CHANGES or not event.windows:
+            if event.kind not in CHANGES or not event.deciding_windows:
                 continue
             before = level.get(event.alarm_id, Level.NORMAL)
             expected = {
@@ -164,7 +164,7 @@ class AlarmMachine(RuleBasedStateMachine):
                 open_alarms.remove(event.alarm_id)
         state = self.whole.state
         if not state.suppressed:
-            assert open_alarms == ({state.event_id} if state.active else set())
+            assert open_alarms == ({state.alarm_id} if state.active else set())
 
     @invariant()
     def nothing_is_published_while_suppressed(self) -> None:

@@ -31,9 +31,9 @@ from asd_agent.service.systemd import Progress, watchdog_s
 from asd_agent.service.window_queue import QUEUE
 from asd_agent.store import Store
 from asd_agent.types import AlarmState, Block, ChainStatus, Description, Quality, State, WindowResult
+from listening import DELIVERING, status_of
 
 RATE = 16_000
-DELIVERING = SourceStatus(available=True, detail="delivering")
 
 
 def sound(seconds: float, *faults: config.Fault, seed: int = 0) -> np.ndarray:
@@ -133,11 +133,11 @@ def test_windows_become_results_and_transitions(monitor, sink):
     assert [r.state for r in sink.results] == [State.NORMAL] * 7
     hear(monitor, sound(6, FAULT, seed=2))
     assert "raised" in [event.kind for event in sink.events]
-    assert sink.states[-1].event_id == monitor.active.alarm_state.event_id != ""
-    status = monitor.status(DELIVERING)
+    assert sink.states[-1].alarm_id == monitor.active.alarm_state.alarm_id != ""
+    status = status_of(monitor)
     msgspec.json.encode(status)
-    assert (status.windows, status.alarm.level) == (len(sink.results), "danger")
-    assert status.score > status.threshold
+    assert (status.health.windows_scored, status.alarm.level) == (len(sink.results), "danger")
+    assert status.score.score > status.score.score_limit
 
 
 def test_what_happened_last_is_told_last(monitor, sink):
@@ -176,8 +176,8 @@ def test_a_source_below_the_bundle_s_rate_is_a_failure(monitor, sink):
         monitor.offer(block)
     assert sink.blocks == 0
     assert monitor.windows.take() is None
-    status = monitor.status(DELIVERING)
-    assert not status.available
+    status = status_of(monitor)
+    assert not status.health.source_available
     assert status.health.status == "failure"
     assert "8000 Hz" in status.health.reasons[0]
 
@@ -186,15 +186,15 @@ def test_a_channel_that_is_not_there_is_a_failure(machine, baseline, sink, tmp_p
     right = msgspec.structs.replace(machine, source=config.StdinSource(rate_hz=RATE, channels=2, channel=1))
     monitor = Machine(right, tmp_path, pipeline_maker(right), AlarmState(), sink, lambda: True)
     monitor.offer(blocks(sound(2))[0])
-    assert "channel 1 wanted" in monitor.status(DELIVERING).health.reasons[0]
+    assert "channel 1 wanted" in status_of(monitor).health.reasons[0]
 
 
 def test_without_a_baseline_nothing_is_judged(machine, sink, tmp_path):
     monitor = Machine(machine, tmp_path, pipeline_maker(machine), AlarmState(), sink, lambda: True)
     hear(monitor, sound(4, FAULT))
     assert {r.state for r in sink.results} == {State.LEARNING}
-    status = monitor.status(DELIVERING)
-    assert (status.score, status.health.status) == (None, "function_check")
+    status = status_of(monitor)
+    assert (status.score.score, status.alarm.level, status.health.status) == (None, "unknown", "function_check")
 
 
 def test_a_baseline_of_another_bundle_is_never_made_active(monitor, baseline, tmp_path):
@@ -373,9 +373,9 @@ class FakeDaemon:
         ("ack", {"machine": 3}, "Expected `str`"),
         ("ack", {"machine": "m", "colour": "red"}, "colour"),
         ("shelve", {"machine": "m"}, "give one of"),
-        ("shelve", {"machine": "m", "minutes": 1, "until_utc_s": 1e12}, "give one of"),
+        ("shelve", {"machine": "m", "minutes": 1, "until": "2030-01-01T00:00:00Z"}, "give one of"),
         ("shelve", {"machine": "m", "minutes": -1}, "minutes"),
-        ("shelve", {"machine": "m", "until_utc_s": 5}, "passed already"),
+        ("shelve", {"machine": "m", "until": "1970-01-01T00:00:05Z"}, "passed already"),
         ("unshelve", {"machine": "m"}, "not shelved"),
         ("calibrate", {"machine": "m"}, "give one of"),
         ("calibrate", {"machine": "m", "duration_s": 0}, "duration_s"),
@@ -460,6 +460,6 @@ def test_a_failure_of_one_window_is_forgotten_with_the_next(monitor):
 
 def test_a_failed_source_says_why_until_it_delivers(monitor):
     monitor.source_failed(str(SourceError("no such file")))
-    assert monitor.status(DELIVERING).health.reasons == ("no such file",)
+    assert status_of(monitor).health.reasons == ("no such file",)
     hear(monitor, sound(2))
-    assert monitor.status(DELIVERING).health.reasons == ()
+    assert status_of(monitor).health.reasons == ()

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_agent.publish import Messages, ScoreInterval, payloads
-from asd_agent.publish.payloads import rfc3339
-from asd_agent.types import AlarmState, Level, Quality, State, WindowResult
+from asd_agent.types import AlarmState, Level, Quality, State, WindowResult, rfc3339
 from store_cases import UTC_S, alarm_event, alarm_state, normal_window
 
 MESSAGES = Messages("hall-1", "asd", lambda: True)
@@ -39,7 +38,7 @@ def test_times_are_utc_with_milliseconds(utc_s: float) -> None:
 
 def test_an_event() -> None:
     event = alarm_event("e1", evidence="evidence/m1/x.flac", baseline="v1", until_utc_s=UTC_S + 60)
-    message = MESSAGES.event(event)
+    message = MESSAGES.of(MESSAGES.event(event))
     assert (message.topic, message.qos, message.retain) == ("asd/hall-1/m1/event", 1, False)
     assert as_json(message.payload) == {
         "schema": "asd/event/1",
@@ -66,7 +65,7 @@ def test_an_event() -> None:
         "part": None,
     }
     assert next(iter(as_json(message.payload))) == "schema"
-    assert MESSAGES.event(event).payload == message.payload  # the same again, whenever it is made
+    assert MESSAGES.of(MESSAGES.event(event)).payload == message.payload  # the same again, whenever it is made
 
 
 def test_an_alarm_state_is_retained_and_its_event_goes_before_it() -> None:
@@ -91,7 +90,7 @@ def test_an_alarm_state_is_retained_and_its_event_goes_before_it() -> None:
     ],
 )
 def test_nobody_says_normal_of_a_machine_that_cannot_be_judged(state: AlarmState, level: str) -> None:
-    assert as_json(MESSAGES.alarm("m1", state).payload)["level"] == level
+    assert as_json(MESSAGES.of(MESSAGES.alarm("m1", state)).payload)["level"] == level
 
 
 def test_an_event_without_notification_only_changes_the_state() -> None:
@@ -100,12 +99,12 @@ def test_an_event_without_notification_only_changes_the_state() -> None:
 
 
 def test_a_score_expires_and_is_neither_kept_nor_confirmed() -> None:
-    message = MESSAGES.score("m1", normal_window(7, RNG), baseline="v1", threshold=3.5)
+    message = MESSAGES.of(MESSAGES.score("m1", normal_window(7, RNG), baseline="v1", score_limit=3.5))
     assert (message.topic, message.qos, message.retain) == ("asd/hall-1/m1/score", 0, False)
     assert message.expiry_s > 0
     found = as_json(message.payload)
     assert found["schema"] == "asd/score/1"
-    assert (found["window"], found["state"], found["threshold"], found["window_count"]) == (7, "normal", 3.5, 1)
+    assert (found["window"], found["state"], found["score_limit"], found["window_count"]) == (7, "normal", 3.5, 1)
     assert isinstance(found["detectors"], list)
     assert len(found["detectors"]) == 5
     assert len(message.payload) < 1000
@@ -122,13 +121,15 @@ def test_what_json_does_not_know_becomes_null() -> None:
         quality=Quality(("silence", "flat"), -math.inf, 0.0, math.nan, 0.0),
         reason="silence",
     )
-    found = as_json(MESSAGES.score("m1", result, threshold=math.inf).payload)
-    assert found["score"] is found["level_dbfs"] is found["threshold"] is None
+    found = as_json(MESSAGES.of(MESSAGES.score("m1", result, score_limit=math.inf)).payload)
+    assert found["score"] is found["level_dbfs"] is found["score_limit"] is None
     assert (found["state"], found["quality"]) == ("not_assessable", ["silence", "flat"])
 
 
 def test_health_and_availability() -> None:
-    message = MESSAGES.health("m1", status="failure", reasons=("source unavailable",), source_available=False, outbox=3)
+    message = MESSAGES.of(
+        MESSAGES.health("m1", status="failure", reasons=("source unavailable",), source_available=False, outbox=3)
+    )
     assert (message.topic, message.retain) == ("asd/hall-1/m1/health", True)
     found = as_json(message.payload)
     assert (found["schema"], found["status"], found["outbox"]) == ("asd/health/1", "failure", 3)
@@ -150,10 +151,10 @@ def test_a_response_has_the_fields_of_zigbee2mqtt() -> None:
 def test_subscribers_can_read_every_payload() -> None:
     event, state = alarm_event("e1"), alarm_state()
     made = [
-        MESSAGES.event(event),
-        MESSAGES.alarm("m1", state),
-        MESSAGES.score("m1", normal_window(1, RNG)),
-        MESSAGES.health("m1", status="good", reasons=(), source_available=True),
+        MESSAGES.of(MESSAGES.event(event)),
+        MESSAGES.of(MESSAGES.alarm("m1", state)),
+        MESSAGES.of(MESSAGES.score("m1", normal_window(1, RNG))),
+        MESSAGES.of(MESSAGES.health("m1", status="good", reasons=(), source_available=True)),
         MESSAGES.response("t", data=[1]),
     ]
     kinds = [type(payloads.decode(message.payload)).__name__ for message in made]
@@ -164,9 +165,9 @@ def test_subscribers_can_read_every_payload() -> None:
         payloads.decode(b'{"schema": "asd/event/9"}')
 
 
-def result(index: int, score: float | None, state: State = State.NORMAL) -> WindowResult:
+def score_of(index: int, score: float | None, state: State = State.NORMAL) -> payloads.Score:
     base = normal_window(index, RNG)
-    return WindowResult(
+    result = WindowResult(
         index=index,
         start_s=base.start_s,
         duration_s=10.0,
@@ -177,33 +178,33 @@ def result(index: int, score: float | None, state: State = State.NORMAL) -> Wind
         p_value=None if score is None else 10.0**-score,
         level=Level.NORMAL,
     )
+    return MESSAGES.score("m1", result)
 
 
 def test_an_interval_is_spoken_for_by_its_most_anomalous_window() -> None:
     interval = ScoreInterval(60.0)
     scores = [0.1, None, 5.0, 0.3, *[0.2] * 20]
-    due = [interval.add(result(i, s)) for i, s in enumerate(scores)]
+    windows = [score_of(i, s) for i, s in enumerate(scores)]
+    due = [interval.add(window) for window in windows]
     spoken = [(i, d) for i, d in enumerate(due) if d is not None]
     assert [i for i, _ in spoken] == [10, 21]  # window 10 ends 60 s after the first one began
-    worst, states = spoken[0][1]
-    assert worst.index == 2
-    assert states == {State.NORMAL: 11}
-    payload = payloads.decode(MESSAGES.score("m1", worst, states=states).payload)
+    payload = payloads.decode(MESSAGES.of(spoken[0][1]).payload)
     assert isinstance(payload, payloads.Score)
+    assert payload.id == windows[2].id  # the window's own, as in the status
     assert (payload.window, payload.window_count, payload.states) == (2, 11, {State.NORMAL: 11})
 
 
 def test_an_interval_without_any_assessable_window_speaks_too() -> None:
     interval = ScoreInterval(20.0)
-    found = [interval.add(result(i, None, State.NOT_ASSESSABLE)) for i in range(3)]
+    found = [interval.add(score_of(i, None, State.NOT_ASSESSABLE)) for i in range(3)]
     assert found[:2] == [None, None]
     assert found[2] is not None
-    assert found[2][1] == {State.NOT_ASSESSABLE: 3}
+    assert found[2].states == {State.NOT_ASSESSABLE: 3}
 
 
 def test_without_an_interval_every_window_is_due() -> None:
     interval = ScoreInterval(0.0)
     for i in range(3):
-        due = interval.add(result(i, 1.0))
+        due = interval.add(score_of(i, 1.0))
         assert due is not None
-        assert due[0].index == i
+        assert due.window == i

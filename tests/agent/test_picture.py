@@ -121,7 +121,7 @@ def test_any_clip_can_be_drawn(seconds: float, rate_hz: int) -> None:
     if seconds * rate_hz > 2e6:
         seconds = 5.0
     sound = np.zeros(round(seconds * rate_hz), np.float32)
-    event = alarm_event("e1", reason="ä" * 50 + " very long words" * 60, score=None, windows=(99,))
+    event = alarm_event("e1", reason="ä" * 50 + " very long words" * 60, score=None, deciding_windows=(99,))
     made = msgspec.structs.replace(clip(), rate_hz=rate_hz, event=event, made_with=None, gaps_s=(0.1,), after_s=0.0)
     assert pixels(draw(sound, made)).shape == (alarm.HEIGHT, alarm.WIDTH, 3)
     assert pixels(draw(sound, made, (sound[:100], rate_hz))).shape == (alarm.HEIGHT, alarm.WIDTH, 3)

@@ -26,7 +26,7 @@ APPEND = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read() + b'
 
 
 def event(kind: EventKind = EventKind.RAISED, name: str = "e1") -> payloads.Event:
-    payload = payloads.decode(MESSAGES.event(alarm_event(name, kind=kind)).payload)
+    payload = payloads.decode(MESSAGES.of(MESSAGES.event(alarm_event(name, kind=kind))).payload)
     assert isinstance(payload, payloads.Event)
     return payload
 
@@ -143,7 +143,7 @@ def test_a_hook_hears_what_it_asked_for(store: Store) -> None:
     assert len(notifier.notices(event())) == 1
     assert notifier.notices(event(EventKind.CLEARED)) == []
     for status, count in (("failure", 1), ("good", 0)):
-        message = MESSAGES.health("m1", status=status, reasons=(), source_available=False)
+        message = MESSAGES.of(MESSAGES.health("m1", status=status, reasons=(), source_available=False))
         health = payloads.decode(message.payload)
         assert isinstance(health, payloads.Health)
         assert len(notifier.notices(health)) == count

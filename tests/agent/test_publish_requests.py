@@ -138,6 +138,6 @@ def test_no_verb_takes_a_file_over_mqtt() -> None:
 
 
 def test_every_verb_can_be_allowed() -> None:
-    local = {"acknowledge", "live", "log"}  # a second name; what is for the local page only
+    local = {"live", "log"}  # for the local page only
     served = set(commands.Commands(None)._verbs) - local  # type: ignore[arg-type]
     assert served == set(get_args(config.RequestVerb))

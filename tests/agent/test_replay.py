@@ -134,8 +134,8 @@ def call(box: Path, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int
 def test_a_replay_agrees_to_the_last_bit(box: Path, machine: config.Machine) -> None:
     done = again(box, machine)
     event = done.clip.event
-    voters = [w for w in done.windows if w.result.index in event.windows]
-    assert len(voters) == len(event.windows) >= 3
+    voters = [w for w in done.windows if w.result.index in event.deciding_windows]
+    assert len(voters) == len(event.deciding_windows) >= 3
     assert all(w.result.state is State.ANOMALOUS for w in voters)
     assert all(w.stored.speed is not None and w.stored.speed["source"] == "given" for w in voters)
     assert event.score == voters[-1].result.score
@@ -199,7 +199,7 @@ def test_any_kind_of_sound_can_be_replayed(
     assert event.evidence.endswith(suffix)
     sidecar, clip = find(state, event.id)
     done = replay(sidecar, clip, state, machine)
-    assert {w.result.index for w in done.windows} >= set(event.windows)
+    assert {w.result.index for w in done.windows} >= set(event.deciding_windows)
     assert all(w.same for w in done.windows)
     recording = tmp_path / "live.wav"  # what `asd-agent score` would have said of all that was received
     soundfile.write(recording, live, rate_hz, subtype="FLOAT")

@@ -38,11 +38,11 @@ def test_every_payload_is_valid_by_its_schema() -> None:
     rng = np.random.default_rng(1)
     validator = Draft202012Validator(json.loads(text("mqtt")), format_checker=Draft202012Validator.FORMAT_CHECKER)
     for message in (
-        MESSAGES.event(event),
-        MESSAGES.alarm("m1", state),
-        MESSAGES.alarm("m1", AlarmState()),
-        MESSAGES.score("m1", normal_window(1, rng)),
-        MESSAGES.health("m1", status="good", reasons=(), source_available=True),
+        MESSAGES.of(MESSAGES.event(event)),
+        MESSAGES.of(MESSAGES.alarm("m1", state)),
+        MESSAGES.of(MESSAGES.alarm("m1", AlarmState())),
+        MESSAGES.of(MESSAGES.score("m1", normal_window(1, rng))),
+        MESSAGES.of(MESSAGES.health("m1", status="good", reasons=(), source_available=True)),
         MESSAGES.response("t", data=[1]),
     ):
         validator.validate(json.loads(message.payload))

@@ -151,7 +151,7 @@ class FakeDaemon:
         ("ack", {"machine": "m", "unknown": 1}),
         ("shelve", {"machine": "m", "minutes": -1.0}),
         ("shelve", {"machine": "m", "minutes": 1e300}),
-        ("shelve", {"machine": "m", "until_utc_s": "soon"}),
+        ("shelve", {"machine": "m", "until": "soon"}),
         ("calibrate", {"machine": "m", "duration_s": 1e300}),
         ("calibrate", {"machine": "m", "paths": ["a\0b"]}),
         ("promote", {"machine": "m", "version": "../../x"}),
@@ -467,7 +467,7 @@ def test_the_password_is_in_no_message_and_no_state(tmp_path: Path) -> None:
         settings = config.load(tmp_path / "agent.yaml")
         deadline = time.monotonic() + 60
         status: Any = None
-        while status is None or not status["machines"][0]["windows"]:
+        while status is None or not status["machines"][0]["health"]["windows_scored"]:
             assert time.monotonic() < deadline
             try:
                 status = ask(settings, "status")

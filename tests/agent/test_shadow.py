@@ -18,7 +18,6 @@ import yaml
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.workflow import CalibrationOptions
-from asd_agent.capture import SourceStatus
 from asd_agent.cli import main
 from asd_agent.cli.status import shadow_words
 from asd_agent.errors import CalibrationError, StoreError, UsageError
@@ -29,12 +28,11 @@ from asd_agent.store import Reader
 from asd_agent.store.records import shadow_name
 from asd_agent.types import EventKind, Level, State
 from asd_agent.whatif.compare import compare
-from listening import FAULT, RATE, Listening, calibrated, listening, sound
+from listening import FAULT, RATE, Listening, calibrated, listening, sound, status_of
 
 MACHINE = config.Machine(id="pump-1", source=config.SimulatedSource(), window_s=1.0, hop_s=0.5)
 CANDIDATE = "20260202T000000Z"
 NAME = shadow_name("pump-1", CANDIDATE)
-DELIVERING = SourceStatus(available=True, detail="delivering")
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +58,12 @@ def propose(item: Listening, candidate: Baseline, version: str = CANDIDATE) -> N
 
 
 def shadow_of(monitor: Machine) -> Any:
-    return monitor.status(DELIVERING).shadow
+    return status_of(monitor).shadow
 
 
 def test_a_candidate_is_recorded_and_not_published(item: Listening, baseline: Baseline) -> None:
     item.hear(sound(3, seed=1))
-    assert item.monitor.status(DELIVERING).shadow is None
+    assert status_of(item.monitor).shadow is None
     propose(item, baseline)
     item.hear(sound(3, seed=3))
     item.hear(sound(4, FAULT, seed=2))
@@ -81,7 +79,7 @@ def test_a_candidate_is_recorded_and_not_published(item: Listening, baseline: Ba
     same = {row.utc_s: row.score for row in item.store.scores("pump-1")}
     assert all(same[row.utc_s] == row.score for row in rows)  # the same baseline says the same
     status = shadow_of(item.monitor)
-    assert (status.baseline, status.alarm, status.trouble) == (CANDIDATE, "danger", "")
+    assert (status.baseline, status.level, status.trouble) == (CANDIDATE, "danger", "")
     assert shadow_words(status) == f"; in shadow {CANDIDATE}, danger"
 
 
@@ -108,7 +106,7 @@ def test_it_goes_on_after_a_restart(item: Listening, baseline: Baseline) -> None
     raised = item.store.states()[NAME]
     assert raised.level is Level.DANGER
     item.restart()
-    assert shadow_of(item.monitor).alarm == "danger"
+    assert shadow_of(item.monitor).level == "danger"
     item.hear(sound(6, seed=3))
     kinds = [e.kind for e in item.store.events(machine=NAME)]
     assert kinds.count(EventKind.RAISED) == kinds.count(EventKind.CLEARED) == 1
@@ -120,12 +118,12 @@ def test_promoting_ends_the_shadow_and_another_candidate_begins_anew(item: Liste
     item.hear(sound(4, FAULT, seed=2))
     item.monitor.active.promote(None)
     item.hear(sound(2, seed=1))
-    assert item.monitor.status(DELIVERING).shadow is None
+    assert status_of(item.monitor).shadow is None
     before = len(item.store.scores(NAME))
     propose(item, baseline, "20260303T000000Z")
     item.hear(sound(2, seed=3))
     assert shadow_of(item.monitor) == ShadowStatus(
-        baseline="20260303T000000Z", windows=4, alarm=Level.NORMAL, trouble=""
+        baseline="20260303T000000Z", windows_scored=4, level=Level.NORMAL, trouble=""
     )
     assert len(item.store.scores(NAME)) == before
 

@@ -110,7 +110,7 @@ def test_a_clip_reaches_back_to_what_the_voting_windows_were_made_from(tmp_path:
         )
         if 12 <= second < 20:  # from then on nothing is judged for ten seconds
             evidence.note("m1", row(second, (second - 1) * RATE, 2 * RATE))
-    event = evidence.attach(alarm_event("e1", windows=(17, 18, 19)), lambda: None, lead_s=3.0)
+    event = evidence.attach(alarm_event("e1", deciding_windows=(17, 18, 19)), lambda: None, lead_s=3.0)
     evidence.note("m1", row(20, 19 * RATE, 2 * RATE))  # while the clip goes on
     feed_on = {"received": 30 * RATE, "begun": 30 * RATE}
     evidence.feed("m1", ramp(30 * RATE, RATE), RATE, UTC_S + 30, gap=True, **feed_on)
@@ -148,7 +148,7 @@ def test_a_machine_that_is_received_anew_begins_a_new_clip(tmp_path: Path) -> No
     evidence.feed("m1", ramp(0, RATE), RATE, UTC_S, received=0)
     evidence.feed("m1", ramp(RATE, RATE), RATE, UTC_S, received=RATE)
     evidence.note("m1", row(1, RATE))
-    first = evidence.attach(alarm_event("e1", windows=(1,)))
+    first = evidence.attach(alarm_event("e1", deciding_windows=(1,)))
     evidence.feed("m1", ramp(0, RATE // 2), RATE, UTC_S, received=0)
     second = evidence.attach(alarm_event("e2", alarm_id="a2"))
     evidence.close()

@@ -252,7 +252,7 @@ def test_the_state_that_the_events_tell() -> None:
     events = [alarm_event(f"e{i}", kind=kind, until_utc_s=9e9) for i, kind in enumerate(kinds)]
     events[1] = alarm_event("e1", kind=EventKind.ESCALATED, level=Level.DANGER)
     state = state_after(events)
-    assert (state.level, state.event_id, state.sequence) == (Level.DANGER, "alarm-1", 4)
+    assert (state.level, state.alarm_id, state.sequence) == (Level.DANGER, "alarm-1", 4)
     assert (state.shelved_until_utc_s, state.out_of_service) == (9e9, True)
     cleared = alarm_event("e5", kind=EventKind.CLEARED, level=Level.NORMAL)
     assert state_after([*events, cleared]).latched

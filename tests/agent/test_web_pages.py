@@ -10,18 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from asd_agent import config
 from asd_agent.baseline import Baseline
-from asd_agent.capture import SourceStatus
-from asd_agent.types import AlarmState, ChainStatus, Level, State
+from asd_agent.publish import Messages
+from asd_agent.publish.payloads import Alarm, Health, Score
+from asd_agent.types import AlarmState, ChainStatus, Level, State, rfc3339
 from listening import FAULT, calibrated, listening, sound
+from store_cases import normal_window
 
 pytest.importorskip("starlette", reason="needs the extra `web`")
 from starlette.testclient import TestClient
 
-from asd_agent.service.status import AgentStatus, HealthStatus, MachineStatus, SinkStatus
+from asd_agent.service.status import AgentStatus, MachineStatus, SinkStatus
 from asd_agent.store import Reader
 from asd_agent.web.app import make_app
 from asd_agent.web.card import absent, card
@@ -34,6 +37,7 @@ from asd_agent.web.spark import spark
 MACHINE = config.Machine(
     id="pump-1", source=config.SimulatedSource(), window_s=1.0, hop_s=0.5, alarm=config.Alarm(window_votes="3/5")
 )
+MESSAGES = Messages("hall-1", "asd", lambda: True)
 FIRST_PAGE_BYTES = 150_000  # gzipped, all of it
 
 
@@ -64,18 +68,24 @@ def browser(heard: Path) -> TestClient:
     return TestClient(make_app(Site(settings, str(path), Users(heard / "users.json"))), "http://127.0.0.1:8070")
 
 
-def health_of(status: str, reasons: tuple[str, ...] = ()) -> HealthStatus:
-    return HealthStatus(status=ChainStatus(status), reasons=reasons)
+def health_of(status: str = "good", reasons: tuple[str, ...] = (), **more: object) -> Health:
+    fields = {"source_available": True, "baseline": "20260101T000000Z", "windows_scored": 9, "level_dbfs": -20.0}
+    return MESSAGES.health("pump-1", status=ChainStatus(status), reasons=reasons, **fields | more)
+
+
+def score_of(**changes: object) -> Score:
+    score = MESSAGES.score("pump-1", normal_window(9, np.random.default_rng(1)), score_limit=2.0)
+    return msgspec.structs.replace(score, **changes)
+
+
+def alarm_of(**fields: object) -> Alarm:
+    return MESSAGES.alarm("pump-1", AlarmState(**{"condition": State.NORMAL, "mode": State.NORMAL} | fields))
 
 
 def status(**changes: object) -> MachineStatus:
     good = MachineStatus(
-        id="pump-1", available=True, source=SourceStatus(available=True, detail=""), state=State.NORMAL,
-        score=0.4, p_value=0.4,
-        threshold=2.0, reason="", operating="running", reported_operating="", unknown_state="",
-        transients_last_hour=0, reported_shaft_hz=None, shadow=None, alarm=AlarmState(condition=State.NORMAL),
-        health=health_of(status="good"), level_dbfs=-20.0, last_window=None, windows=9, dropped=0, lag_s=0.1,
-        baseline="20260101T000000Z",
+        machine="pump-1", alarm=alarm_of(), health=health_of(), score=score_of(), reported_operating="",
+        reported_shaft_hz=None, transients_last_hour=0, shadow=None,
     )  # fmt: skip
     return msgspec.structs.replace(good, **changes)
 
@@ -84,27 +94,29 @@ def test_only_a_good_machine_on_a_good_chain_is_green():
     assert card(MACHINE, status()).tone == "good"
     old = "2026-01-01T00:00:00.000Z"
     for changes in (
-        {"available": False},
+        {"health": health_of(source_available=False)},
+        {"health": health_of(baseline="")},
         {"health": health_of(status="failure", reasons=("silence in 7 of the last 12 windows",))},
         {"health": health_of(status="out_of_specification")},
         {"health": health_of(status="maintenance_required")},
         {"health": health_of(status="function_check")},
-        {"state": State.LEARNING},
-        {"state": State.NOT_ASSESSABLE},
-        {"state": State.OFF},
-        {"state": State.ANOMALOUS},
-        {"unknown_state": "new operating state since 10:42"},
-        {"last_window": old},
-        {"alarm": AlarmState(level=Level.ALERT)},
-        {"alarm": AlarmState(level=Level.ALERT, latched=True)},
-        {"alarm": AlarmState(out_of_service=True)},
+        {"score": score_of(state=State.LEARNING)},
+        {"score": score_of(state=State.NOT_ASSESSABLE)},
+        {"score": score_of(state=State.OFF)},
+        {"score": score_of(state=State.ANOMALOUS)},
+        {"score": score_of(unknown_state="new operating state since 10:42")},
+        {"score": None},
+        {"health": health_of(last_window_end=old)},
+        {"alarm": alarm_of(level=Level.ALERT)},
+        {"alarm": alarm_of(level=Level.ALERT, latched=True)},
+        {"alarm": alarm_of(out_of_service=True)},
     ):
         assert card(MACHINE, status(**changes)).tone != "good", changes
     assert absent(MACHINE, "the agent is not running").tone == "bad"
 
 
 def test_an_alarm_outranks_a_chain_that_wants_attention():
-    found = card(MACHINE, status(alarm=AlarmState(level=Level.DANGER, reason="hum"), health=health_of(status="good")))
+    found = card(MACHINE, status(alarm=alarm_of(level=Level.DANGER, reason="hum")))
     assert (found.tone, found.headline, found.detail) == ("bad", "Alarm: danger", "hum")
 
 
@@ -112,11 +124,11 @@ def test_a_series_keeps_the_peak_whatever_the_number_of_points(heard):
     reader, limits, now = Reader(heard), Limits(heard), time.time()
     fine = series(reader, limits, MACHINE, now - 120, now, 2000)
     highest = max(p for p in fine.peak if p is not None)
-    limit = next(x for x in fine.limit if x is not None)
+    limit = next(x for x in fine.score_limit if x is not None)
     assert highest > limit > 0
     for points in (1, 7, 100):
         found = series(reader, limits, MACHINE, now - 120, now, points)
-        assert len(found.time_s) <= points
+        assert len(found.utc_s) <= points
         assert max(p for p in found.peak if p is not None) == highest
         assert found.windows == fine.windows
     assert [band.name for band in fine.bands] == ["running"]
@@ -192,7 +204,7 @@ def test_metrics_are_what_prometheus_reads():
     from prometheus_client.parser import text_string_to_metric_families
 
     agent = AgentStatus(
-        agent="a", version="0", utc_s=0.0, time_synced=True, uptime_s=5.0,
+        agent="a", version="0", time=rfc3339(0.0), time_synced=True, uptime_s=5.0,
         sink=SinkStatus(mqtt=None, outbox=3, scores_dropped=0, findings=()), machines=(status(),),
     )  # fmt: skip
     families = {f.name: f for f in text_string_to_metric_families(exposition(agent, 2).decode())}
@@ -200,6 +212,10 @@ def test_metrics_are_what_prometheus_reads():
     states = {s.labels["state"]: s.value for s in families["asd_machine_state"].samples}
     assert states["normal"] == 1
     assert sum(states.values()) == 1
+    assert families["asd_machine_alarm_level"].samples[0].value == 0
+    unknown = msgspec.structs.replace(agent, machines=(status(alarm=alarm_of(mode=State.LEARNING)),))
+    families = {f.name: f for f in text_string_to_metric_families(exposition(unknown, 2).decode())}
+    assert families["asd_machine_alarm_level"].samples == []  # nobody knows: 0 would say that all is well
     assert next(f for f in text_string_to_metric_families(exposition(None, 0).decode())).samples[0].value == 0
 
 

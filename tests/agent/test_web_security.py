@@ -105,7 +105,7 @@ def test_a_viewer_looks_and_changes_nothing(tmp_path, users):
     browser = client(tmp_path, users)
     assert log_in(browser, "victor") == 303
     token = csrf(browser)
-    for verb in ("acknowledge", "calibrate", "promote", "mark"):
+    for verb in ("ack", "calibrate", "promote", "mark"):
         answer = browser.post(f"/api/v1/machines/m/{verb}", headers=token, json={})
         assert (answer.status_code, answer.json()) == (403, {"error": "only an operator may do this"})
 
@@ -114,7 +114,7 @@ def test_a_change_needs_a_token_of_the_session_and_our_own_origin(tmp_path, user
     browser, other = client(tmp_path, users), client(tmp_path, users)
     log_in(browser, "olga")
     log_in(other, "olga")
-    good, path = csrf(browser), "/api/v1/machines/m/acknowledge"
+    good, path = csrf(browser), "/api/v1/machines/m/ack"
     assert browser.post(path, headers=good, json={}).status_code == 503  # it passed; there is no daemon
     assert browser.post(path, json={}).status_code == 403
     assert browser.post(path, headers=csrf(other), json={}).status_code == 403
@@ -144,7 +144,7 @@ def test_programs_read_with_basic_authentication_and_change_nothing(tmp_path, us
     browser = client(tmp_path, users)
     header = {"authorization": "Basic " + base64.b64encode(f"olga:{PASSWORD}".encode()).decode()}
     assert browser.get("/metrics", headers=header).status_code == 200
-    assert browser.post("/api/v1/machines/m/acknowledge", headers=header, json={}).status_code == 401
+    assert browser.post("/api/v1/machines/m/ack", headers=header, json={}).status_code == 401
     assert browser.get("/metrics", headers={"authorization": "Basic !!!"}).status_code == 401
 
 
@@ -169,8 +169,8 @@ def test_another_sites_name_is_refused(tmp_path, users):
 def test_on_this_machine_alone_no_password_is_needed_but_other_sites_stay_out(tmp_path, users):
     browser = client(tmp_path, users, "http://127.0.0.1:8070", listen="127.0.0.1:8070")
     assert browser.get("/alarms").status_code == 200
-    assert browser.post("/api/v1/machines/m/acknowledge", json={}).status_code == 403
-    assert browser.post("/api/v1/machines/m/acknowledge", headers=csrf(browser), json={}).status_code == 503
+    assert browser.post("/api/v1/machines/m/ack", json={}).status_code == 403
+    assert browser.post("/api/v1/machines/m/ack", headers=csrf(browser), json={}).status_code == 503
     for host in ("evil.example", "192.168.1.20", "plant.example"):
         assert browser.get("/", headers={"host": host}).status_code == 421
     assert browser.get("/", headers={"x-forwarded-for": "10.0.0.1"}).status_code == 403  # a proxy would open it to all

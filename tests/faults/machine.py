@@ -14,6 +14,7 @@ from daemons import Site, Template, machine
 from mosquitto import Mosquitto
 
 from asd_agent.errors import AsdError
+from asd_agent.types import rfc3339
 from faults.outcomes import Outcome
 from faults.reference import PATIENCE_S, Reference, waited_s
 from faults.world import GIVE_UP_S
@@ -148,8 +149,8 @@ class DaemonLane:
                 site.path.write_text(text.replace("2/3", self._rng.choice(("3/4", "2/4", "4/5"))))
                 site.reload()
                 time.sleep(self._rng.uniform(0.0, 0.2))
-                site.ask("shelve", machine="m", until_utc_s=time.time() + HOUR_S, by="suite", reason=fault)
-                kept = "shelved_until_utc_s"
+                site.ask("shelve", machine="m", until=rfc3339(time.time() + HOUR_S), by="suite", reason=fault)
+                kept = "shelved_until"
             else:
                 site.ask("out_of_service", machine="m", on=True, by="suite", reason=fault)
                 site.kill()
@@ -179,7 +180,7 @@ class DaemonLane:
         def scored() -> bool:
             """Windows come in again."""
             if self._answers():
-                windows.append(int(self.site.status()["windows"]))
+                windows.append(int(self.site.status()["health"]["windows_scored"]))
             return len(windows) > 1 and windows[-1] > windows[0]
 
         recovery_s = waited_s(scored, GIVE_UP_S)
@@ -228,9 +229,9 @@ class DaemonLane:
             except StopIteration:  # the reload that brings it back is not through
                 return [f"{name} is not there"]
             pairs = (
-                (state.get("alarm_id"), alarm["event_id"]),
+                (state.get("alarm_id"), alarm["alarm_id"]),
                 (state.get("out_of_service"), alarm["out_of_service"]),
-                (bool(state.get("shelved_until")), bool(alarm["shelved_until_utc_s"])),
+                (state.get("shelved_until"), alarm["shelved_until"]),
             )
             wrong += [f"{name}: broker {json.dumps(a)}, agent {json.dumps(b)}" for a, b in pairs if a != b]
         return wrong

@@ -36,7 +36,7 @@ def sampled(site: Site, seconds: float) -> list[tuple[float, int, Resources]]:
     began_s = time.monotonic()
     assert site.process is not None
     while (at_s := time.monotonic() - began_s) < seconds:
-        windows = sum(m["windows"] for m in site.ask("status")["machines"])
+        windows = sum(m["health"]["windows_scored"] for m in site.ask("status")["machines"])
         found.append((at_s, windows, Resources.of(site.process.pid)))
         time.sleep(EVERY_S)
     return found

@@ -41,7 +41,7 @@ def main() -> None:
         states = store.states()
         for machine in MACHINES:
             state = states.setdefault(machine, AlarmState())
-            store.set_state(machine, state, [messages.alarm(machine, state)])
+            store.set_state(machine, state, [messages.of(messages.alarm(machine, state))])
         publisher.start()
         print("ready", flush=True)
         paused, tidied_s = False, time.monotonic()
@@ -76,11 +76,11 @@ def commit(
     before = states[machine]
     step = before.sequence % len(KINDS)
     event = AlarmEvent(
-        id=uuid.uuid4().hex, alarm_id=before.event_id or uuid.uuid4().hex, machine=machine, kind=KINDS[step],
+        id=uuid.uuid4().hex, alarm_id=before.alarm_id or uuid.uuid4().hex, machine=machine, kind=KINDS[step],
         level=LEVELS[step], utc_s=time.time(), time_synced=True, reason=f"event {before.sequence}",
     )  # fmt: skip
     state = msgspec.structs.replace(
-        before, level=event.level, event_id=event.alarm_id, comment=event.id, sequence=before.sequence + 1
+        before, level=event.level, alarm_id=event.alarm_id, comment=event.id, sequence=before.sequence + 1
     )
     states[machine] = state
     committed = store.commit_events([event], state, messages.of_event(event, state))

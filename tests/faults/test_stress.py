@@ -65,7 +65,7 @@ def test_all_threads_at_once(site, broker):
 
     def command(own):
         name = f"m{own.randrange(MACHINES)}"
-        verb = own.choice(("acknowledge", "shelve", "unshelve", "out_of_service", "rollback", "extend", "rename_state"))
+        verb = own.choice(("ack", "shelve", "unshelve", "out_of_service", "rollback", "extend", "rename_state"))
         more = {
             "shelve": {"minutes": 1.0},
             "out_of_service": {"on": own.random() < 0.5},
@@ -94,7 +94,7 @@ def test_all_threads_at_once(site, broker):
     for thread in threads:
         thread.join()
     last = Resources.of(site.process.pid)
-    scored = sum(machine["windows"] for machine in site.ask("status")["machines"])
+    scored = sum(machine["health"]["windows_scored"] for machine in site.ask("status")["machines"])
     print(f"{dict(done)} refused {dict(refused)}, {scored} windows since their last reload, {first} -> {last}")
     assert broken == []
     assert "Traceback" not in site.said

@@ -41,7 +41,7 @@ def main() -> None:
                 time_synced=True,
                 reason=f"event {number}",
             )
-            state = AlarmState(level=Level.ALERT, event_id=event.alarm_id, comment=event.id)
+            state = AlarmState(level=Level.ALERT, alarm_id=event.alarm_id, comment=event.id)
             assert store.commit_events([event], state, messages.of_event(event, state))
             time.sleep(rng.choice((0.0, 0.0, 0.01, 0.05)))
         deadline = time.monotonic() + 30

@@ -168,15 +168,20 @@ class Site:
         return asd(*arguments[:words], "-c", self.path, *arguments[words:], **more)
 
     def status(self, name: str = "m") -> dict[str, Any]:
-        found: dict[str, Any] = next(m for m in self.ask("status")["machines"] if m["id"] == name)
+        found: dict[str, Any] = next(m for m in self.ask("status")["machines"] if m["machine"] == name)
         return found
 
     def until(self, name: str = "m", patience_s: float = 40.0, **wanted: Any) -> dict[str, Any]:
-        """Wait until the machine's status has these values ("level" is that of its alarm)."""
+        """Wait for `level` of the alarm, `state` of the newest window, status of the `chain`, `available` source."""
 
         def reached() -> bool:
             status = self.status(name)
-            values = {**status, "level": status["alarm"]["level"], "chain": status["health"]["status"]}
+            values = {
+                "level": status["alarm"]["level"],
+                "chain": status["health"]["status"],
+                "available": status["health"]["source_available"],
+                "state": (status["score"] or {}).get("state"),
+            }
             return all(values[key] == value for key, value in wanted.items())
 
         wait_for(reached, f"{name} is {wanted}", patience_s)
@@ -193,8 +198,8 @@ class Site:
 
     def more_windows(self, count: int = 3, name: str = "m") -> None:
         """Wait until so many more have been scored."""
-        goal = self.status(name)["windows"] + count
-        wait_for(lambda: self.status(name)["windows"] >= goal, f"{count} more windows of {name}")
+        goal = self.status(name)["health"]["windows_scored"] + count
+        wait_for(lambda: self.status(name)["health"]["windows_scored"] >= goal, f"{count} more windows of {name}")
 
     @property
     def reader(self) -> Reader:

@@ -93,7 +93,7 @@ def test_version_5_with_content_type_and_expiring_scores(broker: Mosquitto, stor
     assert publisher.state.protocol == "5"
     assert broker.url in publisher.state.detail
     commit(store, "e1")
-    score = MESSAGES.health("m1", status="good", reasons=(), source_available=True)
+    score = MESSAGES.of(MESSAGES.health("m1", status="good", reasons=(), source_available=True))
     publisher.retain(score)
     assert publisher.publish(MESSAGES.response("asd/x", data=1))
     arrives(collector, "e1")
@@ -114,7 +114,7 @@ def test_scores_expire_where_the_broker_can(broker: Mosquitto, publish: Publish)
     collector = Collector(broker.port, "asd/+/+/score", protocol=V5)
     publisher = publish(broker.url)
     connected(publisher)
-    publisher.publish(MESSAGES.score("m1", normal_window(1, np.random.default_rng(1))))
+    publisher.publish(MESSAGES.of(MESSAGES.score("m1", normal_window(1, np.random.default_rng(1)))))
     wait_for(lambda: len(collector.messages) == 1, "the score arrives")
     assert 0 < collector.messages[0].properties.MessageExpiryInterval <= 60  # type: ignore[union-attr]
     assert not collector.messages[0].retain
@@ -212,8 +212,8 @@ def test_what_a_broker_must_hold_is_there_again_after_it_forgot(tmp_path: Path, 
     connected(publisher)
     commit(store, "e1")
     publisher.retain(MESSAGES.machine_availability("m1", online=True))
-    publisher.retain(MESSAGES.health("m1", status="good", reasons=(), source_available=True))
-    publisher.retain(MESSAGES.health("m1", status="failure", reasons=("x",), source_available=False))
+    publisher.retain(MESSAGES.of(MESSAGES.health("m1", status="good", reasons=(), source_available=True)))
+    publisher.retain(MESSAGES.of(MESSAGES.health("m1", status="failure", reasons=("x",), source_available=False)))
     wait_for(lambda: store.outbox.depth() == 0, "the outbox is empty")
     broker.stop()
     (tmp_path / "broker" / "mosquitto.db").unlink()

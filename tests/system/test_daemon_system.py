@@ -83,14 +83,14 @@ def test_machines_come_change_and_go(site):
     site.reload()
     wait_for(lambda: len(site.ask("status")["machines"]) == 2, "a second machine")
     site.until("n", state="normal")
-    assert site.status("m")["windows"] > 0
+    assert site.status("m")["health"]["windows_scored"] > 0
     site.play("faulty")
     site.until("m", level="danger")
-    alarm = site.status("m")["alarm"]["event_id"]
+    alarm = site.status("m")["alarm"]["alarm_id"]
     site.configure(machine(site.folder, alarm={"window_votes": "2/5"}))
     site.reload()
     wait_for(lambda: len(site.ask("status")["machines"]) == 1, "one machine is gone")
-    assert site.status("m")["alarm"]["event_id"] == alarm
+    assert site.status("m")["alarm"]["alarm_id"] == alarm
     site.more_windows()
     assert site.kinds().count("raised") == len({e.machine for e in site.events() if e.kind == "raised"})
 
@@ -108,7 +108,7 @@ def test_a_tampered_baseline_judges_nothing_and_stops_nobody_else(site):
     site.start()
     status = site.until("m", state="learning", chain="failure")
     assert any("checksum does not match" in reason for reason in status["health"]["reasons"])
-    assert status["score"] is None
+    assert status["score"]["score"] is None
     site.until("n", state="normal", chain="good")
     refused = site.cli("score", "m", site.template.folder / "normal.wav")
     assert refused.returncode == 1
@@ -172,7 +172,7 @@ def test_status_and_doctor_of_a_running_daemon(site):
     assert shown.returncode == 0
     assert "normal" in shown.stdout
     assert "good" in shown.stdout
-    assert json.loads(site.cli("status", "--json").stdout)["machines"][0]["id"] == "m"
+    assert json.loads(site.cli("status", "--json").stdout)["machines"][0]["machine"] == "m"
     checked = site.cli("doctor")
     assert checked.returncode == 0, checked.stdout
     assert "daemon: running" in checked.stdout

@@ -151,7 +151,9 @@ def test_node_red_passes_alarms_on_and_acknowledges(broker: Any, tmp_path: Path)
         collector = Collector(broker.port)
         wait_for(lambda: "Connected to broker" in log.read_text(), "Node-RED connects", 90)
         for kind in (EventKind.RAISED, EventKind.RAISED, EventKind.ACKNOWLEDGED, EventKind.CLEARED):
-            message = MESSAGES.event(alarm_event(f"e-{kind}", kind=kind))  # the first one is delivered twice
+            message = MESSAGES.of(
+                MESSAGES.event(alarm_event(f"e-{kind}", kind=kind))
+            )  # the first one is delivered twice
             collector.client.publish(message.topic, message.payload, qos=1).wait_for_publish(10)
         wait_for(lambda: len(collector.payloads("plant/notifications")) >= 2, "notifications")
         told = [json.loads(payload) for payload in collector.payloads("plant/notifications")]

@@ -14,6 +14,8 @@ from clients import python
 from daemons import machine
 from mosquitto import BINARY, free_port, wait_for
 
+from asd_agent.types import utc_s
+
 pytestmark = [
     pytest.mark.system,
     pytest.mark.slow_client,
@@ -134,7 +136,10 @@ def _story(home: HomeAssistant, site: Any, broker: Any, style: str) -> None:
     wait_for(lambda: site.status()["alarm"]["acknowledged"], "the button acknowledges")
     assert site.status()["alarm"]["acknowledged_by"] == "Home Assistant"
     home.ask("press", unique_id="asd/a/m/shelve")
-    wait_for(lambda: site.status()["alarm"]["shelved_until_utc_s"] > time.time() + 3000, "the button shelves")
+    wait_for(
+        lambda: utc_s(site.status()["alarm"]["shelved_until"] or "1970-01-01T00:00:00Z") > time.time() + 3000,
+        "the button shelves",
+    )
     # Either side restarts: what stood stands again.
     home.stop()
     home.start()

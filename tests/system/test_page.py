@@ -338,5 +338,5 @@ def test_the_page_may_die_as_often_as_it_likes(watched):
         watched.page.kill()
         watched.page.start()
     after = watched.site.status()
-    assert after["windows"] > before["windows"]
-    assert (after["dropped"], watched.site.ask("status")["sink"]["scores_dropped"]) == (0, 0)
+    assert after["health"]["windows_scored"] > before["health"]["windows_scored"]
+    assert (after["health"]["windows_dropped"], watched.site.ask("status")["sink"]["scores_dropped"]) == (0, 0)

@@ -90,7 +90,7 @@ def test_install_start_and_exposure(container):
         pytest.fail(log(container))
     assert show(container, "Type") == "notify"
     assert show(container, "DynamicUser") == "yes"
-    assert status(container)["machines"][0]["id"] == "motor"
+    assert status(container)["machines"][0]["machine"] == "motor"
     said = container("systemd-analyze", "security", "asd-agent", "--no-pager", check=False)
     exposure = float(said.split("Overall exposure level for asd-agent.service:")[1].split()[0])
     assert exposure <= 2.0
@@ -128,12 +128,12 @@ def test_calibrates_raises_an_alarm_and_keeps_it_over_a_reboot(container):
     assert "promoted" in said
     alarm = lambda: status(container)["machines"][0]["alarm"]  # noqa: E731
     container.until(lambda: alarm()["level"] != "normal", 120, "the alarm")
-    raised = alarm()["event_id"]
+    raised = alarm()["alarm_id"]
     container.reboot()
     until_active(container)
     machine = status(container)["machines"][0]
-    assert machine["baseline"], "the baseline is gone"
-    assert machine["alarm"]["event_id"] == raised
+    assert machine["health"]["baseline"], "the baseline is gone"
+    assert machine["alarm"]["alarm_id"] == raised
     container(AGENT, "alarms", "ack", "-c", CONFIG_PATH, "motor", "--by", "test")
     kinds = [json.loads(line)["event_type"] for line in events(container)]
     assert kinds.count("raised") >= 1

@@ -15,14 +15,8 @@ from asd_agent.cli.words import Row, local, print_json, show
 from asd_agent.errors import UsageError
 from asd_agent.service.control import ask
 from asd_agent.store import Store
-from asd_agent.types import AlarmEvent
+from asd_agent.types import AlarmEvent, rfc3339
 
-VERBS = {
-    "ack": "acknowledge",
-    "shelve": "shelve",
-    "unshelve": "unshelve",
-    "out-of-service": "out_of_service",
-}
 ID = 8  # characters are enough for `asd-agent replay`
 
 
@@ -64,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
         return _list(settings, args)
     request: dict[str, Any] = {"machine": args.machine, "by": args.by, "reason": args.reason}
     if args.action == "shelve":
-        request["until_utc_s"] = time.time() + args.duration
+        request["until"] = rfc3339(time.time() + args.duration)
     if args.action == "out-of-service":
         request["on"] = not args.off
-    answer = ask(settings, VERBS[args.action], **request)
+    answer = ask(settings, args.action.replace("-", "_"), **request)
     if args.json:
         print_json({"machine": args.machine, "action": args.action, "answer": answer})
     else:
@@ -82,11 +76,12 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
             print(f"{store.left_out} damaged events are left out: see `asd-agent doctor`", file=sys.stderr)
     if args.json:
         from asd_agent.publish.messages import Messages
+        from asd_agent.publish.payloads import encode
 
         base = settings.mqtt.base_topic if settings.mqtt else "asd"
         messages = Messages(settings.agent.id, base, lambda: True)
         for event in events:  # as over MQTT: one vocabulary
-            print(messages.event(event).payload.decode())
+            print(encode(messages.event(event)).decode())
         return 0
     if not events:
         print("no alarm events yet")

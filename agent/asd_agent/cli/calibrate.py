@@ -133,7 +133,7 @@ def _by_daemon(
         with progress("calibrating") as update:
             while True:
                 state = client.calibration(settings, target.id)
-                update(state.done, f"{state.phase}: {state.windows} windows, {state.excluded} not usable")
+                update(state.done, f"{state.phase}: {state.windows} windows, {state.not_assessable} not usable")
                 if state.phase not in ("listening", "fitting"):
                     break
                 time.sleep(0.5)

@@ -11,6 +11,7 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import AsdError, BaselineError
 from asd_agent.store import Store
+from asd_agent.types import rfc3339
 from asd_agent.whatif import Episode
 from asd_agent.whatif.compare import QUANTILES, Comparison, Side, compare
 
@@ -72,8 +73,8 @@ def _data(found: Comparison) -> dict[str, object]:
 
     return {
         "baseline": found.version,
-        "first_utc_s": found.first_utc_s,
-        "last_utc_s": found.last_utc_s,
+        "since": rfc3339(found.first_utc_s),
+        "until": rfc3339(found.last_utc_s),
         "windows": found.windows,
         "differ": found.differ,
         "active": side(found.active),

@@ -176,12 +176,13 @@ def _sources(settings: config.Config) -> Iterator[Finding]:
     for machine in settings.machines:
         what = f"source of {machine.id}"
         try:
-            known = next((m for m in client.status(settings).machines if m.id == machine.id), None)
+            known = next((m for m in client.status(settings).machines if m.machine == machine.id), None)
         except AsdError:
             known = None
         if known is not None:
-            yield Finding("ok" if known.available else "fail", what, f"held by the daemon: {known.source.detail}")
-            if known.available and known.health.reasons:
+            good = "ok" if known.health.source_available else "fail"
+            yield Finding(good, what, f"held by the daemon: {known.health.source_detail}")
+            if known.health.source_available and known.health.reasons:
                 yield Finding("warn", f"health of {machine.id}", "; ".join(known.health.reasons))
             continue
         try:

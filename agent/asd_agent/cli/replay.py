@@ -194,7 +194,7 @@ def _row(done: Replay, window: Replayed, sound: Path, names: list[str]) -> Row:
     score, *distances = columns
     cells = (
         f"{window.stored.frame / done.clip.rate_hz:.1f} s",
-        "*" if window.result.index in done.clip.event.windows else "",
+        "*" if window.result.index in done.clip.event.deciding_windows else "",
         window.stored.result.state.value.replace("_", " "),
         was[score],
         now[score],

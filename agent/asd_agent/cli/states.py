@@ -14,6 +14,7 @@ from asd_agent.calibration import workflow as learning
 from asd_agent.cli.words import print_json, say
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
+from asd_agent.types import rfc3339
 
 
 def run(settings: config.Config, target: config.Machine, args: argparse.Namespace) -> int:
@@ -27,7 +28,7 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
     if args.despite_alarm:
         request["despite_alarm"] = True
     if args.since:
-        request["since_utc_s"] = moment(args.since)
+        request["since"] = rfc3339(moment(args.since))
     if args.last:
         request["last_s"] = args.last
     try:

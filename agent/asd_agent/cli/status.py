@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from asd_agent import config
@@ -11,6 +12,7 @@ from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import Row, console, lasted, listing, local, print_json, wrapped, zone
 from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent
+from asd_agent.types import utc_s
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -71,10 +73,10 @@ def view(data: AgentStatus, width: int) -> Text:
     from rich.text import Text
 
     heads = ("machine", "state", "score", "limit", "alarm", "signal chain", "lag")
-    table = listing(heads, [_row(machine) for machine in data.machines], width)
+    table = listing(heads, [_row(machine, data.sink.findings) for machine in data.machines], width)
     broker = data.sink.mqtt.detail if data.sink.mqtt else "not configured"
     foot = [
-        f"agent {data.agent} {data.version}, up {lasted(data.uptime_s)}, {local(data.utc_s)} {zone()}"
+        f"agent {data.agent} {data.version}, up {lasted(data.uptime_s)}, {shown(data.time)} {zone()}"
         + ("" if data.time_synced else " (clock not synchronised)"),
         f"broker: {broker}, outbox {data.sink.outbox}",
         *data.sink.findings,
@@ -82,29 +84,31 @@ def view(data: AgentStatus, width: int) -> Text:
     return Text("\n").join([table, Text(), *(Text(wrapped(line, width), style="dim") for line in foot)])
 
 
-def _row(machine: MachineStatus) -> Row:
-    chain = machine.health.status
+def _row(machine: MachineStatus, of_all: Sequence[str]) -> Row:
+    """`of_all`: findings that are of all machines, and said below them."""
+    chain, score, lag_s = machine.health.status, machine.score, machine.health.lag_s
     cells = (
-        machine.id,
-        machine.state.replace("_", " "),
-        number(machine.score),
-        number(machine.threshold),
+        machine.machine,
+        score.state.replace("_", " ") if score else "",
+        number(score.score if score else None),
+        number(score.score_limit if score else None),
         machine.alarm.level,
         chain.replace("_", " "),
-        "" if machine.lag_s is None else f"{machine.lag_s:.1f} s",
+        "" if lag_s is None else f"{lag_s:.1f} s",
     )
     styles = {4: COLOUR.get(machine.alarm.level, ""), 5: HEALTH_COLOUR.get(chain, "yellow")}
-    return Row(cells, [words for words in _notes(machine) if words], styles)
+    return Row(cells, [words for words in _notes(machine, of_all) if words], styles)
 
 
-def _notes(machine: MachineStatus) -> list[str]:
-    dropped = f", {machine.dropped} dropped" if machine.dropped else ""
-    baseline = f"baseline {machine.baseline}" if machine.baseline else f"no baseline: asd-agent calibrate {machine.id}"
+def _notes(machine: MachineStatus, of_all: Sequence[str]) -> list[str]:
+    health, name = machine.health, machine.machine
+    dropped = f", {health.windows_dropped} dropped" if health.windows_dropped else ""
+    baseline = f"baseline {health.baseline}" if health.baseline else f"no baseline: asd-agent calibrate {name}"
     return [
         alarm_words(machine),
-        *(f"signal chain: {reason}" for reason in machine.health.reasons),
-        machine.unknown_state,
-        f"{baseline}{shadow_words(machine.shadow)}; {machine.windows} windows{dropped}",
+        *(f"signal chain: {reason}" for reason in health.reasons if reason not in of_all),
+        machine.score.unknown_state if machine.score else "",
+        f"{baseline}{shadow_words(machine.shadow)}; {health.windows_scored} windows{dropped}",
     ]
 
 
@@ -114,7 +118,7 @@ def shadow_words(shadow: ShadowStatus | None) -> str:
         return ""
     if shadow.trouble:
         return f"; in shadow: {shadow.trouble}"
-    level = "" if shadow.alarm == "normal" else f", {shadow.alarm}"
+    level = "" if shadow.level in ("normal", "unknown") else f", {shadow.level}"
     return f"; in shadow {shadow.baseline}{level}"
 
 
@@ -134,8 +138,14 @@ def alarm_words(machine: MachineStatus) -> str:
         )
         if getattr(alarm, key)
     ]
-    if alarm.shelved_until_utc_s:
-        words.append(f"shelved until {local(alarm.shelved_until_utc_s)}")
-    if alarm.level != "normal":
-        words.append(f"since {local(alarm.since_utc_s)}: {alarm.why}")
+    if alarm.shelved_until:
+        words.append(f"shelved until {shown(alarm.shelved_until)}")
+    if alarm.since:
+        words.append(f"since {shown(alarm.since)}: {alarm.reason}")
     return ", ".join(words)
+
+
+def shown(time: str) -> str:
+    """An RFC 3339 time in the zone of this computer."""
+
+    return local(utc_s(time))

@@ -16,7 +16,8 @@ from asd_agent.cli.options import add_config, add_json, add_machine, duration
 from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
 from asd_agent.errors import UsageError
 from asd_agent.store import Store
-from asd_agent.whatif import Answer, Episode, what_if
+from asd_agent.types import rfc3339
+from asd_agent.whatif import Answer, Episode, span_of, what_if
 
 OPTIONS = {  # of the command line -> key of the configuration, its name in words
     "votes": ("window_votes", "votes"),
@@ -166,12 +167,12 @@ def _data(target: config.Machine, answer: Answer) -> dict[str, Any]:
     return {
         "machine": target.id,
         "alarm": target.alarm,
-        "first_utc_s": answer.first_utc_s,
-        "last_utc_s": answer.last_utc_s,
+        "since": rfc3339(answer.first_utc_s),
+        "until": rfc3339(answer.last_utc_s),
         "windows": answer.windows,
         "judged": answer.judged,
         "left_out": answer.lost,
-        "score": answer.score,
-        "then": answer.then,
-        "now": answer.now,
+        "score_limit": answer.score,
+        "then": [span_of(e) for e in answer.then],
+        "now": [span_of(e) for e in answer.now],
     }

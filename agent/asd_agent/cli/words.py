@@ -34,11 +34,6 @@ def local(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def utc(seconds: float) -> str:
-    """A time for machines: RFC 3339 in UTC."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def zone() -> str:
     """Name of the time zone that `local` uses."""
     return dt.datetime.now().astimezone().tzname() or "local time"

@@ -232,15 +232,15 @@ class Alarm:
         self, target: Level, kind: EventKind, standing: Standing, windows: tuple[int, ...], result: WindowResult,
         stamp: _Stamp,
     ) -> AlarmEvent:  # fmt: skip
-        fresh = self.state.event_id == ""  # one that returns while it is latched is the same alarm still
+        fresh = self.state.alarm_id == ""  # one that returns while it is latched is the same alarm still
         trigger, grounds, deviation = standing.trigger, standing.grounds, standing.deviation
         words = reason.alarm(deviation, trigger, grounds)
         self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
         self._learn()
         about = {"grounds": grounds, "deviation": deviation, "part": self.state.part, "course": standing.course}
-        event = self._event(kind, stamp, words, windows=windows, score=result.score, **about)
+        event = self._event(kind, stamp, words, deciding_windows=windows, score=result.score, **about)
         if fresh:
-            self._set(event_id=event.id, since_utc_s=stamp.utc_s)
+            self._set(alarm_id=event.id, since_utc_s=stamp.utc_s)
         self._set(falling=(), reason=words)
         return event
 
@@ -276,7 +276,7 @@ class Alarm:
     ) -> AlarmEvent:
         words = reason.calmer(kind is EventKind.CLEARED, len(voters), len(self.state.falling), _score(limit))
         level = Level.NORMAL if kind is EventKind.CLEARED else Level.ALERT
-        event = self._event(kind, stamp, words, level=level, windows=_indices(voters), score=result.score)
+        event = self._event(kind, stamp, words, level=level, deciding_windows=_indices(voters), score=result.score)
         self._set(rising=())
         if kind is EventKind.DEESCALATED:
             self._set(level=Level.ALERT, reason=words)
@@ -289,7 +289,7 @@ class Alarm:
     def _end_episode(self) -> None:
         self._set(
             level=Level.NORMAL,
-            event_id="",
+            alarm_id="",
             since_utc_s=0.0,
             latched=False,
             acknowledged=False,
@@ -330,7 +330,7 @@ class Alarm:
         events: Events = ()
         if state.suppressed:
             return events
-        if state.announced_id and not (state.active and state.announced_id == state.event_id):
+        if state.announced_id and not (state.active and state.announced_id == state.alarm_id):
             words, gone = "the condition went while notifications were off", state.announced_id
             events += (self._event(EventKind.CLEARED, stamp, words, level=Level.NORMAL, alarm_id=gone),)
         if state.active:
@@ -343,9 +343,9 @@ class Alarm:
         state = self.state
         key = f"{self._machine}\0{state.sequence}\0{kind}\0{stamp.utc_s!r}"
         event_id = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        more.setdefault("level", state.level)
+        more.setdefault("level", state.known_level)
         more.setdefault("trigger", state.trigger if kind in _OF_EVIDENCE else None)
-        more.setdefault("alarm_id", state.event_id or (event_id if kind is EventKind.RAISED else ""))
+        more.setdefault("alarm_id", state.alarm_id or (event_id if kind is EventKind.RAISED else ""))
         event = AlarmEvent(
             id=event_id,
             machine=self._machine,
@@ -356,7 +356,7 @@ class Alarm:
             notify=kind in _OF_PEOPLE or not state.suppressed,
             **more,
         )
-        self._set(sequence=state.sequence + 1)
+        self._set(sequence=state.sequence + 1, changed_utc_s=stamp.utc_s)
         if event.notify and kind in (EventKind.RAISED, EventKind.CLEARED):
             self._set(announced_id=event.alarm_id if kind is EventKind.RAISED else "")
         return event

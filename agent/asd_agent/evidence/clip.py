@@ -95,7 +95,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="a
     @property
     def deciding(self) -> tuple[ScoredWindow, ...]:
         """The windows that voted, as far as the clip holds them."""
-        return tuple(w for w in self.windows if w.result.index in self.event.windows)
+        return tuple(w for w in self.windows if w.result.index in self.event.deciding_windows)
 
     @property
     def typical(self) -> ScoredWindow | None:

@@ -158,7 +158,7 @@ class ClipRecorder:
 
     def _begin(self, tape: Tape, event: AlarmEvent, made_with: MadeWith | None, lead_s: float) -> Recording:
         voters = [row.frame - min(row.skipped, round(lead_s * tape.rate_hz)) for row in tape.rows
-                  if row.result.index in event.windows]  # fmt: skip
+                  if row.result.index in event.deciding_windows]  # fmt: skip
         wanted = max(round(self._settings.before_s * tape.rate_hz), tape.received - min(voters, default=tape.received))
         chunks = tape.last(min(wanted, tape.frames))
         frames = sum(len(chunk.samples) for chunk in chunks)

@@ -197,7 +197,7 @@ def _speed(reported: dict[str, Any] | None) -> Speed | None:
 
 
 def _normals(windows: Sequence[Replayed], event: AlarmEvent, pipeline: Pipeline) -> list[Normal]:
-    voters = [w for w in windows if w.result.index in event.windows] or list(windows)
+    voters = [w for w in windows if w.result.index in event.deciding_windows] or list(windows)
     typical = [w for w in voters if event.course is not None and w.result.index == event.course.typical]
     voters += typical  # it stands for the others
     found = pipeline.deciding(voters[-1].result) if voters else None

@@ -149,7 +149,7 @@ class Discovery:
             "limit": {
                 "platform": "sensor",
                 "name": "Score limit",
-                "value_template": "{{ 'None' if value_json.threshold is none else value_json.threshold }}",
+                "value_template": "{{ 'None' if value_json.score_limit is none else value_json.score_limit }}",
                 "entity_category": "diagnostic",
                 **number,
                 **common,

@@ -1,18 +1,23 @@
-"""What the agent knows, as messages on their topics."""
+"""What the agent knows as payloads, and payloads as messages on their topics."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
 
 from asd_agent.publish import payloads
-from asd_agent.publish.payloads import encode, rfc3339
+from asd_agent.publish.payloads import encode
 from asd_agent.publish.topics import Topics
 from asd_agent.store import Message
-from asd_agent.types import AlarmEvent, AlarmState, State, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, ChainStatus, WindowResult, rfc3339
+
+P = TypeVar("P", payloads.Score, payloads.Alarm, payloads.Health)
 
 
 class Messages:
@@ -40,25 +45,19 @@ class Messages:
         return _retained(self.topics.machine_availability(machine), payloads.ONLINE if online else payloads.OFFLINE)
 
     def score(
-        self,
-        machine: str,
-        result: WindowResult,
-        *,
-        baseline: str = "",
-        threshold: float | None = None,
-        states: Mapping[State, int] | None = None,
+        self, machine: str, result: WindowResult, *, baseline: str = "", score_limit: float | None = None,
         unknown_state: str = "",
-    ) -> Message:
-        """`states` counts the windows of an interval that `result` stands for (see ScoreInterval)."""
+    ) -> payloads.Score:  # fmt: skip
+        """Of one window."""
         payload = payloads.Score(
             **self.header(result.utc_s + result.duration_s),
             machine=machine,
             window=result.index,
             duration_s=round(result.duration_s, 3),
             state=result.state,
-            level=result.level,
+            window_level=result.level,
             score=_digits(result.score),
-            threshold=_digits(threshold),
+            score_limit=_digits(score_limit),
             p_value=_digits(result.p_value),
             quality=result.quality.causes,
             level_dbfs=_digits(result.quality.level_dbfs),
@@ -80,14 +79,12 @@ class Messages:
             nuisance=result.nuisance,
             transient_p=_digits(result.transient_p),
             transient_at_s=_digits(result.transient_at_s),
-            window_count=sum(states.values()) if states else 1,
             unknown_state=unknown_state,
-            states=dict(states or {}),
         )
-        return self.of(payload)
+        return _identified(payload)
 
-    def event(self, event: AlarmEvent) -> Message:
-        payload = payloads.Event(
+    def event(self, event: AlarmEvent) -> payloads.Event:
+        return payloads.Event(
             id=event.id,
             agent=self.topics.agent,
             time=rfc3339(event.utc_s),
@@ -98,7 +95,7 @@ class Messages:
             level=event.level,
             reason=event.why,
             trigger=event.trigger,
-            deciding_windows=event.windows,
+            deciding_windows=event.deciding_windows,
             score=_digits(event.score),
             by=event.by,
             comment=event.comment,
@@ -110,16 +107,15 @@ class Messages:
             nearest_cause=event.nearest_cause,
             part=event.part,
         )
-        return self.of(payload)
 
-    def alarm(self, machine: str, state: AlarmState, utc_s: float | None = None, evidence: str = "") -> Message:
+    def alarm(self, machine: str, state: AlarmState, evidence: str = "") -> payloads.Alarm:
         """`evidence`: path of the clip, empty where there is none."""
         payload = payloads.Alarm(
-            **self.header(utc_s),
+            **self.header(state.changed_utc_s or None),
             machine=machine,
-            level=payloads.alarm_level(state),
+            level=state.known_level,
             condition=state.condition,
-            alarm_id=state.event_id,
+            alarm_id=state.alarm_id,
             since=_time(state.since_utc_s),
             latched=state.latched,
             acknowledged=state.acknowledged,
@@ -133,27 +129,24 @@ class Messages:
             trigger=state.trigger,
             part=state.part,
         )
-        return self.of(payload)
+        return _identified(payload)
 
     def of_event(self, event: AlarmEvent, state: AlarmState, evidence: str = "") -> list[Message]:
         """For the outbox with an event: the event, unless it is only to be recorded, and the new state."""
-        state_message = self.alarm(event.machine, state, event.utc_s, evidence)
-        return [self.event(event), state_message] if event.notify else [state_message]
+        changed = self.of(self.alarm(event.machine, state, evidence))
+        return [self.of(self.event(event)), changed] if event.notify else [changed]
 
     def health(
-        self, machine: str, *, status: payloads.HealthStatus, reasons: tuple[str, ...], source_available: bool,
-        source_detail: str = "", restarts: int = 0, gaps: int = 0, last_window: str | None = None,
-        windows_scored: int = 0, windows_dropped: int = 0, lag_s: float | None = None, level_dbfs: float | None = None,
-        baseline: str = "", outbox: int = 0, scores_dropped: int = 0,
-    ) -> Message:  # fmt: skip
-        """The arguments are those of payloads.Health."""
-        payload = payloads.Health(
-            **self.header(None), machine=machine, status=status, reasons=reasons, source_available=source_available,
-            source_detail=source_detail, restarts=restarts, gaps=gaps, last_window=last_window,
-            windows_scored=windows_scored, windows_dropped=windows_dropped, lag_s=lag_s,
-            level_dbfs=level_dbfs, baseline=baseline, outbox=outbox, scores_dropped=scores_dropped,
+        self, machine: str, *, status: ChainStatus, reasons: tuple[str, ...], source_available: bool,
+        level_dbfs: float | None = None, lag_s: float | None = None, **more: Any,
+    ) -> payloads.Health:  # fmt: skip
+        """The arguments are the fields of payloads.Health."""
+        return _identified(
+            payloads.Health(
+                **self.header(None), machine=machine, status=status, reasons=reasons,
+                source_available=source_available, level_dbfs=_digits(level_dbfs), lag_s=_digits(lag_s), **more,
+            )
         )  # fmt: skip
-        return self.of(payload)
 
     def picture(self, machine: str, png: bytes) -> Message:
         """Of the last alarm; retained."""
@@ -170,7 +163,7 @@ class Messages:
     ) -> Message:
         """An answer; an error when there is one."""
         payload = payloads.Response(
-            **self.header(None),
+            **self.header(None) | {"id": uuid.uuid4().hex},
             status="ok" if error is None else "error",
             data=data,
             error=error,
@@ -190,13 +183,18 @@ class Messages:
         return messages if root == self.topics.root else [*messages, _retained(f"{root}/availability", b"")]
 
     def header(self, utc_s: float | None) -> dict[str, Any]:
-        """The fields that every payload begins with; `utc_s` None = now."""
+        """The fields that every payload begins with, the id apart; `utc_s` None = now."""
         return {
-            "id": uuid.uuid4().hex,
+            "id": "",
             "agent": self.topics.agent,
             "time": rfc3339(time.time() if utc_s is None else utc_s),
             "time_synced": self._time_synced(),
         }
+
+
+def _identified(payload: P) -> P:
+    """The id follows from the content: what is said again, over MQTT or as a status, has the same id."""
+    return msgspec.structs.replace(payload, id=hashlib.blake2b(encode(payload), digest_size=16).hexdigest())
 
 
 def _retained(topic: str, payload: bytes) -> Message:

@@ -22,6 +22,7 @@ from asd_agent.publish.messages import Messages
 from asd_agent.publish.requests import Handler, Request, RequestDesk
 from asd_agent.publish.retry import NetworkNews, Retry
 from asd_agent.store import Message, Outbox
+from asd_agent.types import rfc3339
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ FALLBACK_S = 3.0  # without an answer to version 5 (amqtt misreads it and waits 
 class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool
     detail: str  # one line for a person; never a credential
-    since_utc_s: float
+    since: str  # RFC 3339
     protocol: str = ""  # "5" or "3.1.1" while connected
 
 
@@ -82,7 +83,7 @@ class Publisher:
         self._dropped = 0
         self._was_connected = False  # during the present attempt
         self._outbox_trouble = ""
-        self._state = ConnectionState(connected=False, detail="not started", since_utc_s=time.time())
+        self._state = ConnectionState(connected=False, detail="not started", since=rfc3339(time.time()))
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     @property
@@ -158,7 +159,7 @@ class Publisher:
             self._was_connected = False
             self._pause(self._retry.next_s())
         self._network.close()
-        self._state = ConnectionState(connected=False, detail="stopped", since_utc_s=time.time())
+        self._state = ConnectionState(connected=False, detail="stopped", since=rfc3339(time.time()))
 
     def _pause(self, seconds: float) -> None:
         """Before the next attempt; shorter when the network comes up meanwhile."""
@@ -272,7 +273,7 @@ class Publisher:
         detail = f"connected to {self._settings.url} (MQTT {protocol})"
         self._was_connected = True
         with self._lock:
-            self._state = ConnectionState(connected=True, detail=detail, since_utc_s=time.time(), protocol=protocol)
+            self._state = ConnectionState(connected=True, detail=detail, since=rfc3339(time.time()), protocol=protocol)
         log.info("broker connected", url=self._settings.url, protocol=protocol)
 
     def _lost(self, detail: str) -> None:
@@ -281,7 +282,7 @@ class Publisher:
             self._queue.clear()
             if not self._state.connected and self._state.detail == detail:
                 return  # said already
-            self._state = ConnectionState(connected=False, detail=detail, since_utc_s=time.time())
+            self._state = ConnectionState(connected=False, detail=detail, since=rfc3339(time.time()))
         log.warning("broker not connected", detail=detail)
 
     def _wake(self) -> None:

@@ -1,5 +1,6 @@
 """What is published, as JSON. `schema` comes first and names the struct and its version.
 
+The status of the agent (`asd-agent status --json`, the request `status`, the page) holds the same structs.
 The structs are the contract: `asd-agent schema mqtt|asyncapi` is made from them, with the description of each field.
 Fields may be added within a schema version; a field that changes its meaning makes a new one.
 Availability is not JSON: the plain words `online` and `offline`, as Home Assistant and others expect them.
@@ -7,14 +8,12 @@ Availability is not JSON: the plain words `online` and `offline`, as Home Assist
 
 from __future__ import annotations
 
-import time as clock
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from asd_agent.types import (
-    AlarmState,
     Cause,
     ChainStatus,
     EventKind,
@@ -34,10 +33,17 @@ _SECONDS, _DBFS = {"x-unit": "s"}, {"x-unit": "dBFS"}
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 AlarmLevel = Annotated[
-    Literal["unknown", "normal", "alert", "danger"],
+    Level,
     Meta(
         description="of the alarm; unknown: no baseline yet, or the sound cannot be judged, so normal would be a guess"
     ),
+]
+WindowScore = Annotated[
+    float | None, Meta(description="-log10 of the window's p_value: high = anomalous; null = not assessed")
+]
+BaselineVersion = Annotated[str, Meta(description="version of the baseline that judges; empty = not calibrated")]
+Dbfs = Annotated[
+    float | None, Meta(description="RMS level of the window; null = digital silence", extra_json_schema=_DBFS)
 ]
 AlarmId = Annotated[str, Meta(description="the alarm from raised to cleared; empty where there is none")]
 HealthStatus = Annotated[ChainStatus, Meta(description="class of the signal chain by NAMUR NE 107")]
@@ -71,18 +77,18 @@ class Score(_OfMachine, frozen=True, kw_only=True, tag="asd/score/1"):
     window: Annotated[int, Meta(description="its index since the source was opened")]
     duration_s: Annotated[float, Meta(description="length of the window", extra_json_schema=_SECONDS)]
     state: State
-    level: Annotated[Level, Meta(description="of this window alone, before votes")]
-    score: Annotated[float | None, Meta(description="-log10 of p_value: high = anomalous; null = not assessed")]
-    threshold: Annotated[float | None, Meta(description="the score from which on a window votes for an alert")]
+    window_level: Annotated[Level, Meta(description="of this window alone, before votes; unknown = not judged")]
+    score: WindowScore
+    score_limit: Annotated[float | None, Meta(description="the score from which on a window votes for an alert")]
     p_value: Probability | None
     quality: Annotated[tuple[Cause, ...], Meta(description="why the window is not assessable; else empty")]
-    level_dbfs: Annotated[float | None, Meta(description="RMS level; null = digital silence", extra_json_schema=_DBFS)]
+    level_dbfs: Dbfs
     embedding_distance: float | None
     embedding_p: Probability | None
     mechanism_p: Probability | None
     detectors: tuple[Detector, ...]
     reason: Annotated[str, Meta(description="what deviates, or why the window is not judged")]
-    baseline: Annotated[str, Meta(description="version of the baseline; empty = none yet")]
+    baseline: BaselineVersion
     operating: Annotated[str, Meta(description="operating state that the sound is nearest to, or that is reported")] = (
         ""
     )
@@ -107,7 +113,7 @@ class Alarm(_OfMachine, frozen=True, kw_only=True, tag="asd/alarm/1"):
     """The alarm of a machine as it stands; retained. `time` is that of the last change."""
 
     level: AlarmLevel
-    condition: Annotated[State, Meta(description="of the last window")]
+    condition: Annotated[State, Meta(description="of the newest window; over MQTT: as of the last change")]
     alarm_id: AlarmId
     since: Annotated[str | None, Meta(description="when the episode began", extra_json_schema=_TIME)]
     latched: Annotated[bool, Meta(description="the condition has gone, nobody has acknowledged it yet")]
@@ -131,19 +137,19 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
 
     alarm_id: AlarmId
     event_type: EventKind
-    level: Annotated[Level, Meta(description="of the alarm after the transition")]
+    level: AlarmLevel
     reason: str
     trigger: Annotated[
         Trigger | None,
         Meta(description="what raised the alarm: votes of windows, what stays, the rate of transients, overload"),
     ]
     deciding_windows: Annotated[tuple[int, ...], Meta(description="indices of the windows that decided")]
-    score: Annotated[float | None, Meta(description="of the window at which it happened")]
+    score: WindowScore
     by: Annotated[str, Meta(description="who acknowledged, shelved, ...; empty = the agent")]
     comment: str
     until: Annotated[str | None, Meta(description="end of a shelving", extra_json_schema=_TIME)]
     evidence: ClipPath
-    baseline: Annotated[str, Meta(description="version of the baseline that judged")]
+    baseline: BaselineVersion
     suppressed: Annotated[bool, Meta(description="happened while shelved or out of service: not published")] = False
     nuisances: Annotated[
         tuple[HeardSound, ...], Meta(description="the three most probable sounds of no machine in that window")
@@ -163,16 +169,14 @@ class Health(_OfMachine, frozen=True, kw_only=True, tag="asd/health/1"):
     source_detail: str = ""
     restarts: Annotated[int, Meta(ge=0, description="of the source, since the agent started")] = 0
     gaps: Annotated[int, Meta(ge=0, description="holes in the sound, since the agent started")] = 0
-    last_window: Annotated[str | None, Meta(description="end of the newest window", extra_json_schema=_TIME)] = None
+    last_window_end: Annotated[str | None, Meta(extra_json_schema=_TIME)] = None
     windows_scored: Annotated[int, Meta(ge=0, description="since the agent started")] = 0
     windows_dropped: Annotated[int, Meta(ge=0, description="because the host was too slow")] = 0
     lag_s: Annotated[
         float | None, Meta(description="from the end of a window to its score", extra_json_schema=_SECONDS)
     ] = None
-    level_dbfs: Annotated[float | None, Meta(description="RMS level of the newest window", extra_json_schema=_DBFS)] = (
-        None
-    )
-    baseline: Annotated[str, Meta(description="version of the active baseline; empty = not calibrated")] = ""
+    level_dbfs: Dbfs = None
+    baseline: BaselineVersion = ""
     outbox: Annotated[int, Meta(ge=0, description="messages that the broker has not acknowledged")] = 0
     scores_dropped: Annotated[int, Meta(ge=0, description="scores not published, or not stored")] = 0
 
@@ -205,13 +209,6 @@ CHANNELS: dict[type[msgspec.Struct], Channel] = {
 Payload = Score | Alarm | Event | Health | Response
 
 
-def alarm_level(state: AlarmState) -> Literal["unknown", "normal", "alert", "danger"]:
-    """Of a machine that cannot be judged (no baseline, no usable sound) nobody may say that it is normal."""
-    if state.level is Level.NORMAL and state.mode in (State.LEARNING, State.NOT_ASSESSABLE):
-        return "unknown"
-    return state.level.value
-
-
 def encode(payload: Payload) -> bytes:
     return msgspec.json.encode(payload)
 
@@ -220,9 +217,3 @@ def decode(data: bytes) -> Payload:
     """For subscribers. Raises msgspec.ValidationError for another schema, msgspec.DecodeError for no JSON."""
     payload: Payload = msgspec.json.decode(data, type=Payload)
     return payload
-
-
-def rfc3339(utc_s: float) -> str:
-    """1774612800.5 -> "2026-03-27T12:00:00.500Z"."""
-    ms = round(utc_s * 1000)
-    return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', clock.gmtime(ms // 1000))}.{ms % 1000:03d}Z"

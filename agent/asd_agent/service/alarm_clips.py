@@ -30,20 +30,20 @@ class AlarmClips:
     def of(self, machine: str, state: AlarmState) -> str:
         """The path for the alarm that is active or latched; empty where there is none."""
         alarm_id, path = self._clips.get(machine, ("", ""))
-        return path if state.event_id and alarm_id == state.event_id else ""
+        return path if state.alarm_id and alarm_id == state.alarm_id else ""
 
     def find(self, machine: str, state: AlarmState) -> None:
         """After a restart: the clip that an event of the alarm names, if it is there."""
-        if not state.event_id or self.of(machine, state):
+        if not state.alarm_id or self.of(machine, state):
             return
         try:
             events = self._store.events(machine=machine)
         except StoreError:
             return
-        named = [event.evidence for event in events if event.alarm_id == state.event_id and event.evidence]
+        named = [event.evidence for event in events if event.alarm_id == state.alarm_id and event.evidence]
         there = [path for path in named if (self._state_dir / path).exists()]
         if there:
-            self._clips[machine] = state.event_id, there[-1]
+            self._clips[machine] = state.alarm_id, there[-1]
         elif named:
             log.warning("the clip of an alarm was lost with the process", machine=machine, clip=named[-1])
 

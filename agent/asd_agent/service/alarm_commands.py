@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from asd_agent.errors import UsageError
-from asd_agent.publish.payloads import rfc3339
 from asd_agent.service.active import ActiveBaseline
+from asd_agent.types import rfc3339
 
 
 class AlarmCommands:

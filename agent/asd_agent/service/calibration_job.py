@@ -93,7 +93,7 @@ class CalibrationJob:
                 phase=self._phase,
                 done=self._done,
                 windows=len(self._descriptions),
-                excluded=sum(not d.quality.assessable for d in self._descriptions),
+                not_assessable=sum(not d.quality.assessable for d in self._descriptions),
                 error=self._error,
                 version=baseline.manifest.version if baseline else None,
                 report=baseline.manifest.report if baseline else None,

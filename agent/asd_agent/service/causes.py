@@ -64,7 +64,7 @@ def _deviation(store: Store, event: AlarmEvent) -> Deviation:
     rows = [
         row.detectors
         for row in store.scores(event.machine, event.utc_s - BACK_S, event.utc_s + 1.0)
-        if row.index in event.windows
+        if row.index in event.deciding_windows
     ]
     names = {name for row in rows for name in row}
     return {name: float(np.mean([row[name][1] for row in rows if name in row])) for name in names}

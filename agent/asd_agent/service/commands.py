@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -48,7 +49,7 @@ class Acknowledge(_ForMachine, frozen=True, kw_only=True):
 
 
 class Shelve(_ForMachine, frozen=True, kw_only=True):
-    until_utc_s: float | None = None
+    until: Annotated[datetime, Meta(tz=True)] | None = None
     minutes: Annotated[float, Meta(gt=0, le=60 * 24 * 365)] | None = None  # from now, where no clock is at hand
     by: str = ""
     reason: str = ""
@@ -103,7 +104,7 @@ class Extend(_ForMachine, frozen=True, kw_only=True):
     """The unknown operating state of now becomes a known one."""
 
     name: str = ""
-    since_utc_s: float | None = None  # None = since the unknown state began
+    since: Annotated[datetime, Meta(tz=True)] | None = None  # None = since the unknown state began
     last_s: Annotated[float, Meta(gt=0)] | None = None  # instead, where no clock is at hand
     promote: bool = True
     despite_alarm: bool = False  # also windows during which there was an alarm
@@ -173,7 +174,7 @@ class Commands:
         self._daemon = daemon
         self._verbs: dict[str, tuple[type[msgspec.Struct], Callable[[Any], Any]]] = {
             "status": (Status, lambda _: daemon.status()),
-            "acknowledge": (Acknowledge, self._acknowledge),
+            "ack": (Acknowledge, self._acknowledge),
             "shelve": (Shelve, self._shelve),
             "unshelve": (Unshelve, lambda a: self._machine(a).alarm.unshelve(a.by, a.reason)),
             "out_of_service": (OutOfService, lambda a: self._machine(a).alarm.out_of_service(a.on, a.by, a.reason)),
@@ -190,7 +191,6 @@ class Commands:
             "log": (Log, lambda a: tail(a.lines)),
             "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).calibrator.cancel()),
         }
-        self._verbs["ack"] = self._verbs["acknowledge"]
 
     def __call__(self, verb: str, args: dict[str, Any]) -> Any:
         """The answer's data. Raises AsdError."""
@@ -223,11 +223,10 @@ class Commands:
         return self._machine(args).alarm.acknowledge(args.by, args.reason)
 
     def _shelve(self, args: Shelve) -> str:
-        if (args.until_utc_s is None) == (args.minutes is None):
-            raise UsageError("shelve: give one of until_utc_s (seconds since 1970) and minutes")
+        if (args.until is None) == (args.minutes is None):
+            raise UsageError("shelve: give one of until (RFC 3339) and minutes")
         now = time.time()
-        until = args.until_utc_s if args.minutes is None else now + 60 * args.minutes
-        assert until is not None
+        until = args.until.timestamp() if args.until is not None else now + 60 * (args.minutes or 0.0)
         if until <= now:
             raise UsageError("shelve: the time has passed already")
         return self._machine(args).alarm.shelve(until, args.by, args.reason)
@@ -249,9 +248,11 @@ class Commands:
         return {"version": manifest.version, "report": msgspec.to_builtins(manifest.report)}
 
     def _extend(self, args: Extend) -> str:
-        if args.since_utc_s is not None and args.last_s is not None:
-            raise UsageError("extend: give one of since_utc_s (seconds since 1970) and last_s, or neither")
-        since_utc_s = args.since_utc_s if args.last_s is None else time.time() - args.last_s
+        if args.since is not None and args.last_s is not None:
+            raise UsageError("extend: give one of since (RFC 3339) and last_s, or neither")
+        since_utc_s = args.since.timestamp() if args.since is not None else None
+        if args.last_s is not None:
+            since_utc_s = time.time() - args.last_s
         machine = self._machine(args)
         if not args.despite_alarm:
             refuse_alarms(machine, since_utc_s)

@@ -34,7 +34,7 @@ from asd_agent.service.status import AgentStatus
 from asd_agent.service.systemd import Progress, notify, watchdog_s
 from asd_agent.service.worker import Worker
 from asd_agent.store import Store
-from asd_agent.types import AlarmState, Level
+from asd_agent.types import AlarmState, Level, rfc3339
 
 TICK_S = 1.0
 HEALTH_S = 10.0
@@ -224,15 +224,19 @@ class Daemon:
 
     def status(self) -> AgentStatus:
         """What `asd-agent status` and the page show."""
+        sink = self._sink.status()
         with self._lock:
-            machines = [machine.status(self._captures.status(machine)) for machine in self._machines.values()]
+            machines = [
+                machine.status(self._captures.status(machine), sink, *self._sink.said_of(machine))
+                for machine in self._machines.values()
+            ]
         return AgentStatus(
             agent=self.settings.agent.id,
             version=__version__,
-            utc_s=time.time(),
+            time=rfc3339(time.time()),
             time_synced=clock.synchronized(),
             uptime_s=time.monotonic() - self._began,
-            sink=self._sink.status(),
+            sink=sink,
             machines=tuple(machines),
         )
 

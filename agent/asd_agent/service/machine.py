@@ -22,7 +22,7 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.capture import SourceStatus
 from asd_agent.decide.persistence import BLOCK_S
 from asd_agent.errors import AsdError
-from asd_agent.publish.payloads import rfc3339
+from asd_agent.publish.messages import Messages
 from asd_agent.service.active import ActiveBaseline, MakePipeline
 from asd_agent.service.alarm_commands import AlarmCommands
 from asd_agent.service.calibrator import Calibrator
@@ -30,11 +30,12 @@ from asd_agent.service.health import ChainHealth, Finding, worst
 from asd_agent.service.live import LiveSound
 from asd_agent.service.mixer_watch import MixerWatch
 from asd_agent.service.reported import ReportedValues
+from asd_agent.service.reports import score_of
 from asd_agent.service.shadow import Shadow
 from asd_agent.service.sink import Sink
-from asd_agent.service.status import HealthStatus, MachineStatus
+from asd_agent.service.status import MachineStatus, SinkStatus
 from asd_agent.service.window_queue import WindowQueue
-from asd_agent.types import AlarmState, Block, ChainStatus, State, Window, WindowResult
+from asd_agent.types import AlarmState, Block, ChainStatus, Window, WindowResult, rfc3339
 from asd_agent.windowing.signal_chain import EVERY_WHILE_CALIBRATING_S, Sampler
 
 log = structlog.get_logger()
@@ -147,33 +148,34 @@ class Machine:
             wanted.append(f"{self.windows.dropped} windows dropped: this host is too slow")
         return findings + [Finding(ChainStatus.MAINTENANCE_REQUIRED, line) for line in wanted]
 
-    def status(self, source: SourceStatus) -> MachineStatus:
-        """What `asd-agent status`, the page and the health message show."""
-        last = self.last
-        findings = self.health(source)
-        speed = self.reported.speed
-        return MachineStatus(
-            id=self.id,
-            available=self.available(source),
-            source=source,
-            state=last.state if last else State.LEARNING,
-            score=last.score if last else None,
-            p_value=last.p_value if last else None,
-            threshold=self.active.pipeline.threshold_score,
-            reason=last.reason if last else "",
-            operating=last.operating if last else "",
-            reported_operating=self.reported.operating.now,
-            unknown_state=self.active.unknown_state,
-            transients_last_hour=self.active.transients,
-            alarm=self.active.alarm_state,
-            health=HealthStatus(status=worst(findings), reasons=tuple(f.words for f in findings)),
-            level_dbfs=last.quality.level_dbfs if last else None,
-            reported_shaft_hz=speed.hz if speed else None,
-            last_window=rfc3339(last.utc_s) if last else None,
-            windows=self.scored,
-            dropped=self.windows.dropped,
+    def status(self, source: SourceStatus, sink: SinkStatus, messages: Messages, clip: str = "") -> MachineStatus:
+        """What `asd-agent status`, the page and the health message show. `clip`: path of the alarm's clip."""
+        last, speed, findings = self.last, self.reported.speed, self.health(source)
+        health = messages.health(
+            self.id,
+            status=worst(findings),
+            reasons=(*(finding.words for finding in findings), *sink.findings),
+            source_available=self.available(source),
+            source_detail=source.detail,
+            restarts=source.restarts,
+            gaps=source.gaps,
+            last_window_end=rfc3339(last.utc_s + last.duration_s) if last else None,
+            windows_scored=self.scored,
+            windows_dropped=self.windows.dropped,
             lag_s=self.lag_s,
-            baseline=self.active.version or None,
+            level_dbfs=last.quality.level_dbfs if last else None,
+            baseline=self.active.version,
+            outbox=sink.outbox,
+            scores_dropped=sink.scores_dropped,
+        )
+        return MachineStatus(
+            machine=self.id,
+            alarm=messages.alarm(self.id, self.active.alarm_state, clip),
+            health=health,
+            score=score_of(messages, self, last) if last else None,
+            reported_operating=self.reported.operating.now,
+            reported_shaft_hz=speed.hz if speed else None,
+            transients_last_hour=self.active.transients,
             shadow=self._shadow.status() if self._shadow is not None else None,
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from asd_agent import config
+from asd_agent.publish import payloads
 from asd_agent.publish.interval import ScoreInterval
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import Publisher
@@ -16,7 +17,7 @@ from asd_agent.types import WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.service.machine import Machine
-    from asd_agent.service.status import MachineStatus, SinkStatus
+    from asd_agent.service.status import MachineStatus
 
 PICTURE_COLOURS = 64
 log = structlog.get_logger()
@@ -32,29 +33,21 @@ class Reports:
         self._intervals: dict[str, ScoreInterval] = {}
         self._available: dict[str, bool] = {}
 
-    def score(self, machine: Machine, result: WindowResult) -> list[Message]:
+    def score(self, machine: Machine, score: payloads.Score) -> list[Message]:
         """The window, or once per interval its most anomalous one."""
-        due = self._intervals.setdefault(machine.id, ScoreInterval(self._interval_s)).add(result)
+        due = self._intervals.setdefault(machine.id, ScoreInterval(self._interval_s)).add(score)
         if due is None:
             return []
-        worst, states = due
-        message = self._messages.score(
-            machine.id,
-            worst,
-            baseline=machine.active.version,
-            threshold=machine.active.pipeline.threshold_score,
-            states=states,
-            unknown_state=machine.active.unknown_state,
-        )
+        message = self._messages.of(due)
         self._publisher.publish(message)
         return [message]
 
     def health(self, machine: MachineStatus, health: Message) -> list[Message]:
         """The signal chain, and the machine's availability when it changed."""
-        messages = [health]
-        if self._available.get(machine.id) is not machine.available:
-            self._available[machine.id] = machine.available
-            messages.append(self._messages.machine_availability(machine.id, machine.available))
+        messages, name, available = [health], machine.machine, machine.health.source_available
+        if self._available.get(name) is not available:
+            self._available[name] = available
+            messages.append(self._messages.machine_availability(name, available))
         for message in messages:
             self._publisher.retain(message)
         return messages
@@ -88,22 +81,12 @@ def _reduced(png: bytes) -> bytes:
     return data.getvalue()
 
 
-def health_message(messages: Messages, machine: MachineStatus, sink: SinkStatus) -> Message:
-    """The status of a machine's signal chain as it is published."""
-    return messages.health(
+def score_of(messages: Messages, machine: Machine, result: WindowResult) -> payloads.Score:
+    """A window as it is said to others."""
+    return messages.score(
         machine.id,
-        status=machine.health.status,
-        reasons=(*machine.health.reasons, *sink.findings),
-        source_available=machine.available,
-        source_detail=machine.source.detail,
-        restarts=machine.source.restarts,
-        gaps=machine.source.gaps,
-        last_window=machine.last_window,
-        windows_scored=machine.windows,
-        windows_dropped=machine.dropped,
-        lag_s=machine.lag_s,
-        level_dbfs=machine.level_dbfs,
-        baseline=machine.baseline or "",
-        outbox=sink.outbox,
-        scores_dropped=sink.scores_dropped,
+        result,
+        baseline=machine.active.version,
+        score_limit=machine.active.pipeline.threshold_score,
+        unknown_state=machine.active.unknown_state,
     )

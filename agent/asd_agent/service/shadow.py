@@ -119,8 +119,8 @@ class Shadow:
                 return None
             return ShadowStatus(
                 baseline=unit.version if unit else None,
-                windows=unit.windows if unit else 0,
-                alarm=unit.decision.alarm.state.level if unit else None,
+                windows_scored=unit.windows if unit else 0,
+                level=unit.decision.alarm.state.known_level if unit else None,
                 trouble=self.trouble,
             )
 

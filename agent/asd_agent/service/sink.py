@@ -25,7 +25,7 @@ from asd_agent.service.clip_request import ClipChunk, ClipRequest, clip_chunk
 from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
 from asd_agent.service.notifiers import Notifiers
-from asd_agent.service.reports import Reports, health_message
+from asd_agent.service.reports import Reports, score_of
 from asd_agent.service.status import SinkStatus
 from asd_agent.store import Message, Store
 from asd_agent.types import AlarmEvent, AlarmState, Block, Samples
@@ -131,7 +131,7 @@ class Sink:
             self.transitions(machine, tuple(msgspec.structs.replace(e, **about) for e in events), state)
         self._store.add_score(machine.id, step.result, machine.active.version)
         if self._reports is not None:
-            self._consumers.tell(self._reports.score(machine, step.result))
+            self._consumers.tell(self._reports.score(machine, score_of(self._messages, machine, step.result)))
 
     def transitions(self, machine: Machine, events: Events, state: AlarmState) -> None:
         """On disk first, with what is to be sent; the publisher takes it from there."""
@@ -153,7 +153,7 @@ class Sink:
     def introduce(self, machine: Machine, state: AlarmState) -> None:
         """A machine begins: the broker shall hold its alarm state from the first moment."""
         self._clips.find(machine.id, state)
-        message = self._messages.alarm(machine.id, state, evidence=self._clips.of(machine.id, state))
+        message = self._messages.of(self._messages.alarm(machine.id, state, self._clips.of(machine.id, state)))
         self._store.set_state(machine.id, state, self._outgoing([message]))
         self._consumers.tell([message])
 
@@ -195,8 +195,8 @@ class Sink:
         """Publish each machine's signal chain, and its availability when it changed."""
         self._recorder.maintain(clock.settled_utc_s())
         for machine in status.machines:
-            message = health_message(self._messages, machine, status.sink)
-            if self._chains.see(machine.id, machine.health.status, machine.health.reasons):
+            message = self._messages.of(machine.health)
+            if self._chains.see(machine.machine, machine.health.status, machine.health.reasons):
                 self._consumers.notify([message])
             if self._reports is not None:
                 self._consumers.tell(self._reports.health(machine, message))
@@ -206,7 +206,7 @@ class Sink:
         self._recorder.save_begun()
         for machine_id, state in self._clips.withdraw(self._recorder.withdrawn()):
             try:
-                self._store.outbox.put(self._outgoing([self._messages.alarm(machine_id, state)]))
+                self._store.outbox.put(self._outgoing([self._messages.of(self._messages.alarm(machine_id, state))]))
             except StoreError as exc:
                 log.warning("missing clip not withdrawn", machine=machine_id, error=str(exc))
 
@@ -234,6 +234,10 @@ class Sink:
             log.warning(
                 "the broker still holds the state of a machine that is gone", machine=machine_id, error=str(exc)
             )
+
+    def said_of(self, machine: Machine) -> tuple[Messages, str]:
+        """What makes the machine's payloads, and the path of its alarm's clip."""
+        return self._messages, self._clips.of(machine.id, machine.active.alarm_state)
 
     def status(self) -> SinkStatus:
         health = self._store.health()

@@ -87,7 +87,9 @@ def state_after(events: list[AlarmEvent]) -> AlarmState:
     """
     state = AlarmState()
     for event in events:
-        state = msgspec.structs.replace(state, sequence=state.sequence + 1, **_changes(state, event))
+        state = msgspec.structs.replace(
+            state, sequence=state.sequence + 1, changed_utc_s=event.utc_s, **_changes(state, event)
+        )
     return state
 
 
@@ -97,7 +99,7 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
         name: getattr(ended, name)
         for name in (
             "level",
-            "event_id",
+            "alarm_id",
             "since_utc_s",
             "latched",
             "acknowledged",
@@ -108,7 +110,7 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
     }
     match event.kind:
         case EventKind.RAISED | EventKind.ESCALATED | EventKind.DEESCALATED:
-            begun = {} if state.event_id else {"event_id": event.alarm_id, "since_utc_s": event.utc_s}
+            begun = {} if state.alarm_id else {"alarm_id": event.alarm_id, "since_utc_s": event.utc_s}
             announced = {"announced_id": event.alarm_id} if event.kind is EventKind.RAISED and event.notify else {}
             return {"level": event.level, "latched": False, "reason": event.reason, **begun, **announced}
         case EventKind.NAMED:

@@ -5,14 +5,13 @@ Green means: sound arrives, it can be judged, it is like normal, and the signal 
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 
 import msgspec
 
 from asd_agent import config
 from asd_agent.service.status import MachineStatus
-from asd_agent.types import ChainStatus, Level, State
+from asd_agent.types import ChainStatus, Level, State, utc_s
 from asd_agent.web import words
 from asd_agent.web.spark import Spark
 
@@ -40,7 +39,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     last_alarm: str = ""
     last_alarm_id: str = ""
     calibrating: float | None = None  # share done
-    window: str = ""  # when the newest began
+    window: str = ""  # when the newest ended
     spark: Spark = Spark()
 
 
@@ -52,23 +51,23 @@ def absent(machine: config.Machine, why: str) -> Card:
 def card(machine: config.Machine, status: MachineStatus, now_utc_s: float | None = None) -> Card:
     now = time.time() if now_utc_s is None else now_utc_s
     tone, headline, detail = _judgement(machine, status, now)
-    chain = status.health.status
+    health, score = status.health, status.score
     return Card(
         id=machine.id,
         tone=tone,
         sign=SIGNS[tone],
         headline=headline,
         detail=detail,
-        score=words.number(status.score),
-        limit=words.number(status.threshold),
-        level=words.level(status.level_dbfs),
-        level_dbfs=status.level_dbfs,
-        chain=words.spaced(chain),
-        chain_tone=_CHAIN[chain],
-        chain_why="; ".join(status.health.reasons),
-        operating=status.operating or "–",
-        since=words.stamp(status.alarm.since_utc_s),
-        window=status.last_window or "",
+        score=words.number(score.score if score else None),
+        limit=words.number(score.score_limit if score else None),
+        level=words.level(health.level_dbfs) if score else "–",
+        level_dbfs=health.level_dbfs,
+        chain=words.spaced(health.status),
+        chain_tone=_CHAIN[health.status],
+        chain_why="; ".join(health.reasons),
+        operating=(score.operating if score else "") or "–",
+        since=status.alarm.since or "",
+        window=health.last_window_end or "",
     )
 
 
@@ -85,32 +84,35 @@ def _judgement(machine: config.Machine, status: MachineStatus, now: float) -> tu
     """Tone, headline, detail."""
     alarm = status.alarm
     why = "; ".join(status.health.reasons)
-    if not status.available:
-        return "bad", "No sound", status.source.detail or why
+    if not status.health.source_available:
+        return "bad", "No sound", status.health.source_detail or why
     if status.health.status is ChainStatus.FAILURE:
         return "bad", "Signal chain has failed", why
-    if alarm.level is not Level.NORMAL and not alarm.out_of_service:
-        return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until_utc_s, alarm.why)
+    if alarm.level in (Level.ALERT, Level.DANGER) and not alarm.out_of_service:
+        return _alarm(alarm.level, alarm.latched, alarm.acknowledged, alarm.shelved_until, alarm.reason)
     if alarm.out_of_service:
         return "quiet", "Out of service", "scored and recorded, nobody is told"
     if _stale(machine, status, now):
         return "bad", "No judgement for some time", "the newest window is old: " + (why or "is the agent too slow?")
-    if status.state is State.LEARNING:
+    score = status.score
+    if not status.health.baseline or (score is not None and score.state is State.LEARNING):
         return "notice", "Not calibrated yet", "it has not learnt what normal sounds like: calibrate it"
-    if status.state is State.NOT_ASSESSABLE:
-        return "warn", "Cannot be judged", status.reason or why
-    if status.state is State.OFF:
+    if score is None:
+        return "notice", "Waiting for the first window", why
+    if score.state is State.NOT_ASSESSABLE:
+        return "warn", "Cannot be judged", score.reason or why
+    if score.state is State.OFF:
         return "quiet", "Off", "far quieter than in calibration: the machine is not running"
-    if status.unknown_state:
-        return "notice", "Unknown operating state", status.unknown_state
-    if status.state is State.ANOMALOUS:
-        return "notice", "Deviates, no alarm yet", status.reason
+    if score.unknown_state:
+        return "notice", "Unknown operating state", score.unknown_state
+    if score.state is State.ANOMALOUS:
+        return "notice", "Deviates, no alarm yet", score.reason
     if status.health.status is not ChainStatus.GOOD:
         return _CHAIN[status.health.status], "Normal; look at the signal chain", why
     return "good", "Normal", ""
 
 
-def _alarm(level: Level, latched: bool, acknowledged: bool, shelved: float, reason: str) -> tuple[Tone, str, str]:
+def _alarm(level: Level, latched: bool, acknowledged: bool, shelved: str | None, reason: str) -> tuple[Tone, str, str]:
     headline = "Alarm: danger" if level is Level.DANGER else "Alarm: alert"
     if latched:
         headline = "Alarm has gone, not acknowledged"
@@ -123,7 +125,7 @@ def _alarm(level: Level, latched: bool, acknowledged: bool, shelved: float, reas
 
 def _stale(machine: config.Machine, status: MachineStatus, now: float) -> bool:
     """Live sound brings a window every hop; recordings may have ended."""
-    if status.last_window is None or getattr(machine.source, "pace", "live") != "live":
+    end = status.health.last_window_end
+    if end is None or getattr(machine.source, "pace", "live") != "live":
         return False
-    last = dt.datetime.fromisoformat(status.last_window).timestamp()
-    return now - last > machine.window_s + max(STALE_WINDOWS * machine.hop_s, STALE_S)
+    return now - utc_s(end) > max(STALE_WINDOWS * machine.hop_s, STALE_S)

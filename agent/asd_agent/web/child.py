@@ -20,7 +20,8 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.errors import AsdError, StoreError, UsageError
-from asd_agent.whatif.episodes import Episode
+from asd_agent.types import rfc3339
+from asd_agent.whatif.episodes import AlarmSpan
 
 if TYPE_CHECKING:
     from asd_agent.baseline import BaselineStore
@@ -39,7 +40,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """A normal window that can be listened to."""
 
     path: str  # below the state directory
-    utc_s: float
+    time: str  # of its start, RFC 3339
     duration_s: float
     distance: float
 
@@ -60,14 +61,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True, tag="whatif"):
-    first_utc_s: float
-    last_utc_s: float
+    since: str  # start of the first window, RFC 3339
+    until: str  # and of the last one
     windows: int
     judged: int
-    score: float | None  # from which a window deviates with these settings
-    before: float | None  # and with those of the configuration
-    then: list[Episode]
-    now: list[Episode]
+    score_limit: float | None  # with these settings
+    configured_limit: float | None  # with those of the configuration
+    then: list[AlarmSpan]
+    now: list[AlarmSpan]
     left_out: int  # windows whose baseline is gone
 
 
@@ -159,7 +160,7 @@ def _heard(state_dir: Path, machine: str, normal: Normal) -> Heard | None:
     if path is None:
         return None
     return Heard(
-        path=str(path.relative_to(state_dir)), utc_s=normal.utc_s, duration_s=normal.duration_s,
+        path=str(path.relative_to(state_dir)), time=rfc3339(normal.utc_s), duration_s=normal.duration_s,
         distance=normal.distance,
     )  # fmt: skip
 
@@ -167,7 +168,7 @@ def _heard(state_dir: Path, machine: str, normal: Normal) -> Heard | None:
 def _what_if(settings: config.Config, machine_id: str, question: str) -> msgspec.Struct:
     from asd_agent.baseline import BaselineStore
     from asd_agent.store import Reader
-    from asd_agent.whatif import what_if
+    from asd_agent.whatif import span_of, what_if
 
     machine = settings.machine(machine_id)
     assert machine is not None  # the page has looked
@@ -181,14 +182,14 @@ def _what_if(settings: config.Config, machine_id: str, question: str) -> msgspec
     baselines = BaselineStore(settings.state_dir, machine_id)
     answer = what_if(Reader(settings.state_dir), baselines, target, time.time() - asked.since_s)
     return Tried(
-        first_utc_s=answer.first_utc_s,
-        last_utc_s=answer.last_utc_s,
+        since=rfc3339(answer.first_utc_s),
+        until=rfc3339(answer.last_utc_s),
         windows=answer.windows,
         judged=answer.judged,
-        score=answer.score,
-        before=_limit(baselines, machine),
-        then=answer.then,
-        now=answer.now,
+        score_limit=answer.score,
+        configured_limit=_limit(baselines, machine),
+        then=[span_of(e) for e in answer.then],
+        now=[span_of(e) for e in answer.now],
         left_out=sum(answer.lost.values()),
     )
 

@@ -47,7 +47,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._cards: dict[str, Card] = {}
         self._sparks: dict[str, tuple[float, Spark]] = {}
-        self._last: dict[str, tuple[int, str, str]] = {}  # machine -> sequence, time and id of its last alarm
+        self._last: dict[str, tuple[str, str, str]] = {}  # machine -> last change; time and id of its last alarm
         self._calibrating: dict[str, float] = {}
 
     @property
@@ -119,7 +119,7 @@ class Feed:
             made = absent(machine, why or "the agent does not know this machine: restart or reload it")
         else:
             made = card(machine, found)
-        when, alarm_id = await self._last_alarm(machine, found.alarm.sequence if found is not None else -1)
+        when, alarm_id = await self._last_alarm(machine, found.alarm.time if found is not None else "")
         return msgspec.structs.replace(
             made, spark=await self._spark(machine), last_alarm=when, last_alarm_id=alarm_id,
             calibrating=await self._calibration(machine, found is not None and "calibrating" in found.health.reasons),
@@ -146,20 +146,20 @@ class Feed:
         site, now = self._site, time.time()
         since = now - HOURS * 3600
         found = series(site.reader, site.limits, machine, since, now, POINTS)
-        first = found.time_s[0] if found.time_s else now
+        first = found.utc_s[0] if found.utc_s else now
         if first > since + (now - since) / 4:
             found = series(site.reader, site.limits, machine, min(first, now - SHORTEST_S), now, POINTS)
         return spark(found)
 
-    async def _last_alarm(self, machine: config.Machine, sequence: int) -> tuple[str, str]:
+    async def _last_alarm(self, machine: config.Machine, changed: str) -> tuple[str, str]:
         """Time and id of the newest alarm, read again when the daemon says that something has happened."""
         known = self._last.get(machine.id)
-        if known is None or known[0] != sequence:
+        if known is None or known[0] != changed:
             try:
                 events = await anyio.to_thread.run_sync(lambda: self._site.reader.events(0.0, machine.id, 200))
             except StoreError:
                 events = []
             raised = next((e for e in reversed(events) if e.kind is EventKind.RAISED), None)
             when = (words.stamp(raised.utc_s), raised.alarm_id) if raised is not None else ("", "")
-            known = self._last[machine.id] = (sequence, *when)
+            known = self._last[machine.id] = (changed, *when)
         return known[1:]

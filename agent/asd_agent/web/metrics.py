@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from asd_agent.service.status import AgentStatus, MachineStatus
 from asd_agent.types import ChainStatus, Level, State
 
-LEVELS = list(Level)
+LEVELS = {Level.NORMAL: 0.0, Level.ALERT: 1.0, Level.DANGER: 2.0}
 
 
 def exposition(status: AgentStatus | None, viewers: int) -> bytes:
@@ -41,44 +41,45 @@ class _Metrics(Collector):
             family = kind(f"asd_machine_{name}", words, labels=["machine"])
             for machine in status.machines:
                 if (value := _value(machine, name)) is not None:
-                    family.add_metric([machine.id], value)
+                    family.add_metric([machine.machine], value)
             yield family
         yield _one_of("asd_machine_state", "1 for the state of the newest window", "state", list(State),
-                      {m.id: m.state for m in status.machines})  # fmt: skip
+                      {m.machine: m.score.state for m in status.machines if m.score is not None})  # fmt: skip
         yield _one_of("asd_machine_chain", "1 for the state of the signal chain", "status", list(ChainStatus),
-                      {m.id: m.health.status for m in status.machines})  # fmt: skip
+                      {m.machine: m.health.status for m in status.machines})  # fmt: skip
 
 
 _NUMBERS = (
-    ("available", "1 while the sound source delivers", GaugeMetricFamily),
+    ("source_available", "1 while the sound source delivers", GaugeMetricFamily),
     ("score", "-log10 p of the newest window", GaugeMetricFamily),
     ("score_limit", "Score from which a window deviates", GaugeMetricFamily),
-    ("alarm_level", "0 normal, 1 alert, 2 danger", GaugeMetricFamily),
+    ("alarm_level", "0 normal, 1 alert, 2 danger; absent while unknown", GaugeMetricFamily),
     ("alarm_acknowledged", "1 when somebody has acknowledged the alarm", GaugeMetricFamily),
     ("shelved", "1 while shelved or out of service", GaugeMetricFamily),
     ("level_dbfs", "RMS of the newest window", GaugeMetricFamily),
     ("lag_seconds", "From the end of a window to its score", GaugeMetricFamily),
-    ("windows", "Scored since the start", CounterMetricFamily),
+    ("windows_scored", "Since the start", CounterMetricFamily),
     ("windows_dropped", "Lost because the agent was too slow", CounterMetricFamily),
-    ("source_restarts", "Of the sound source since the start", CounterMetricFamily),
-    ("source_gaps", "Places where sound is missing", CounterMetricFamily),
+    ("restarts", "Of the sound source since the start", CounterMetricFamily),
+    ("gaps", "Places where sound is missing", CounterMetricFamily),
 )
 
 
 def _value(machine: MachineStatus, name: str) -> float | None:
+    alarm, health, score = machine.alarm, machine.health, machine.score
     values: dict[str, float | None] = {
-        "available": float(machine.available),
-        "score": machine.score,
-        "score_limit": machine.threshold,
-        "alarm_level": float(LEVELS.index(machine.alarm.level)),
-        "alarm_acknowledged": float(machine.alarm.acknowledged),
-        "shelved": float(machine.alarm.suppressed),
-        "level_dbfs": machine.level_dbfs,
-        "lag_seconds": machine.lag_s,
-        "windows": machine.windows,
-        "windows_dropped": machine.dropped,
-        "source_restarts": machine.source.restarts,
-        "source_gaps": machine.source.gaps,
+        "source_available": float(health.source_available),
+        "score": score.score if score else None,
+        "score_limit": score.score_limit if score else None,
+        "alarm_level": LEVELS.get(alarm.level),
+        "alarm_acknowledged": float(alarm.acknowledged),
+        "shelved": float(alarm.shelved_until is not None or alarm.out_of_service),
+        "level_dbfs": health.level_dbfs,
+        "lag_seconds": health.lag_s,
+        "windows_scored": health.windows_scored,
+        "windows_dropped": health.windows_dropped,
+        "restarts": health.restarts,
+        "gaps": health.gaps,
     }
     return values[name]
 

@@ -21,7 +21,7 @@ from asd_agent.store import History, Reader
 from asd_agent.store.history import NONE, STATES
 from asd_agent.store.rounding import STEP
 from asd_agent.store.summary import JUDGED
-from asd_agent.types import Floats, State
+from asd_agent.types import Floats, State, rfc3339
 
 MOST_POINTS = 2000
 MOST_BANDS = 400
@@ -33,8 +33,8 @@ KEPT_LIMITS = 64
 class Band(msgspec.Struct, frozen=True):
     """A time in one operating state, or in which nothing was judged."""
 
-    since_utc_s: float
-    until_utc_s: float
+    since: str  # RFC 3339
+    until: str
     name: str
 
 
@@ -42,13 +42,13 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     """Columns [n]; null where no window was judged."""
 
     machine: str
-    since_utc_s: float
-    until_utc_s: float
+    since: str  # RFC 3339
+    until: str
     windows: int
-    time_s: list[float]  # UTC, the middle of each bucket
+    utc_s: list[float]  # seconds since 1970, the middle of each bucket
     peak: list[float | None]  # the highest score
     mean: list[float | None]
-    limit: list[float | None]  # from which a window deviated, by the baseline of then
+    score_limit: list[float | None]  # from which a window deviated, by the baseline of then
     bands: list[Band] = []
 
 
@@ -117,14 +117,14 @@ def series(
         mean = total / judged
     return Series(
         machine=machine.id,
-        since_utc_s=since_utc_s,
-        until_utc_s=until_utc_s,
+        since=rfc3339(since_utc_s),
+        until=rfc3339(until_utc_s),
         windows=windows,
-        time_s=[round(t, 3) for t in middle[used].tolist()],
+        utc_s=[round(t, 3) for t in middle[used].tolist()],
         peak=_rounded(np.where(judged > 0, peak, np.nan)[used]),
         mean=_rounded(mean[used]),
-        limit=_rounded(limit[used]),
-        bands=bands.found,
+        score_limit=_rounded(limit[used]),
+        bands=[Band(rfc3339(since), rfc3339(until), name) for since, until, name in bands.found],
     )
 
 
@@ -175,22 +175,23 @@ def _states(history: History) -> list[str]:
 
 
 class _Bands:
-    """Runs of one state; those too short to be seen go into the run before them."""
+    """Runs of one state (since, until, name); those too short to be seen go into the run before them."""
 
     def __init__(self, hop_s: float, shortest_s: float) -> None:
         self._hop_s, self._shortest_s = hop_s, shortest_s
-        self.found: list[Band] = []
+        self.found: list[tuple[float, float, str]] = []
 
     def add(self, part: _Columns) -> None:
         for utc_s, until_s, name in zip(part.utc_s.tolist(), part.until_utc_s.tolist(), part.state, strict=True):
             end_s = until_s + self._hop_s
-            last = self.found[-1] if self.found else None
-            if last is None or utc_s - last.until_utc_s > max(4 * self._hop_s, self._shortest_s):
-                self.found.append(Band(utc_s, end_s, name))
-            elif name == last.name or utc_s - last.since_utc_s < self._shortest_s:
-                self.found[-1] = Band(last.since_utc_s, end_s, last.name)
+            if not self.found or utc_s - self.found[-1][1] > max(4 * self._hop_s, self._shortest_s):
+                self.found.append((utc_s, end_s, name))
+                continue
+            since_s, last_s, before = self.found[-1]
+            if name == before or utc_s - since_s < self._shortest_s:
+                self.found[-1] = (since_s, end_s, before)
             else:
-                self.found.append(Band(last.until_utc_s, end_s, name))
+                self.found.append((last_s, end_s, name))
 
 
 def _rounded(values: Floats) -> list[float | None]:

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from asd_agent.types import utc_s
 from asd_agent.web import words
 from asd_agent.web.series import Series
 
@@ -24,15 +25,16 @@ class Spark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spark(series: Series) -> Spark:
-    known = [(t, p) for t, p in zip(series.time_s, series.peak, strict=True) if p is not None]
-    limit = next((x for x in reversed(series.limit) if x is not None), None)
+    known = [(t, p) for t, p in zip(series.utc_s, series.peak, strict=True) if p is not None]
+    limit = next((x for x in reversed(series.score_limit) if x is not None), None)
     top = max([p for _, p in known] + [HEADROOM * limit if limit else 0.0, 0.5])
-    span = max(series.until_utc_s - series.since_utc_s, 1.0)
+    since_s = utc_s(series.since)
+    span = max(utc_s(series.until) - since_s, 1.0)
     step_s = span / POINTS
     parts: list[str] = []
     before = -math.inf
     for t, p in known:
-        x, y = WIDTH * (t - series.since_utc_s) / span, _height(p, top)
+        x, y = WIDTH * (t - since_s) / span, _height(p, top)
         parts.append(f"{'L' if t - before < 2.5 * step_s else 'M'}{x:.1f} {y:.1f}")
         before = t
     return Spark(

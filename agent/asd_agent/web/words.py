@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asd_agent.publish.payloads import rfc3339
-from asd_agent.types import EventKind
+from asd_agent.types import EventKind, rfc3339
 
 SILENT_DBFS = -150.0
 KINDS = {
@@ -26,9 +25,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def level(dbfs: float | None) -> str:
-    if dbfs is None:
-        return "–"
-    return f"{dbfs:.0f} dBFS" if dbfs > SILENT_DBFS else "silence"
+    """None = digital silence."""
+    return f"{dbfs:.0f} dBFS" if dbfs is not None and dbfs > SILENT_DBFS else "silence"
 
 
 def lasted(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, with_part
+from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, rfc3339, with_part
 
 MARKS = {EventKind.MARKED_FAULT: "fault", EventKind.MARKED_NOTHING: "nothing"}
 
@@ -30,6 +30,31 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
 
     def overlaps(self, other: Episode) -> bool:
         return self.raised_utc_s <= (other.cleared_utc_s or 1e12) and other.raised_utc_s <= (self.cleared_utc_s or 1e12)
+
+
+class AlarmSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """An episode as it is said to others."""
+
+    alarm_id: str
+    raised: str  # RFC 3339
+    cleared: str | None  # None while it is present
+    level: Level  # the highest
+    announced: bool
+    reason: str
+    mark: str
+
+
+def span_of(episode: Episode) -> AlarmSpan:
+    cleared = episode.cleared_utc_s
+    return AlarmSpan(
+        alarm_id=episode.alarm_id,
+        raised=rfc3339(episode.raised_utc_s),
+        cleared=None if cleared is None else rfc3339(cleared),
+        level=episode.level,
+        announced=episode.announced,
+        reason=episode.reason,
+        mark=episode.mark,
+    )
 
 
 def episodes(events: Iterable[AlarmEvent]) -> list[Episode]:

@@ -151,7 +151,7 @@ def _scores(canvas: Canvas, panel: _Panel, clip: Clip) -> None:
     for row, score in zip(clip.windows, scores, strict=True):
         middle = row.frame / clip.rate_hz + row.result.duration_s / 2
         x, end = panel.column(middle - hop_s / 2), panel.column(middle + hop_s / 2)
-        voted = row.result.index in clip.event.windows
+        voted = row.result.index in clip.event.deciding_windows
         colour = ALARM if voted else (235, 150, 60) if row.result.state == "anomalous" else NORMAL
         size = max(2.0, SCORES * score / most)
         canvas.fill(x + 1, bottom - size, max(min(end, panel.x + panel.columns) - x - 2, 1), size, colour)

@@ -24,7 +24,7 @@ _B, _D, _S = DataType.BOOLEAN, DataType.DOUBLE, DataType.STRING
 ACKNOWLEDGE, SHELVE, UNSHELVE = "Device Control/Acknowledge", "Device Control/Shelve Minutes", "Device Control/Unshelve"
 
 MACHINE = (
-    Definition("Alarm/Level", _S, "", payloads.Alarm, lambda p: p.level),
+    Definition("Alarm/Level", _S, "", payloads.Alarm, lambda p: p.level.value),
     Definition("Alarm/Active", _B, "", payloads.Alarm, lambda p: p.level in ("alert", "danger") and not p.latched),
     Definition("Alarm/Acknowledged", _B, "", payloads.Alarm, lambda p: p.acknowledged),
     Definition("Alarm/Latched", _B, "", payloads.Alarm, lambda p: p.latched),
@@ -32,7 +32,7 @@ MACHINE = (
     Definition("Alarm/Id", _S, "", payloads.Alarm, lambda p: p.alarm_id),
     Definition("Alarm/Reason", _S, "", payloads.Alarm, lambda p: p.reason),
     Definition("Score/Value", _D, "", payloads.Score, lambda p: p.score),
-    Definition("Score/Limit", _D, "", payloads.Score, lambda p: p.threshold),
+    Definition("Score/Limit", _D, "", payloads.Score, lambda p: p.score_limit),
     Definition("Score/State", _S, "", payloads.Score, lambda p: p.state.value),
     Definition("Score/Operating State", _S, "", payloads.Score, lambda p: p.operating),
     Definition("Score/Sound Level", _D, "dBFS", payloads.Score, lambda p: p.level_dbfs),

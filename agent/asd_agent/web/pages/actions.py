@@ -10,7 +10,7 @@ from starlette.routing import Route
 from asd_agent.errors import UsageError
 from asd_agent.web.site import answer, name_of, site
 
-OF_PEOPLE = ("acknowledge", "shelve", "unshelve", "out_of_service", "mark")  # these say by whom
+OF_PEOPLE = ("ack", "shelve", "unshelve", "out_of_service", "mark")  # these say by whom
 OF_BASELINES = (
     "calibrate", "calibrate_without", "cancel_calibration", "promote", "rollback", "extend", "rename_state",
 )  # fmt: skip

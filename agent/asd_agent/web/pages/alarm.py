@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from asd_agent.errors import StoreError
 from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, read_clip
-from asd_agent.types import AlarmEvent, EventKind
+from asd_agent.types import AlarmEvent, EventKind, State
 from asd_agent.web.child import Again
 from asd_agent.web.pages.machine import alarms_of
 from asd_agent.web.site import Site, answer, site
@@ -30,7 +30,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float
     end_s: float
     voted: bool
-    state: str
+    state: State
     score: float | None
 
 
@@ -41,8 +41,8 @@ class Sound(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     rate_hz: int
     alarm_s: float
-    threshold: float | None
-    windows: list[Span]
+    score_limit: float | None
+    spans: list[Span]
     low_hz: float | None = None  # the band that decided
     high_hz: float | None = None
 
@@ -66,7 +66,7 @@ async def alarm_page(request: Request) -> Response:
     return here.page(
         request, "alarm.html", alarm=episode, machine=machine, events=events, clips=clips, chosen=chosen, sound=sound,
         picture=chosen is not None and _beside(here, chosen, ".png") is not None,
-        state=state, current=state is not None and state.event_id == episode.alarm_id,
+        state=state, current=state is not None and state.alarm_id == episode.alarm_id,
         sound_json=msgspec.json.encode(sound).decode() if sound else "",
     )  # fmt: skip
 
@@ -155,12 +155,12 @@ def _sound(here: Site, machine_id: str, event: AlarmEvent) -> Sound | None:
         seconds=clip.before_s + clip.after_s,
         rate_hz=clip.rate_hz,
         alarm_s=clip.alarm_s,
-        threshold=clip.made_with.threshold if clip.made_with is not None else None,
-        windows=[
+        score_limit=clip.made_with.threshold if clip.made_with is not None else None,
+        spans=[
             Span(
                 start_s=row.frame / clip.rate_hz,
                 end_s=row.frame / clip.rate_hz + row.result.duration_s,
-                voted=row.result.index in event.windows,
+                voted=row.result.index in event.deciding_windows,
                 state=row.result.state,
                 score=row.result.score,
             )

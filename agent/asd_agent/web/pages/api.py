@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from asd_agent.errors import UsageError
 from asd_agent.publish.messages import Messages
+from asd_agent.publish.payloads import encode
 from asd_agent.web.metrics import exposition
 from asd_agent.web.pages.overview import feed
 from asd_agent.web.site import answer, site
@@ -34,7 +35,7 @@ async def events(request: Request) -> Response:
         raise UsageError("limit: a whole number") from exc
     found = await anyio.to_thread.run_sync(lambda: here.reader.events(machine=machine, limit=limit))
     messages = Messages(here.settings.agent.id, here.settings.mqtt.base_topic if here.settings.mqtt else "asd", bool)
-    return Response(b"[" + b",".join(messages.event(e).payload for e in found) + b"]", media_type="application/json")
+    return Response(b"[" + b",".join(encode(messages.event(e)) for e in found) + b"]", media_type="application/json")
 
 
 async def metrics(request: Request) -> Response:

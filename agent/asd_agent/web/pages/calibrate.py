@@ -15,6 +15,7 @@ from asd_agent.baseline import BaselineStore, Manifest, Pointers
 from asd_agent.errors import AsdError, BaselineError, StoreError
 from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent
+from asd_agent.types import rfc3339
 from asd_agent.web.child import Compared
 from asd_agent.web.pages.machine import DAY_S, alarms_of
 from asd_agent.web.site import Site, answer, site
@@ -27,9 +28,9 @@ VERSIONS = 12  # listed
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     role: str  # active, candidate, previous, or empty
-    created_utc_s: float
+    created: str | None
     windows: int
-    states: list[str]
+    operating_states: list[str]
     good: bool
     verdict: str
 
@@ -41,7 +42,9 @@ async def calibrate_page(request: Request) -> Response:
     pointers, versions, newest = await anyio.to_thread.run_sync(_versions, store)
     status, why = await here.daemon.status()
     now = status.machine(machine.id) if status is not None else None
-    suspicious = await anyio.to_thread.run_sync(_present, here, machine) if now and now.unknown_state else []
+    suspicious = (
+        await anyio.to_thread.run_sync(_present, here, machine) if now and now.score and now.score.unknown_state else []
+    )
     return here.page(
         request, "calibrate.html", machine=machine, pointers=pointers, versions=versions, newest=newest, now=now,
         why=why, suspicious=suspicious,
@@ -87,7 +90,7 @@ def _versions(store: BaselineStore) -> tuple[Pointers, list[Version], Manifest |
             manifest = store.manifest(name)
         except BaselineError as exc:
             found.append(
-                Version(version=name, role=roles.get(name, ""), created_utc_s=0.0, windows=0, states=[], good=False,
+                Version(version=name, role=roles.get(name, ""), created=None, windows=0, operating_states=[], good=False,
                         verdict=str(exc))
             )  # fmt: skip
             continue
@@ -96,9 +99,9 @@ def _versions(store: BaselineStore) -> tuple[Pointers, list[Version], Manifest |
             Version(
                 version=name,
                 role=roles.get(name, ""),
-                created_utc_s=manifest.created_utc_s,
+                created=rfc3339(manifest.created_utc_s),
                 windows=manifest.report.windows,
-                states=[state.name for state in manifest.states],
+                operating_states=[state.name for state in manifest.states],
                 good=manifest.report.good,
                 verdict=manifest.report.verdict,
             )

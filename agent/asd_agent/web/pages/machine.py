@@ -16,7 +16,7 @@ from asd_agent.types import AlarmEvent
 from asd_agent.web.pages.overview import feed
 from asd_agent.web.series import Series, series
 from asd_agent.web.site import Site, answer, site
-from asd_agent.whatif import Episode, episodes
+from asd_agent.whatif import Episode, episodes, span_of
 
 POINTS = 800
 DAY_S = 86_400.0
@@ -28,7 +28,7 @@ EVENTS = 20_000
 class Detectors(msgspec.Struct, frozen=True, kw_only=True):
     """Columns [n] of z by detector; null where a window was not judged."""
 
-    time_s: list[float]
+    utc_s: list[float]
     z: dict[str, list[float | None]]
     complete: bool  # False: only the newest windows of the time
 
@@ -64,7 +64,7 @@ async def detectors(request: Request) -> Response:
     names = list(dict.fromkeys(name for row in rows for name in row.detectors))
     return answer(
         Detectors(
-            time_s=[row.utc_s for row in rows],
+            utc_s=[row.utc_s for row in rows],
             z={n: [row.detectors[n][1] if n in row.detectors else None for row in rows] for n in names},
             complete=len(rows) < DETECTOR_WINDOWS,
         )
@@ -72,11 +72,11 @@ async def detectors(request: Request) -> Response:
 
 
 async def alarms(request: Request) -> Response:
-    """GET /api/v1/machines/M/alarms?since=&until= -> [`Episode`]."""
+    """GET /api/v1/machines/M/alarms?since=&until= -> [`AlarmSpan`]."""
     here, machine = site(request), _machine(request)
     since, until = span(request)
     found, _ = await anyio.to_thread.run_sync(lambda: alarms_of(here, machine, since, until))
-    return answer(found)
+    return answer([span_of(episode) for episode in found])
 
 
 def alarms_of(

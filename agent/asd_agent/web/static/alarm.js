@@ -1,6 +1,6 @@
 // The A/B player: the alarm's clip and the nearest normal sounds, equally loud, each with its spectrogram; and what a
 // person does about the alarm.
-import { get, local, post, say } from "./page.js";
+import { get, local, post, say, seconds } from "./page.js";
 import { loudest, paint, power, row } from "./spectrogram.js";
 
 const TARGET_DBFS = -23, MOST_GAIN_DB = 40, STEP_S = 0.5;
@@ -119,7 +119,7 @@ class Player {
     try {
       const again = await get(this.root.dataset.api.slice(document.querySelector("meta[name=prefix]").content.length));
       verdict.textContent = [again.verdict, again.silent].filter(Boolean).join(" ");
-      this.select.replaceChildren(...again.normals.map((n, i) => new Option(`${i + 1}: ${local(n.utc_s)}`, i)));
+      this.select.replaceChildren(...again.normals.map((n, i) => new Option(`${i + 1}: ${local(seconds(n.time))}`, i)));
       if (again.normals.length) await this.normal(0);
     } catch (error) { verdict.textContent = error.message; }
   }
@@ -146,7 +146,7 @@ class Player {
     const bottom = this.sound.low_hz ? row(this.sound.low_hz, canvas.height, topHz) : canvas.height - 2;
     context.strokeStyle = "#00dcff";
     context.lineWidth = 2;
-    for (const w of this.sound.windows.filter((w) => w.voted)) context.strokeRect(x(w.start_s), top, x(w.end_s) - x(w.start_s), Math.max(bottom - top, 4));
+    for (const w of this.sound.spans.filter((w) => w.voted)) context.strokeRect(x(w.start_s), top, x(w.end_s) - x(w.start_s), Math.max(bottom - top, 4));
     context.setLineDash([5, 4]);
     context.strokeStyle = "#fff";
     context.beginPath();

@@ -56,7 +56,7 @@ async function watch(mine) {
   running.querySelector("[data-phase]").textContent = PHASES[state.phase] ?? "Ended";
   running.querySelector("progress").value = state.done;
   running.querySelector("[data-words]").textContent = state.error
-    || `${Math.round(100 * state.done)} %: ${state.windows} windows, ${state.excluded} of them cannot be used`;
+    || `${Math.round(100 * state.done)} %: ${state.windows} windows, ${state.not_assessable} of them cannot be used`;
   if (active) setTimeout(() => watch(true), EVERY_MS);
   else if (state.phase === "done") reload();
   else say(state.phase === "failed" ? `The calibration failed: ${state.error}` : "The calibration was cancelled.");

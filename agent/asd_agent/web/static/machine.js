@@ -1,5 +1,5 @@
 // Score and limit over time, zoomable; detectors on demand; live sound while somebody looks.
-import { get, local, say } from "./page.js";
+import { get, local, say, seconds } from "./page.js";
 import { look } from "./live.js";
 
 const box = document.getElementById("plot");
@@ -34,7 +34,7 @@ async function load() {
 }
 
 function draw(found) {
-  const data = [found.time_s, found.peak, found.mean, found.limit];
+  const data = [found.utc_s, found.peak, found.mean, found.score_limit];
   if (plot) plot.setData(data);
   else plot = new uPlot(options(), data, box);
   const high = found.peak.filter((x) => x !== null);
@@ -76,11 +76,11 @@ function drawBands(u) {
   for (const band of bands) {
     ctx.fillStyle = tint(band.name);
     ctx.globalAlpha = 0.16;
-    ctx.fillRect(x(band.since_utc_s), top, Math.max(x(band.until_utc_s) - x(band.since_utc_s), 1), height);
+    ctx.fillRect(x(seconds(band.since)), top, Math.max(x(seconds(band.until)) - x(seconds(band.since)), 1), height);
   }
   ctx.fillStyle = colour("--bad");
   for (const alarm of alarms) {
-    const since = x(alarm.raised_utc_s), until = x(alarm.cleared_utc_s ?? view[1]);
+    const since = x(seconds(alarm.raised)), until = x(alarm.cleared ? seconds(alarm.cleared) : view[1]);
     ctx.globalAlpha = 0.25;
     ctx.fillRect(since, top, Math.max(until - since, 2), height);
     ctx.globalAlpha = 1;
@@ -117,7 +117,7 @@ async function drawDetectors() {
   zplot = new uPlot({
     width: zbox.clientWidth, height: 220, scales: { x: { time: true, range: () => view } }, axes: [axis, { ...axis, size: 42 }],
     series: [{ label: "time" }, ...names.map((label, i) => ({ label, stroke: TINTS[i % TINTS.length], width: 1, points: { show: false } }))],
-  }, [found.time_s, ...names.map((name) => found.z[name])], zbox);
+  }, [found.utc_s, ...names.map((name) => found.z[name])], zbox);
   if (!found.complete) say("Only the newest 5000 windows of this time are shown.");
 }
 

@@ -1,5 +1,5 @@
 // Sliders over the stored history: alarms then and now.
-import { get, local, prefix } from "./page.js";
+import { get, local, prefix, seconds } from "./page.js";
 
 const form = document.getElementById("whatif"), box = document.getElementById("answer");
 const field = form.elements, QUIET_MS = 350;
@@ -40,16 +40,16 @@ const duration = (s) => (s < 100 ? `${s.toFixed(0)} s` : s < 6000 ? `${(s / 60).
 function show(tried) {
   const limit = (x) => (x === null ? "–" : x.toFixed(2));
   box.querySelector("[data-words]").textContent = `Then ${count(tried.then)}, with these settings ${count(tried.now)}.`;
-  box.querySelector("[data-how]").textContent = `${tried.judged} of ${tried.windows} windows judged; a window deviates from a score of ${limit(tried.score)} (as configured: ${limit(tried.before)})`
+  box.querySelector("[data-how]").textContent = `${tried.judged} of ${tried.windows} windows judged; a window deviates from a score of ${limit(tried.score_limit)} (as configured: ${limit(tried.configured_limit)})`
     + (tried.left_out ? `; ${tried.left_out} windows left out because their baseline is gone.` : ".");
-  box.querySelector("[data-first]").textContent = local(tried.first_utc_s);
-  box.querySelector("[data-last]").textContent = local(tried.last_utc_s);
+  box.querySelector("[data-first]").textContent = local(seconds(tried.since));
+  box.querySelector("[data-last]").textContent = local(seconds(tried.until));
   draw(tried);
   table(tried);
 }
 
 function draw(tried) {
-  const svg = box.querySelector("svg"), span = Math.max(tried.last_utc_s - tried.first_utc_s, 1);
+  const svg = box.querySelector("svg"), [since, until] = [seconds(tried.since), seconds(tried.until)], span = Math.max(until - since, 1);
   const make = (tag, attributes, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [k, v] of Object.entries(attributes)) element.setAttribute(k, v);
@@ -59,10 +59,10 @@ function draw(tried) {
   const lanes = [["then", tried.then, 4], ["now", tried.now, 50]].flatMap(([name, found, y]) => [
     make("rect", { x: 0, y, width: 1000, height: 38, class: "lane" }),
     ...found.map((e) => {
-      const x = (1000 * Math.max(e.raised_utc_s - tried.first_utc_s, 0)) / span;
-      const width = Math.max((1000 * ((e.cleared_utc_s ?? tried.last_utc_s) - e.raised_utc_s)) / span, 3);
+      const x = (1000 * Math.max(seconds(e.raised) - since, 0)) / span;
+      const width = Math.max((1000 * ((e.cleared ? seconds(e.cleared) : until) - seconds(e.raised))) / span, 3);
       const bar = make("rect", { x, y, width, height: 38, class: `${e.level} ${e.mark}` });
-      bar.append(make("title", {}, `${name}: ${local(e.raised_utc_s)}`));
+      bar.append(make("title", {}, `${name}: ${local(seconds(e.raised))}`));
       return bar;
     }),
   ]);
@@ -70,14 +70,17 @@ function draw(tried) {
   svg.toggleAttribute("hidden", false);
 }
 
+const began = (e) => seconds(e.raised);
+const ended = (e) => (e.cleared ? seconds(e.cleared) : Infinity);
+
 function table(tried) {
   const marks = Object.fromEntries(tried.then.map((e) => [e.alarm_id, e.mark]));
-  const overlapping = (e) => tried.then.find((t) => t.raised_utc_s <= (e.cleared_utc_s ?? 1e12) && e.raised_utc_s <= (t.cleared_utc_s ?? 1e12));
+  const overlapping = (e) => tried.then.find((t) => began(t) <= ended(e) && began(e) <= ended(t));
   const rows = [...tried.then.map((e) => ["then", e, e.mark, e.alarm_id]), ...tried.now.map((e) => ["now", e, marks[overlapping(e)?.alarm_id] ?? "", ""])]
-    .sort((a, b) => b[1].raised_utc_s - a[1].raised_utc_s).slice(0, 100)
+    .sort((a, b) => began(b[1]) - began(a[1])).slice(0, 100)
     .map(([when, e, mark, id]) => {
       const row = document.createElement("tr");
-      const cells = [when, local(e.raised_utc_s), e.cleared_utc_s ? duration(e.cleared_utc_s - e.raised_utc_s) : "present", e.level, MARKS[mark]];
+      const cells = [when, local(began(e)), e.cleared ? duration(ended(e) - began(e)) : "present", e.level, MARKS[mark]];
       row.append(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
       if (id) {
         const link = Object.assign(document.createElement("a"), { href: `${prefix}/machines/${form.dataset.machine}/alarms/${id}`, textContent: cells[1] });
