@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import queue
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ import pytest
 import soundfile
 
 from asd_agent import config
-from asd_agent.api import AlarmEvent, Detector, Source
+from asd_agent.api import Detector, Source
 from asd_agent.capture import open_source
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.errors import AsdError, BaselineError, CalibrationError, SourceError, UsageError
-from asd_agent.service.notifiers import TRIES, Notifiers
-from asd_agent.types import EventKind, Level
+from asd_agent.publish import Messages
+from asd_agent.publish.notify import Hooks
+from asd_agent.store import Store
+from asd_agent.types import AlarmEvent, EventKind, Level
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RATE = 16_000
@@ -158,49 +160,37 @@ def test_a_detector_of_another_package_judges_and_is_kept(example, tmp_path):
     assert Detector.load(tmp_path).score(faulty, RATE) == mine.score(faulty, RATE)
 
 
-def event(number: int, *, notify: bool = True) -> AlarmEvent:
+def event(number: int) -> AlarmEvent:
     return AlarmEvent(
         id=f"e{number}", alarm_id="a", machine="motor", kind=EventKind.RAISED, level=Level.ALERT, utc_s=0.0,
-        time_synced=True, reason=f"whistling {number}", notify=notify,
+        time_synced=True, reason=f"whistling {number}",
     )  # fmt: skip
 
 
-def test_a_notifier_of_another_package_is_told_in_order(example, tmp_path):
+def test_a_notifier_of_another_package_is_told(example, tmp_path):
     path = tmp_path / "alarms.txt"
-    notifiers = Notifiers([config.Notifier(name="file", options={"path": str(path)})])
-    for number in range(3):
-        notifiers.tell(event(number))
-    notifiers.tell(event(9, notify=False))  # shelved
-    notifiers.close()
-    assert path.read_text().splitlines() == [f"motor: raised alert: whistling {i}" for i in range(3)]
-
-
-def test_a_notifier_that_fails_is_tried_again_and_holds_nothing_up(example, monkeypatch):
-    tries: queue.Queue[str] = queue.Queue()
-
-    class Broken:
-        def notify(self, event: AlarmEvent) -> None:
-            tries.put(event.id)
-            if event.id == "e0" or tries.qsize() < TRIES + 2:
-                raise OSError("no network")
-
-        def close(self) -> None:
-            tries.put("closed")
-
-    monkeypatch.setattr("asd_agent.config.plugins.load", lambda group, name: Broken)
-    notifiers = Notifiers([config.Notifier(name="broken")], pause_s=0.0)
-    notifiers.tell(event(0))
-    notifiers.tell(event(1))
-    notifiers.close()
-    seen = [tries.get_nowait() for _ in range(tries.qsize())]
-    assert seen == ["e0"] * TRIES + ["e1"] * 2 + ["closed"]
-    assert notifiers.dropped == 1
+    hook = config.Hook(plugin="file", options={"path": str(path)}, on=("raised", "chain_failure"))
+    messages = Messages("hall-1", "asd", lambda: True)
+    with Store(tmp_path / "state") as store:
+        hooks = Hooks([hook], store.hook_queue)
+        said = [messages.event(event(number)) for number in range(2)]
+        said.append(messages.health("motor", status="failure", reasons=("silence",), source_available=True))
+        for payload in said:
+            store.outbox.put(hooks.notices(payload))
+        hooks.start()
+        deadline = time.monotonic() + 20
+        while not (path.exists() and len(path.read_text().splitlines()) == 3) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        hooks.stop()
+    assert path.read_text().splitlines() == [
+        "motor: raised alert: whistling 0", "motor: raised alert: whistling 1", "motor: signal chain failure: silence"
+    ]  # fmt: skip
 
 
 def test_a_plug_in_that_is_missing_or_misused_is_one_line(example):
     for misuse in (
-        lambda: Notifiers([config.Notifier(name="nobody")]),
-        lambda: Notifiers([config.Notifier(name="file", options={"colour": "red"})]),
+        lambda: Hooks([config.Hook(plugin="nobody")], lambda topic: None),
+        lambda: Hooks([config.Hook(plugin="file", options={"colour": "red"})], lambda topic: None),
         lambda: open_source(config.PluginSource(name="nobody")),
     ):
         with pytest.raises(AsdError) as caught:

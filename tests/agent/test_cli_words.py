@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from asd_agent import config
 from asd_agent.calibration.report import verdict
 from asd_agent.cli.states import moment
-from asd_agent.cli.words import Row, listing, local, utc, wrapped, zone
+from asd_agent.cli.words import Row, listing, local, wrapped, zone
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion, Spread
 from asd_agent.decide.support import Support
+from asd_agent.types import rfc3339
 
 INSTRUCTION = "no baseline yet; run `asd-agent calibrate` while the machine runs as it usually does, for ten minutes"
 cell = st.text("abcdefgh0123456789-.:", max_size=30)
@@ -50,7 +51,7 @@ def kolkata(monkeypatch):
 def test_people_read_local_time_and_programs_utc(kolkata):
     noon = 1_767_268_800.0  # 2026-01-01 12:00 UTC
     assert (local(noon), zone()) == ("2026-01-01 17:30:00", "IST")
-    assert utc(noon) == "2026-01-01T12:00:00.000Z"
+    assert rfc3339(noon) == "2026-01-01T12:00:00.000Z"
     assert moment("2026-01-01 17:30", 0) == moment("2026-01-01T12:00:00Z", 0) == noon
     assert moment("17:00", noon) == noon - 1800
     assert moment("18:00", noon) == noon + 1800 - 86_400

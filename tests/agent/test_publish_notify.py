@@ -16,7 +16,7 @@ import pytest
 from asd_agent import config
 from asd_agent.errors import PublishError
 from asd_agent.publish import Messages, notify, payloads
-from asd_agent.publish.notify import Notifier, deliver
+from asd_agent.publish.notify import Hooks, deliver
 from asd_agent.store import Store
 from asd_agent.types import EventKind
 from store_cases import alarm_event
@@ -53,13 +53,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def notifying(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Notifier]]:
+def notifying(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hooks]]:
     monkeypatch.setattr(notify, "FIRST_RETRY_S", 0.05)
     monkeypatch.setattr(notify, "LAST_RETRY_S", 0.1)
     started = []
 
-    def start(*hooks: config.Hook) -> Notifier:
-        notifier = Notifier(hooks, store.hook_queue)
+    def start(*hooks: config.Hook) -> Hooks:
+        notifier = Hooks(hooks, store.hook_queue)
         started.append(notifier)
         notifier.start()
         return notifier
@@ -115,7 +115,7 @@ def test_a_webhook_is_posted_to_until_it_answers_well(store: Store, notifying: A
 
 def test_notices_outlive_a_restart_and_never_reach_the_broker(tmp_path: Path, store: Store, notifying: Any) -> None:
     hook = appending(tmp_path / "out")
-    store.outbox.put(Notifier([hook], store.hook_queue).notices(event()))
+    store.outbox.put(Hooks([hook], store.hook_queue).notices(event()))
     assert store.outbox.pending() == []
     assert store.outbox.depth() == 0
     notifying(hook)
@@ -138,8 +138,49 @@ def test_a_hook_that_fails_holds_up_only_itself_and_keeps_the_order(
     wait_for(lambda: [e["id"] for e in lines(tmp_path / "bad")] == ["e1", "e2", "e3"])
 
 
+class Told:
+    """A plug-in that fails at first."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures, self.seen, self.closed = failures, list[str](), False
+
+    def notify(self, payload: payloads.Event | payloads.Health) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no network")
+        self.seen.append(payload.id)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_plug_in_is_told_in_order_until_it_has_taken_each(
+    store: Store, notifying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(failures=3)
+    monkeypatch.setattr("asd_agent.config.plugins.load", lambda group, name: lambda **options: told)
+    notifier = notifying(config.Hook(plugin="told"))
+    for name in ("e1", "e2"):
+        store.outbox.put(notifier.notices(event(name=name)))
+    notifier.wake()
+    wait_for(lambda: told.seen == ["e1", "e2"])
+    notifier.stop()
+    assert told.closed
+
+
+def test_what_waits_for_a_hook_that_is_gone_is_dropped(store: Store) -> None:
+    gone, kept = config.Hook(command=["false"]), config.Hook(webhook="http://127.0.0.1:9/")
+    both = Hooks([gone, kept], store.hook_queue)
+    store.outbox.put(both.notices(event()))
+    store.outbox.put([MESSAGES.of(event())])
+    assert store.outbox.keep_hooks(Hooks([kept], store.hook_queue).topics) == 1
+    assert [store.hook_queue(topic).depth() for topic in both.topics] == [0, 1]
+    assert store.outbox.depth() == 1  # what is for the broker stays
+    assert store.outbox.keep_hooks([]) == 1
+
+
 def test_a_hook_hears_what_it_asked_for(store: Store) -> None:
-    notifier = Notifier([config.Hook(command=["true"], on=("raised", "chain_failure"))], store.hook_queue)
+    notifier = Hooks([config.Hook(command=["true"], on=("raised", "chain_failure"))], store.hook_queue)
     assert len(notifier.notices(event())) == 1
     assert notifier.notices(event(EventKind.CLEARED)) == []
     for status, count in (("failure", 1), ("good", 0)):
@@ -183,6 +224,6 @@ def test_an_answer_that_never_comes_ends_in_time() -> None:
 
 
 @pytest.mark.parametrize("hook", [{}, {"command": ["x"], "webhook": "https://x"}])
-def test_a_hook_is_a_command_or_a_webhook(hook: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="one of command and webhook"):
+def test_a_hook_is_a_command_a_webhook_or_a_plug_in(hook: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one of command, webhook and plugin"):
         config.Hook(**hook)

@@ -20,10 +20,11 @@ from asd_agent.capture.base import SourceStatus as SourceStatus
 from asd_agent.errors import AsdError as AsdError
 from asd_agent.errors import EndOfSource as EndOfSource
 from asd_agent.errors import SourceError as SourceError
-from asd_agent.types import AlarmEvent as AlarmEvent
+from asd_agent.publish.payloads import Event as Event
+from asd_agent.publish.payloads import Health as Health
 from asd_agent.types import Block as Block
 
 __all__ = [
-    "AlarmEvent", "AsdError", "Bank", "Block", "Detector", "EndOfSource", "Notifier", "Score", "Source", "SourceError",
-    "SourceStatus",
+    "AsdError", "Bank", "Block", "Detector", "EndOfSource", "Event", "Health", "Notifier", "Score", "Source",
+    "SourceError", "SourceStatus",
 ]  # fmt: skip

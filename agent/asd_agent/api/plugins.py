@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from asd_agent.types import AlarmEvent
+from asd_agent.publish.payloads import Event, Health
 
 
 class Notifier(Protocol):
-    """Tells somebody of alarms. An entry point of `asd_agent.notifiers` is a callable that takes the configuration's
-    `options` as keywords and returns one."""
+    """Tells somebody of alarms: one kind of `notify`. An entry point of `asd_agent.notifiers` is a callable that takes
+    the configuration's `options` as keywords and returns one."""
 
-    def notify(self, event: AlarmEvent) -> None:
-        """Called in a thread of its own, once per event that is to be published, in their order.
+    def notify(self, payload: Event | Health) -> None:
+        """Called in a thread of its own for each occasion in `on`, in their order, at least once.
 
-        May block. What it raises is logged, and the event is tried again a few times.
+        May block. What it raises is logged, and the payload is tried again, after a restart too, for a day.
         """
 
     def close(self) -> None:

@@ -309,12 +309,14 @@ class Hook(_Section, frozen=True, kw_only=True):
     command: Annotated[list[str], Meta(min_length=1)] | None = None  # argv; the JSON on its standard input
     webhook: Annotated[str, Meta(pattern=r"^https?://[^/\s]+")] | None = None  # the JSON is posted there
     headers: dict[str, str] = {}  # of the webhook, e.g. Authorization
+    plugin: str | None = None  # of another package (entry point asd_agent.notifiers)
+    options: dict[str, Any] = {}  # of the plug-in: its keywords
     on: tuple[Occasion, ...] = ("raised", "escalated", "cleared", "chain_failure")
     timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
 
     def __post_init__(self) -> None:
-        if (self.command is None) == (self.webhook is None):
-            raise ValueError("notify: give one of command and webhook")
+        if sum(way is not None for way in (self.command, self.webhook, self.plugin)) != 1:
+            raise ValueError("notify: give one of command, webhook and plugin")
 
 
 class Evidence(_Section, frozen=True, kw_only=True):
@@ -340,18 +342,10 @@ class Agent(_Section, frozen=True, kw_only=True):
 RESERVED = ("availability", "request", "response")  # next to the machines' topics
 
 
-class Notifier(_Section, frozen=True, kw_only=True):
-    """Told of alarm events beside the broker; another package brings it (entry point asd_agent.notifiers)."""
-
-    name: str
-    options: dict[str, Any] = {}  # keywords for it
-
-
 class Config(_Section, frozen=True, kw_only=True):
     agent: Agent
     machines: Annotated[list[Machine], Meta(min_length=1)]
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
-    notifiers: list[Notifier] = []
     web: Web | None = None  # the local page; its own process, `asd-agent web`
     notify: list[Hook] = []
 

@@ -1,4 +1,6 @@
-"""Hooks: a command or a webhook is told of alarms and of failing signal chains, at least once each, from the outbox.
+"""Hooks: a command, a webhook or a plug-in is told of alarms and of failing signal chains, at least once each.
+
+What they are told waits in the outbox, through restarts too.
 
 Each hook has a thread and a queue of its own, so that one that fails or hangs holds up nothing but itself.
 """
@@ -15,12 +17,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from asd_agent import __version__, config
-from asd_agent.errors import PublishError, StoreError
+from asd_agent.config import plugins
+from asd_agent.errors import PublishError, StoreError, UsageError
 from asd_agent.publish import payloads
 from asd_agent.store import HOOK_TOPIC, Message, Outbox
 
@@ -32,12 +36,25 @@ LOOK_S = 5.0  # what had to wait for the disk is found without being woken
 STOP_S = 2.0
 
 
-class Notifier:
+class Plugin(Protocol):
+    """See asd_agent.api.Notifier."""
+
+    def notify(self, payload: payloads.Event | payloads.Health) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Hooks:
     """All hooks of the configuration. `notices` and `wake` may be called from any thread and never block."""
 
     def __init__(self, hooks: Sequence[config.Hook], outbox: Callable[[str], Outbox]) -> None:
-        """`outbox` opens the queue of a hook by its topic."""
+        """`outbox` opens the queue of a hook by its topic. Raises UsageError for a plug-in that cannot be used."""
         self._workers = [_Worker(hook, outbox(topic), topic) for hook in hooks for topic in [_topic(hook)]]
+
+    @property
+    def topics(self) -> list[str]:
+        """Of the queues."""
+        return [worker.topic for worker in self._workers]
 
     def start(self) -> None:
         for worker in self._workers:
@@ -58,12 +75,14 @@ class Notifier:
         return [Message(topic=w.topic, payload=body) for w in self._workers if occasion in w.hook.on]
 
 
-def deliver(hook: config.Hook, body: bytes) -> None:
-    """Run the command or post to the webhook. Raises PublishError, one line, when it did not work."""
+def deliver(hook: config.Hook, body: bytes, plugin: Plugin | None = None) -> None:
+    """Run the command, post to the webhook or call the plug-in. Raises PublishError, one line, when it did not work."""
     if hook.command is not None:
         _run(hook.command, body, hook.timeout_s)
     elif hook.webhook is not None:
         _post(hook.webhook, hook.headers, body, hook.timeout_s)
+    elif plugin is not None:
+        _call(plugin, str(hook.plugin), body)
 
 
 def _run(command: Sequence[str], body: bytes, timeout_s: float) -> None:
@@ -105,9 +124,29 @@ def _post(url: str, headers: dict[str, str], body: bytes, timeout_s: float) -> N
         raise PublishError(f"{where}: {type(exc).__name__}: {exc}") from None
 
 
+def _call(plugin: Plugin, name: str, body: bytes) -> None:
+    try:
+        payload = payloads.decode(body)
+        assert isinstance(payload, payloads.Event | payloads.Health)
+        plugin.notify(payload)
+    except Exception as exc:
+        raise PublishError(f"notify plug-in {name}: {exc!r}") from exc
+
+
+def _plugin(hook: config.Hook) -> Plugin | None:
+    if hook.plugin is None:
+        return None
+    factory = plugins.load("asd_agent.notifiers", hook.plugin)
+    try:
+        made: Plugin = factory(**hook.options)
+    except Exception as exc:
+        raise UsageError(f"notify: plug-in {hook.plugin}: {exc!r}") from exc
+    return made
+
+
 def _topic(hook: config.Hook) -> str:
     """The same after a restart and wherever the hook stands in the configuration."""
-    target = msgspec.json.encode((hook.command, hook.webhook))
+    target = msgspec.json.encode((hook.command, hook.webhook, hook.plugin, hook.options))
     return HOOK_TOPIC + hashlib.blake2b(target, digest_size=8).hexdigest()
 
 
@@ -116,7 +155,7 @@ class _Worker:
 
     def __init__(self, hook: config.Hook, outbox: Outbox, topic: str) -> None:
         self.hook, self.topic = hook, topic
-        self._outbox = outbox
+        self._outbox, self._plugin = outbox, _plugin(hook)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._failing_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name=topic, daemon=True)
@@ -148,12 +187,14 @@ class _Worker:
             except Exception:
                 log.error("notification failed", exc_info=True)
                 self._stopping.wait(LAST_RETRY_S)
+        if self._plugin is not None:
+            self._plugin.close()
 
     def _work(self) -> None:
         while not self._stopping.is_set() and (items := self._outbox.pending(limit=1)):
             (item,) = items
             try:
-                deliver(self.hook, item.message.payload)
+                deliver(self.hook, item.message.payload, self._plugin)
             except PublishError as exc:
                 self._failing_since_s = self._failing_since_s or time.monotonic()
                 if time.monotonic() - self._failing_since_s < GIVE_UP_S:

@@ -11,7 +11,7 @@ from asd_agent.errors import StoreError
 from asd_agent.publish import payloads
 from asd_agent.publish.homeassistant import Discovery
 from asd_agent.publish.messages import Messages
-from asd_agent.publish.notify import Notifier
+from asd_agent.publish.notify import Hooks
 from asd_agent.publish.requests import Handler
 from asd_agent.publish.sparkplug import EdgeNode
 from asd_agent.store import Message, Store
@@ -22,9 +22,10 @@ log = structlog.get_logger()
 class Consumers:
     """Of one configuration; `tell` and `notices` never block."""
 
-    def __init__(self, settings: config.Config, store: Store, messages: Messages, handler: Handler) -> None:
-        self._machines, self._store = settings.machines, store
-        self._notifier = Notifier(settings.notify, store.hook_queue)
+    def __init__(
+        self, settings: config.Config, store: Store, messages: Messages, handler: Handler, hooks: Hooks
+    ) -> None:
+        self._machines, self._store, self._hooks = settings.machines, store, hooks
         self._discovery: Discovery | None = None
         self._edge: EdgeNode | None = None
         if settings.mqtt is None:
@@ -45,7 +46,8 @@ class Consumers:
         return frozenset([self._discovery.birth_topic] if self._discovery and self._discovery.active else [])
 
     def start(self) -> None:
-        self._notifier.start()
+        self._drop_strange_notices()
+        self._hooks.start()
         if self._edge is not None:
             self._edge.start()
         held = self._held()
@@ -53,7 +55,7 @@ class Consumers:
         self._announce(held)
 
     def stop(self) -> None:
-        self._notifier.stop()
+        self._hooks.stop()
         if self._edge is not None:
             self._edge.stop()
 
@@ -64,7 +66,7 @@ class Consumers:
 
     def tell(self, messages: Sequence[Message]) -> None:
         """Native messages of machines, as they go out."""
-        self._notifier.wake()
+        self._hooks.wake()
         if self._edge is not None:
             for message in messages:
                 self._edge.tell(message)
@@ -72,7 +74,7 @@ class Consumers:
     def notices(self, messages: Sequence[Message]) -> list[Message]:
         """For the outbox: what the hooks are to be told of these events and states of signal chains."""
         told = [payloads.decode(m.payload) for m in messages if m.payload.startswith(b"{")]
-        return [n for p in told if isinstance(p, payloads.Event | payloads.Health) for n in self._notifier.notices(p)]
+        return [n for p in told if isinstance(p, payloads.Event | payloads.Health) for n in self._hooks.notices(p)]
 
     def notify(self, messages: Sequence[Message]) -> None:
         """The notices of messages that are committed with no alarm event."""
@@ -81,6 +83,16 @@ class Consumers:
                 self._store.outbox.put(notices)
         except StoreError as exc:
             log.warning("hooks are not told", error=str(exc))
+
+    def _drop_strange_notices(self) -> None:
+        """What was meant for hooks that are not configured any more."""
+        try:
+            dropped = self._store.outbox.keep_hooks(self._hooks.topics)
+        except StoreError as exc:
+            log.warning("notices of hooks that are gone still wait", error=str(exc))
+            return
+        if dropped:
+            log.warning("notices of hooks that are no longer configured are dropped", notices=dropped)
 
     def _held(self) -> list[Message]:
         """What the broker retains of us, as far as it went through the outbox."""

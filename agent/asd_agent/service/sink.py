@@ -16,6 +16,7 @@ from asd_agent.evidence.record import made_with, scored_window
 from asd_agent.evidence.recorder import ClipRecorder
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.mqtt import OnMessage, Publisher
+from asd_agent.publish.notify import Hooks
 from asd_agent.publish.requests import Handler
 from asd_agent.scoring.pipeline import Step
 from asd_agent.service import clock
@@ -24,7 +25,6 @@ from asd_agent.service.causes import nearest_cause
 from asd_agent.service.clip_request import ClipChunk, ClipRequest, clip_chunk
 from asd_agent.service.consumers import Consumers
 from asd_agent.service.journal import ChainLog, log_transition
-from asd_agent.service.notifiers import Notifiers
 from asd_agent.service.reports import Reports, score_of
 from asd_agent.service.status import SinkStatus
 from asd_agent.store import Message, Store
@@ -51,13 +51,12 @@ class Sink:
         self._clips = AlarmClips(store, settings.state_dir)
         self._reports: Reports | None = None
         self._chains = ChainLog()
-        self._notifiers = Notifiers(settings.notifiers)
-        self._connect(settings)
+        self._connect(settings, Hooks(settings.notify, store.hook_queue))
 
-    def _connect(self, settings: config.Config) -> None:
+    def _connect(self, settings: config.Config, hooks: Hooks) -> None:
         base = settings.mqtt.base_topic if settings.mqtt else "asd"
         self._messages = Messages(settings.agent.id, base, clock.synchronized)
-        self._consumers = Consumers(settings, self._store, self._messages, self._handler)
+        self._consumers = Consumers(settings, self._store, self._messages, self._handler, hooks)
         self._publisher = self._reports = None
         if settings.mqtt is not None:
             self._publisher = Publisher(
@@ -82,15 +81,16 @@ class Sink:
         self._on_message(topic, payload)
 
     def reload(self, settings: config.Config) -> None:
-        """Connect anew when the settings of the broker, of those who are told or of what is told changed."""
-        if settings.notifiers != self._settings.notifiers:  # first: it may refuse the configuration
-            new_notifiers = Notifiers(settings.notifiers)
-            self._notifiers.close()
-            self._notifiers = new_notifiers
-        before, self._settings = self._settings, settings
+        """Connect anew when the settings of the broker, of those who are told or of what is told changed.
+
+        Raises UsageError for a plug-in that cannot be used; then nothing has changed.
+        """
+        before = self._settings
         if settings.subscribed_topics != before.subscribed_topics or Consumers.key(settings) != Consumers.key(before):
+            hooks = Hooks(settings.notify, self._store.hook_queue)  # may refuse the configuration
             self._disconnect()
-            self._connect(settings)
+            self._connect(settings, hooks)
+        self._settings = settings
         if settings.agent.evidence != before.agent.evidence:
             new = ClipRecorder(settings.state_dir, settings.agent.evidence, draw=self._draw)
             old, self._recorder = self._recorder, new
@@ -99,7 +99,6 @@ class Sink:
     def close(self) -> None:
         """Write the clips in progress; send what waits as far as a few seconds allow, and say offline."""
         self._recorder.close()
-        self._notifiers.close()
         self._disconnect()
 
     # -- from the machines
@@ -144,7 +143,6 @@ class Sink:
         self._consumers.tell(messages)
         for event in kept:
             log_transition(event)
-            self._notifiers.tell(event)
 
     def knows_alarm(self, machine: Machine, alarm_id: str) -> bool:
         """Whether it was ever raised. Raises StoreError."""

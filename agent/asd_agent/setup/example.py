@@ -34,7 +34,6 @@ VALUES = {  # of keys without a default, or whose default is null
     "FileSource.path": "/srv/sound/day.flac",
     "DirectorySource.path": "/srv/sound",
     "PluginSource.name": "tone",
-    "Notifier.name": "file",
     "Operating.topic": "plc/compressor-1/state",
     "Mechanism.shaft_hz": "24.9",
     "Mechanism.shaft_range_hz": "[20, 30]",

@@ -83,6 +83,17 @@ class Outbox:
             self._database.mend()
         return messages
 
+    def keep_hooks(self, topics: Iterable[str]) -> int:
+        """Delete what waits for hooks on other topics: nobody will come for it. How many. Raises StoreError."""
+        kept = list(topics)
+
+        def step(db: sqlite3.Connection) -> int:
+            marks = ", ".join("?" * len(kept))
+            where = f"topic LIKE '{HOOK_TOPIC}%' AND topic NOT IN ({marks})"
+            return db.execute(f"DELETE FROM outbox WHERE {where}", kept).rowcount
+
+        return self._database.write(step, durable=False)
+
     def depth(self) -> int:
         """Messages that no broker has acknowledged. Raises StoreError."""
         where, values = self._where

@@ -90,8 +90,10 @@ def _versions(store: BaselineStore) -> tuple[Pointers, list[Version], Manifest |
             manifest = store.manifest(name)
         except BaselineError as exc:
             found.append(
-                Version(version=name, role=roles.get(name, ""), created=None, windows=0, operating_states=[], good=False,
-                        verdict=str(exc))
+                Version(
+                    version=name, role=roles.get(name, ""), created=None, windows=0, operating_states=[], good=False,
+                    verdict=str(exc),
+                )
             )  # fmt: skip
             continue
         newest = newest or manifest
