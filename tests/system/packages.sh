@@ -15,6 +15,7 @@ need chromedriver chromium-driver
 need debootstrap debootstrap
 need systemd-nspawn systemd-container
 need proot proot
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 need qemu-aarch64-static qemu-user-static
 need buildah buildah
 ldconfig -p 2>/dev/null | grep -q libportaudio.so.2 || missing="$missing libportaudio2"

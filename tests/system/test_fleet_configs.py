@@ -102,6 +102,8 @@ def test_a_real_prometheus_scrapes_the_agent_and_its_rules_fire(site: Any, tmp_p
         names = {name for e in expressions() for name in re.findall(r"\basd_\w+", e)}
         for name in names:
             assert query(port, name), f"{name} is not among the agent's metrics"
+        for expression in expressions():
+            query(port, expression)  # an error of syntax is an answer 400
         site.play("faulty")
         site.until(level="danger")
         firing = 'ALERTS{alertname="MachineDanger", alertstate="firing"}'
