@@ -57,11 +57,14 @@ lint: $(VENV)/.dev
 audit: $(VENV)/.dev
 	@sh .ci/audit $(BIN)/pip-audit
 
-# What a fresh installation of the agent consists of (CycloneDX).
+# What container and Debian package are made of, the build backend included (CycloneDX).
 sbom: $(VENV)/.dev
-	rm -rf build/sbom && $(PYTHON) -m venv build/sbom && build/sbom/bin/pip install --quiet .
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/pip --python build/sbom/bin/python install --quiet --require-hashes -r packaging/requirements.txt
+	$(BIN)/pip --python build/sbom/bin/python install --quiet --no-deps .
 	mkdir -p dist
-	$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json build/sbom/bin/python
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json \
+		build/sbom/bin/python
 
 system-packages:
 	@sh tests/system/packages.sh

@@ -124,6 +124,11 @@ def _story(home: HomeAssistant, site: Any, broker: Any, style: str) -> None:
     home.until("asd/a/m/level", "normal")
     home.until("asd/a/m/source", "on")
     home.until("asd/a/m/chain", "good", "function_check", "maintenance_required", "out_of_specification")
+    home.ask("press", unique_id="asd/a/m/calibrate")
+    site.until_reason("calibrating")
+    assert site.ask("calibration", machine="m")["phase"] == "listening"
+    home.until("asd/a/m/chain", "function_check")
+    site.ask("cancel_calibration", machine="m")
     site.play("faulty")
     home.until("asd/a/m/alarm", "on")
     home.until("asd/a/m/level", "danger")

@@ -125,7 +125,7 @@ def test_an_alarm_appears_without_reload_and_is_acknowledged(watched, person):
     person.click("[data-alarm]")
     person.type("[name=by]", "eva")
     person.type("[name=reason]", "on my way")
-    person.click("[data-do=acknowledge]")
+    person.click("[data-do=ack]")
     wait_for(lambda: bool(states.messages) and told(states.messages[-1])["acknowledged"], "acknowledged over MQTT")
     assert told(states.messages[-1])["acknowledged_by"] == "eva"
     person.until_text("main", "on my way")
