@@ -110,8 +110,8 @@ def lags(settings: config.Config, seconds: float, pid: int | None = None) -> dic
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for machine in client.status(settings).machines:
-            if machine.last_window is not None and machine.lag_s is not None:
-                found[machine.id, machine.last_window] = 1000 * machine.lag_s
+            if machine.health.last_window_end is not None and machine.health.lag_s is not None:
+                found[machine.machine, machine.health.last_window_end] = 1000 * machine.health.lag_s
         if pid is not None:
             now = memory_mib(pid)
             rss, own = max(rss, now[0]), max(own, now[1])

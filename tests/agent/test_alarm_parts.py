@@ -92,7 +92,7 @@ def test_a_part_is_named_by_many_windows_in_the_alarm_that_stands(pipeline, faul
     assert named[0].part.windows >= 4
     assert named[0].why.startswith(f"bearing DE outer race, from {named[0].part.windows} windows: periodic impacts at")
     state = walk.state
-    assert state.event_id == raised.alarm_id
+    assert state.alarm_id == raised.alarm_id
     assert state.part is not None
     assert state.part.windows == 16  # the last look
     assert len(state.part.levels_db) <= 8

@@ -28,7 +28,7 @@ class AlarmParts:
         self._looks = state.part.looks if state.part is not None else 0
         self._sums: dict[str, Accumulation] = {}  # by operating state
         self._quiet = 0  # judged windows since the last one that deviates
-        self._alarm = state.event_id if state.active else ""
+        self._alarm = state.alarm_id if state.active else ""
         self._verdict = state.part if state.active else None
 
     def see(self, pipeline: Pipeline, step: Step, state: AlarmState) -> PartVerdict | None:
@@ -48,7 +48,7 @@ class AlarmParts:
 
     def _follow(self, state: AlarmState) -> None:
         """An alarm that has ended takes its sums along."""
-        now = state.event_id if state.active else ""
+        now = state.alarm_id if state.active else ""
         if self._alarm and now != self._alarm:
             self._forget()
         self._alarm = now

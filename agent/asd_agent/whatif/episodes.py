@@ -52,7 +52,7 @@ def span_of(episode: Episode) -> AlarmSpan:
         cleared=None if cleared is None else rfc3339(cleared),
         level=episode.level,
         announced=episode.announced,
-        reason=episode.reason,
+        reason=episode.why,
         mark=episode.mark,
     )
 
