@@ -1,7 +1,9 @@
 """What the mechanism analysis finds, how often it is wrong, and what it costs.
 
     python benchmarks/mechanism.py bearings DATA     bearing vibration of three rigs, by how well the speed is known
-    python benchmarks/mechanism.py simulated         a machine with every component, one fault at a time
+    python benchmarks/mechanism.py held_out DATA     the same with constants that were chosen without the rig
+    python benchmarks/mechanism.py methods DATA      ways to find the lines: bands, kurtogram, spectral coherence
+    python benchmarks/mechanism.py simulated         every component's fault, its line 10 dB above the floor
     python benchmarks/mechanism.py compressor DATA   real sound: false alarms on other days, injected faults
     python benchmarks/mechanism.py cost              CPU time of a window, beside TSFEL where it is installed
 
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import host
-import msgspec
 import numpy as np
 import scipy.fft
 import soundfile
+from mechanism_rigs import Record, cwru, held_out, hit, kinematics, methods
+from mechanism_simulated import simulated
 from scipy.stats import beta
 
 from asd_agent.capture.simulate import fault_signal, mix_at
@@ -36,7 +38,6 @@ from asd_agent.mechanism.kurtosis import kurtogram
 from asd_agent.mechanism.spectrum import transform
 from asd_agent.types import Samples
 
-EXPECTED = {"B": "rolling element", "I": "inner race", "O": "outer race", "N": ""}
 WAYS = ("2 %", "15 %", "unknown")  # how well the speed is known
 DAYS = ("20260302", "20260327", "20260328")
 FAULTS = ("bearing", "squeal", "hiss", "knocks", "imbalance", "hiss 2-4 kHz", "tone 3.1 kHz")
@@ -44,52 +45,26 @@ QUIET_DB = 12.0  # this far below the day's median level the machine was not run
 RUN_MS = 0.88  # rfft of 160000 float32 on the machine idle: scales times measured while others compute
 
 
-def kinematics(*bearings: dict[str, Any], **more: Any) -> Mechanism:
-    return msgspec.convert({"mains_hz": 60, "bearings": list(bearings), **more}, Mechanism)
-
-
 def bearings(data: Path) -> dict[str, Any]:
     """Every record of every rig, with the speed known to 2 %, to 15 %, and not at all."""
     rigs = {"cwru": cwru(data), "mfs": hit(data, "mfs"), "own": hit(data, "own")}
-    records = [judged(rig, *record) for rig, members in rigs.items() for record in members]
+    records = [judged(record) for members in rigs.values() for record in members]
     absent = {rig: absent_bearings(members) for rig, members in rigs.items()}
     summary = {rig: rig_summary([r for r in records if r["rig"] == rig]) for rig in rigs}
     return {"summary": {**summary, "bearings that are not there, blamed": absent}, "records": records}
 
 
-Record = tuple[str, Samples, int, float, str, float]  # name, samples, rate, nominal shaft speed, part, mains
-
-
-def cwru(data: Path) -> list[Record]:
-    found = []
-    for path in sorted((data / "cwru").glob("*.npz")):
-        stored = np.load(path)
-        kind = EXPECTED["N" if "Normal" in path.name else path.name.split("End_")[1][0]]
-        rate, shaft_hz = int(stored["rate_hz"]), float(stored["shaft_rpm"]) / 60
-        found.append((path.stem, stored["acceleration_g"], rate, shaft_hz, kind, 60.0))
-    return found
-
-
-def hit(data: Path, rig: str) -> list[Record]:
-    found = []
-    for path in sorted((data / "hit_bearing").glob(f"{rig}_*.npz")):
-        stored = np.load(path)
-        kind = EXPECTED[path.stem.split("_")[1][0]]
-        rate, shaft_hz = int(stored["rate_hz"]), float(stored["nominal_rpm"]) / 60
-        found.append((path.stem, stored["acceleration"], rate, shaft_hz, kind, 50.0))
-    return found
-
-
-def judged(rig: str, name: str, x: Samples, rate: int, nominal: float, kind: str, mains: float) -> dict[str, Any]:
-    record: dict[str, Any] = {"rig": rig, "file": name, "expected": kind}
+def judged(one: Record) -> dict[str, Any]:
+    kind = one.expected
+    record: dict[str, Any] = {"rig": one.rig, "file": one.name, "expected": kind}
     keys: dict[str, dict[str, Any]] = {
-        "2 %": {"shaft_hz": nominal, "speed_tolerance": 0.02},
-        "15 %": {"shaft_hz": nominal, "speed_tolerance": 0.15},
+        "2 %": {"shaft_hz": one.nominal_hz, "speed_tolerance": 0.02},
+        "15 %": {"shaft_hz": one.nominal_hz, "speed_tolerance": 0.15},
         "unknown": {},
     }
     for way in WAYS:
-        config = kinematics({"name": "DE", "type": "6205"}, **{"mains_hz": mains, **keys[way]})
-        found = diagnose(x, rate, config)
+        config = kinematics({"name": "DE", "type": "6205"}, **{"mains_hz": one.mains_hz, **keys[way]})
+        found = diagnose(one.samples, one.rate_hz, config)
         named = next((f for f in found if f.component), None)
         record[way] = {
             "component": named.component if named else "",
@@ -120,9 +95,10 @@ def rig_summary(records: list[dict[str, Any]]) -> dict[str, str]:
 def absent_bearings(records: list[Record]) -> str:
     """Another bearing is configured, with the speed of the name plate."""
     blamed = trials = 0
-    for _, x, rate, nominal, _, mains in records:
+    for one in records:
         for other in other_bearings(12):
-            found = diagnose(x, rate, kinematics(other, mains_hz=mains), speed=Speed(nominal, "given"))
+            config, speed = kinematics(other, mains_hz=one.mains_hz), Speed(one.nominal_hz, "given")
+            found = diagnose(one.samples, one.rate_hz, config, speed=speed)
             blamed, trials = blamed + any(f.component for f in found), trials + 1
     return f"{blamed} of {trials}"
 
@@ -138,47 +114,6 @@ def other_bearings(count: int) -> list[dict[str, Any]]:
         if lines.max() < 7.7 and lines.min() > 1.7 and (np.abs(lines[:, None] / own - 1) > 0.03).all():
             found.append({"name": "X", "balls": balls, "ball_d": ratio, "pitch_d": 1.0})
     return found
-
-
-SIMULATED: dict[str, tuple[dict[str, float], str]] = {  # fault -> (amplitudes, what must be named; "" = no component)
-    "outer race": ({"outer": 2.0}, "outer race"),
-    "inner race": ({"inner": 2.0}, "inner race"),
-    "rolling element": ({"ball": 2.0}, "rolling element"),
-    "gear, pinion": ({"gear": 0.5}, "gear G1"),
-    "gear, wheel": ({"wheel": 0.5}, "gear G1"),
-    "belt": ({"belt": 0.15}, "belt V"),
-    "blade": ({"blade": 0.3}, "fan"),
-    "cavitation": ({"cavitation": 0.8}, "fan"),
-    "rotor bars": ({"bars": 0.12}, "motor rotor"),
-    "eccentricity": ({"eccentric": 0.2}, "motor"),
-    "healthy": ({}, ""),
-    "steady noise": ({"flow": 0.8}, ""),
-    "noise once per turn": ({"shaft_flow": 0.8}, ""),
-    "imbalance": ({"imbalance": 0.8}, ""),
-    "half orders": ({"half_orders": 0.15}, ""),
-    "electrical": ({"electrical": 0.4}, ""),
-    "knock": ({"knock": 20.0}, ""),
-}
-
-
-def simulated(_: Path | None = None, count: int = 20) -> dict[str, Any]:
-    """A machine with every component (tests/mechanism_machine.py), one fault at a time, against its own baseline."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from mechanism_machine import CONFIG, RATE_HZ, Faults, machine
-
-    analyser = Analyser(CONFIG, RATE_HZ)
-    normal = [analyser.indicators(machine(i)).values for i in range(30)]
-    baseline = MechanismBaseline.fit(normal, np.arange(30) // 6)
-    records, wrong = {}, 0
-    for fault, (amplitudes, expected) in SIMULATED.items():
-        right = 0
-        for seed in range(1000, 1000 + count):
-            found = diagnose(machine(seed, Faults(**amplitudes)), RATE_HZ, CONFIG, baseline)
-            named = next((f.component for f in found if f.component), "")
-            right += expected in named if expected else not named
-            wrong += bool(named) and (not expected or expected not in named)
-        records[fault] = f"{right} of {count}"
-    return {"right (named, or nothing named)": records, "wrong component": f"{wrong} of {count * len(SIMULATED)}"}
 
 
 def compressor(data: Path) -> dict[str, Any]:
@@ -259,7 +194,7 @@ def fault(kind: str, n: int, rng: np.random.Generator) -> Samples:
     return fault_signal(kind, n, 48_000, rng)
 
 
-def cost(_: Path | None = None, rounds: int = 60) -> dict[str, Any]:
+def cost(rounds: int = 60) -> dict[str, Any]:
     """Milliseconds of CPU per 10 s window, one thread. Minima; and medians scaled by an FFT that takes turns with them,
     because other work on the machine slows both alike."""
     x = window(16_000)
@@ -349,17 +284,26 @@ def tsfel(x: Samples) -> dict[str, float] | None:
     return {"min_ms": round(ms, 1), "features": features, "ms_per_feature": round(ms / features, 3)}
 
 
+WHAT: dict[str, tuple[Callable[..., Any], bool]] = {  # name -> (function, needs DATA)
+    "bearings": (bearings, True),
+    "held_out": (held_out, True),
+    "methods": (methods, True),
+    "simulated": (simulated, False),
+    "compressor": (compressor, True),
+    "cost": (cost, False),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("bearings", "simulated", "compressor", "cost"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("data", type=Path, nargs="?", help="the folder with the real recordings")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    if arguments.what in ("bearings", "compressor") and arguments.data is None:
+    work, needs_data = WHAT[arguments.what]
+    if needs_data and arguments.data is None:
         parser.error(f"{arguments.what} needs DATA")
-    result = {"bearings": bearings, "simulated": simulated, "compressor": compressor, "cost": cost}[arguments.what](
-        arguments.data
-    )
+    result = work(arguments.data) if needs_data else work()
     output = arguments.output or Path(__file__).parent / "results" / f"mechanism_{arguments.what}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
-from asd_agent.config.kinematics import Mechanism
+from asd_agent.config.kinematics import Blades, Gear, Mechanism
 from asd_agent.mechanism import Analyser, Speed
+from asd_agent.mechanism.naming import window_spectra
+from asd_agent.mechanism.shaft_speed import CLEAR, MOST_SLIP, SpeedBelief, believe
 from asd_agent.mechanism.spectrum import transform
 from asd_agent.mechanism.speed import find, from_message, refine
+from asd_agent.mechanism.speed_track import WANDER, SpeedTrack
 from asd_agent.mechanism.tracking import Track, resample_to_angle, straighten
 from mechanism_machine import CONFIG, RATE_HZ, SHAFT_HZ, Faults, machine
 
@@ -125,3 +129,60 @@ def test_a_slow_drift_does_not_hide_a_bearing():
     assert whole.drifting
     assert whole.speed is not None
     assert whole.speed.hz == pytest.approx(SHAFT_HZ, rel=0.003)
+
+
+TONAL = {"gear": Mechanism(shaft_hz=24.9, speed_tolerance=0.15, gears=[Gear(name="G", teeth=23)]),
+         "blade": Mechanism(shaft_hz=24.9, speed_tolerance=0.15, blades=[Blades(name="fan", count=7)])}  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "order"), [("gear", 23), ("blade", 7)])
+@pytest.mark.parametrize("hz", [22.43, 24.87, 27.9])
+def test_a_mesh_and_a_blade_pass_tell_the_speed_where_the_shaft_is_silent(part, order, hz):
+    """Two lines and noise: no comb of the shaft is heard."""
+    t = np.arange(10 * RATE_HZ) / RATE_HZ
+    x = np.random.default_rng(1).standard_normal(len(t)) + sum(
+        0.3 * np.sin(2 * np.pi * k * order * hz * t) for k in (1, 2)
+    )
+    told, silent = belief_of(TONAL[part], x), belief_of(Mechanism(shaft_hz=24.9, speed_tolerance=0.15), x)
+    assert told.grid[int(np.argmax(told.weights))] == pytest.approx(hz, rel=0.002)
+    assert told.weights.max() > CLEAR
+    assert told.weights.max() > silent.weights.max()
+    noise = belief_of(TONAL[part], np.random.default_rng(2).standard_normal(len(t)))
+    assert told.weights.max() > noise.weights.max()
+
+
+def belief_of(config: Mechanism, x: np.ndarray) -> SpeedBelief:
+    analyser = Analyser(msgspec.structs.replace(config, bearings=CONFIG.bearings), RATE_HZ)
+    speeds = analyser.speed_range(None)
+    whole = analyser.analyse(x.astype(np.float32))
+    return believe(window_spectra(analyser, whole, speeds).full, speeds)
+
+
+def test_the_pole_pass_and_the_slip_speak_for_a_speed_below_the_synchronous_one():
+    motor = Mechanism(shaft_hz=24.0, speed_tolerance=0.2, mains_hz=50, poles=4, bearings=CONFIG.bearings)
+    belief = belief_of(motor, np.random.default_rng(0).standard_normal(10 * RATE_HZ))
+    inside = (belief.grid <= 25) & (belief.grid >= 25 * (1 - MOST_SLIP))
+    share = np.exp(belief.weights - belief.weights.max())
+    assert share[inside].sum() / share.sum() > 2 * inside.mean()
+
+
+def test_a_speed_is_followed_through_windows_in_which_it_is_hardly_heard():
+    analyser = Analyser(Mechanism(), RATE_HZ)
+    track = SpeedTrack()
+    faint = [rotor(24.87 * (1 + 0.002 * i), 8, 10 + i, 0.022) for i in range(6)]
+    assert all(analyser.analyse(x).speed is None for x in faint)
+    assert track.follow(analyser.analyse(faint[0])) is None  # nothing is known yet
+    assert track.follow(analyser.analyse(rotor(24.87))) == pytest.approx(24.87, rel=1e-3)
+    followed = [track.follow(analyser.analyse(x)) for x in faint]
+    heard = [(hz, 24.87 * (1 + 0.002 * i)) for i, hz in enumerate(followed) if hz is not None]
+    assert len(heard) >= 3
+    assert all(hz == pytest.approx(true, rel=WANDER) for hz, true in heard)
+
+
+def test_a_track_that_has_lost_the_speed_says_unknown():
+    analyser = Analyser(Mechanism(), RATE_HZ)
+    track = SpeedTrack()
+    track.learn(24.87)
+    for seed in range(8):
+        noise = np.random.default_rng(seed).standard_normal(10 * RATE_HZ).astype(np.float32)
+        assert track.follow(analyser.analyse(noise)) is None

@@ -14,13 +14,14 @@ import numpy as np
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
-from asd_agent.mechanism.bearings import trains_finding
+from asd_agent.mechanism.bearings import speed_advice, trains_finding
 from asd_agent.mechanism.changes import line_findings
 from asd_agent.mechanism.deviations import MeanDeviations
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
+from asd_agent.mechanism.speed_track import SpeedTrack
 from asd_agent.types import Floats, PartVerdict, Samples, Unnamed
 
 FAINT_DB = 4.0  # fainter lines are found in many healthy bearings: only growth against a baseline names one by them
@@ -47,6 +48,7 @@ class Accumulation:
         self._parts: list[Part] = []
         self._deviations = MeanDeviations()
         self._newest: Analysis | None = None
+        self._speed = SpeedTrack()
         self._reference_hz: float | None = None
         self._looks = looks
 
@@ -56,7 +58,7 @@ class Accumulation:
         if self._newest is not None and whole.angular.df_hz != self._newest.angular.df_hz:
             return
         if self.analyser.trains:
-            lines = lines_of(self.analyser, whole, self.speeds)
+            lines = replace(lines_of(self.analyser, whole, self.speeds), heard_hz=self._speed.follow(whole))
             if lines.heard_hz is not None:
                 self._reference_hz = self._reference_hz or lines.heard_hz
                 lines = _at_speed(lines, self._reference_hz)
@@ -84,9 +86,12 @@ class Accumulation:
         self._looks += 1
         trials = self._looks * (self._looks + 1)
         found = self.diagnose(trials)
+        if found.named is not None and self._reference_hz is None:
+            self._speed.learn(found.named.shaft_hz)
         finding = self._finding(found, trials)
         if finding is None:
-            return PartVerdict(windows=self.windows, looks=self._looks, why_unnamed=found.why_unnamed)
+            told = self._advice(found, trials)
+            return PartVerdict(windows=self.windows, looks=self._looks, why_unnamed=found.why_unnamed, words=told)
         return PartVerdict(
             windows=self.windows,
             looks=self._looks,
@@ -107,6 +112,14 @@ class Accumulation:
             return Diagnosis(None, Unnamed.NOTHING)
         spectra = spectra_of(self.analyser, self._sum())
         return diagnose_trains(self.analyser, spectra, self.speeds, self._deviations.verdict(), looks)
+
+    def _advice(self, found: Diagnosis, looks: int) -> str:
+        """Of a train that no part explains at the speeds that are allowed: which speed would."""
+        speed_may_help = (Unnamed.NO_PART, Unnamed.SPEED_UNKNOWN)
+        if found.why_unnamed not in speed_may_help or not self._parts:
+            return ""
+        spectra = spectra_of(self.analyser, self._sum())
+        return speed_advice(self.analyser, spectra, self.speeds, self._deviations.verdict(), looks).lstrip("; ")
 
     def finding(self) -> Finding | None:
         """What all windows together show, with its growth from the first to the last of them."""

@@ -150,11 +150,18 @@ def _hint(analyser: Analyser, whole: Analysis, speeds: SpeedRange, verdict: Verd
     """Which speed would make the impacts those of a part, and how to allow it."""
     if not analyser.trains:
         return ""
+    wide = speeds.widened(HINT_TOLERANCE)
+    return speed_advice(analyser, window_spectra(analyser, whole, wide), speeds, verdict)
+
+
+def speed_advice(
+    analyser: Analyser, spectra: WindowSpectra, speeds: SpeedRange, verdict: Verdict | None, looks: int = 1
+) -> str:
+    """ "; BPFO of DE if the shaft turned at ...": which speed beyond `speeds` would let a part be named; else empty."""
     nominal = speeds.middle_hz
     if speeds.tolerance > HINT_TOLERANCE:
         return "; the shaft's speed is unknown: shaft_hz or speed_topic would let a part be named"
-    wide = speeds.widened(HINT_TOLERANCE)
-    named = diagnose_trains(analyser, window_spectra(analyser, whole, wide), wide, verdict).named
+    named = diagnose_trains(analyser, spectra, speeds.widened(HINT_TOLERANCE), verdict, looks).named
     if named is None:
         return ""
     off = named.shaft_hz / nominal - 1

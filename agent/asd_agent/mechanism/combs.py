@@ -7,13 +7,14 @@ the load zone, the cage a rolling element (Randall & Antoni, Mech. Syst. Signal 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
 from asd_agent.mechanism.evidence import LineEvidence
+from asd_agent.mechanism.lines import SpeedLine
 from asd_agent.types import Floats, Samples
 
 HARMONICS = 8
@@ -34,11 +35,13 @@ class Spectra:
     envelope: LineEvidence
     raw: LineEvidence
     shaft_ratios: tuple[float, ...] = (1.0,)
+    speed_lines: tuple[SpeedLine, ...] = ()
+    synchronous_hz: float | None = None
 
     def without(self, lines_hz: Floats, *, raw: bool = False) -> Spectra:
         """A copy with lines of the envelope muted, and of the vibration too."""
         rest = self.raw.without(lines_hz) if raw else self.raw
-        return Spectra(self.envelope.without(lines_hz), rest, self.shaft_ratios)
+        return replace(self, envelope=self.envelope.without(lines_hz), raw=rest)
 
 
 def centre(spectra: Spectra, rate_hz: Floats, shaft_hz: Floats) -> Floats:

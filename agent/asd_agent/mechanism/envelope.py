@@ -52,8 +52,8 @@ def envelope(spectrum: Spectrum, top_hz: float) -> Envelope:
     full = _full_spectrum(white, spectrum, keep)
     return Envelope(
         spectrum.df_hz,
-        _against_background(_power(full), spectrum.df_hz),
-        _against_background(_tile_power(white, spectrum.df_hz, tile_hz, tiles, keep), spectrum.df_hz),
+        against_background(_power(full), spectrum.df_hz),
+        against_background(_tile_power(white, spectrum.df_hz, tile_hz, tiles, keep), spectrum.df_hz),
         tile_hz,
     )
 
@@ -62,7 +62,7 @@ def full_envelope(spectrum: Spectrum, top_hz: float) -> Samples:
     """[bins] of the full band alone, up to `top_hz`: a longer `Envelope.full`."""
     keep = int(min(top_hz, 0.2 * spectrum.rate_hz) / spectrum.df_hz)
     power = _power(_full_spectrum(prewhiten(spectrum), spectrum, keep))
-    return _against_background(power, spectrum.df_hz)
+    return against_background(power, spectrum.df_hz)
 
 
 def mean_envelope(spectrum: Spectrum, top_hz: float) -> tuple[Samples, Samples]:
@@ -86,7 +86,7 @@ def mean_envelope(spectrum: Spectrum, top_hz: float) -> tuple[Samples, Samples]:
         power = analytic.real**2 + analytic.imag**2
         mean = float(power.mean()) + 1e-30
         peaked[band] = float(np.dot(power, power)) / length / mean**2 - 2
-        total += _against_background(_power(scipy.fft.rfft(power - np.float32(mean))[:keep]), spectrum.df_hz)
+        total += against_background(_power(scipy.fft.rfft(power - np.float32(mean))[:keep]), spectrum.df_hz)
     return total / np.float32(bands), peaked
 
 
@@ -140,7 +140,7 @@ def _power(bins: npt.NDArray[np.complex64]) -> Samples:
     return np.asarray(bins.real**2 + bins.imag**2)
 
 
-def _against_background(power: Samples, df_hz: float) -> Samples:
+def against_background(power: Samples, df_hz: float) -> Samples:
     """Divide by the block median (the median of exponential noise is ln 2 of its mean); bins below 1 Hz are muted."""
     width = max(5, min(round(BACKGROUND_HZ / df_hz), power.shape[-1] // 2))
     blocks = block_medians(power, width)

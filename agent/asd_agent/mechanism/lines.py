@@ -12,7 +12,11 @@ SHAFT_ORDERS = 10
 HALF_ORDERS = (0.5, 1.5, 2.5, 3.5)
 MAINS_MULTIPLES = (1, 2, 4, 6)
 MESH_HARMONICS = 3
-SIDEBANDS = 3
+SIDEBANDS = (  # of a mesh: eccentricity makes the nearest pair, a broken tooth many
+    ("sidebands", (1,), "eccentricity or a damaged tooth"),
+    ("sidebands_far", (2, 3), "a damaged tooth"),
+)
+MESH_PRESENT, POLE_PASS_PRESENT = 0.5, 0.15
 SLIP = (-0.01, 0.02)  # of the cage, one for all lines of a bearing (Randall & Antoni 2011; CWRU -0.7..-0.1 %)
 PARTS = {"bpfo": "outer race", "bpfi": "inner race", "bsf2": "rolling element", "ftf": "rolling element or cage"}
 SPIN_SLIP = (-0.012, 0.012)  # of the rolling elements
@@ -25,6 +29,14 @@ class Line:
 
     def hz(self, shaft_hz: float) -> float:
         return self.order * shaft_hz + self.fixed_hz
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedLine:
+    """A line of the vibration that tells the shaft's speed, there with a probability in a healthy machine."""
+
+    line: Line
+    presence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,21 @@ def _bearing_trains(bearing: Bearing, ratio: float) -> Iterator[Train]:
     yield Train(f"{bearing.name}.ftf", bearing.name, "ftf", cage, None, (-high, -low), ratio, cage)
 
 
+def speed_lines(config: Mechanism) -> tuple[SpeedLine, ...]:
+    """What tells the speed beside the shaft's own harmonics: gear meshes and blades, whose high orders are sharp
+    witnesses, and the pole-pass sidebands of an induction motor, which move with its slip (2 s f)."""
+    teeth = [gear.teeth * config.ratio(gear.shaft) for gear in config.gears]
+    blades = [part.count * config.ratio(part.shaft) for part in config.blades]
+    found = [SpeedLine(Line(h * base), MESH_PRESENT) for base in (*teeth, *blades) for h in (1, 2)]
+    motor = [line for group in _motor(config) if group.spacing is not None for line in group.lines if line.fixed_hz]
+    return (*found, *(SpeedLine(line, POLE_PASS_PRESENT) for line in motor))
+
+
+def synchronous_hz(config: Mechanism) -> float | None:
+    """What an induction motor's shaft stays below, by its slip; None where mains or poles are not known."""
+    return None if config.mains_hz is None or config.poles is None else 2 * config.mains_hz / config.poles
+
+
 def groups(config: Mechanism) -> list[LineGroup]:
     """Every group of spectral lines; those without a fixed frequency need the shaft's speed."""
     found = [*_gears(config), *_blades(config), *_belts(config), *_mains(config), *_motor(config)]
@@ -127,13 +154,10 @@ def _gears(config: Mechanism) -> Iterator[LineGroup]:
         for h in range(1, MESH_HARMONICS + 1):
             yield LineGroup(f"{gear.name}.mesh{h}", f"gear {gear.name}", "tooth wear or load", (Line(h * mesh),))
         for shaft, speed in _gear_shafts(gear, ratio):
-            lines = tuple(
-                Line(h * mesh + k * speed) for h in (1, 2) for k in range(-SIDEBANDS, SIDEBANDS + 1) if k != 0
-            )
-            meaning = f"a damaged tooth or eccentricity on {shaft}"
-            yield LineGroup(
-                f"{gear.name}.sidebands_{shaft}", f"gear {gear.name}", meaning, lines, Line(speed), Line(mesh)
-            )
+            for what, steps, meaning in SIDEBANDS:
+                lines = tuple(Line(h * mesh + side * k * speed) for h in (1, 2) for k in steps for side in (-1, 1))
+                name = f"{gear.name}.{what}_{shaft}"
+                yield LineGroup(name, f"gear {gear.name}", f"{meaning} on {shaft}", lines, Line(speed), Line(mesh))
 
 
 def _gear_shafts(gear: Gear, ratio: float) -> Iterator[tuple[str, float]]:

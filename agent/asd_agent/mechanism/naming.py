@@ -7,18 +7,19 @@ part of another family of lines, and no other component has support of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
 from asd_agent.mechanism.combs import Spectra, unexplained
 from asd_agent.mechanism.envelope import full_envelope, mean_envelope
-from asd_agent.mechanism.evidence import LineEvidence, raw_power
+from asd_agent.mechanism.evidence import KAPPA, LineEvidence, raw_power
 from asd_agent.mechanism.families import explained_elsewhere
 from asd_agent.mechanism.hypotheses import Reading, lattice, loudness, train_readings
-from asd_agent.mechanism.lines import Train
+from asd_agent.mechanism.lines import Train, speed_lines, synchronous_hz
 from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
 from asd_agent.types import Floats, Samples, Unnamed
 
@@ -33,6 +34,7 @@ OWN_LINES = 0.0  # ln e of twice the ball spin itself beside the cage's lines
 CAGE_FITS = 0.009  # every bearing's cage turns at about 0.4 x shaft: this one's must fit closely
 FAR_LOUDER = 2.3  # ln power (10 dB): the other component's lines are those of a healthy bearing
 GROWN = 3.0  # standard scores of a bearing's indicator above its baseline
+MOST_GROWTH = 9.0  # ln e of growth at most: it tells that something grew there, the lines tell what
 FEWEST_HARMONICS = 2
 TOP_HARMONICS = 6.0
 TOP_HZ = (500.0, 2000.0)
@@ -76,7 +78,7 @@ def lines_of(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> Lines:
     top = joint_top_hz(analyser.trains, speeds)
     bands, peaked = mean_envelope(spectrum, top)
     heard_hz = whole.speed.hz if whole.speed is not None and whole.speed.reliable else None
-    full, raw = full_envelope(spectrum, top), raw_power(spectrum, 12 * speeds.high_hz)
+    full, raw = full_envelope(spectrum, top), raw_power(spectrum, raw_top_hz(analyser, speeds))
     return Lines(spectrum.df_hz, full, bands, raw, float(peaked.max()), len(peaked), heard_hz)
 
 
@@ -96,7 +98,8 @@ def spectra_of(analyser: Analyser, lines: Lines) -> WindowSpectra:
     raw = LineEvidence(lines.raw, lines.df_hz, muted, lines.windows)
     full = LineEvidence(lines.full, lines.df_hz, muted, lines.windows)
     bands = LineEvidence(lines.bands, lines.df_hz, muted, lines.windows * lines.band_count)
-    return WindowSpectra(Spectra(full, raw, ratios), Spectra(bands, raw, ratios), lines.impulsive, lines.heard_hz)
+    speed = (ratios, speed_lines(analyser.config), synchronous_hz(analyser.config))
+    return WindowSpectra(Spectra(full, raw, *speed), Spectra(bands, raw, *speed), lines.impulsive, lines.heard_hz)
 
 
 def window_spectra(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> WindowSpectra:
@@ -106,6 +109,12 @@ def window_spectra(analyser: Analyser, whole: Analysis, speeds: SpeedRange) -> W
 def joint_top_hz(trains: Sequence[Train], speeds: SpeedRange) -> float:
     highest = max(t.order for t in trains) * speeds.high_hz
     return float(np.clip(TOP_HARMONICS * highest, *TOP_HZ))
+
+
+def raw_top_hz(analyser: Analyser, speeds: SpeedRange) -> float:
+    """Above the shaft's harmonics and every line that tells its speed."""
+    highest = (witness.line.hz(speeds.high_hz) for witness in speed_lines(analyser.config))
+    return float(min(max(12 * speeds.high_hz, *highest, 0.0), 0.45 * analyser.rate_hz))
 
 
 def mains_lines_hz(analyser: Analyser, top_hz: float) -> Floats:
@@ -136,6 +145,7 @@ class _Test:
         belief = believe(spectra, self.speeds, self.whole.heard_hz)
         spectra = spectra.without(belief.shaft_lines(spectra.envelope.top_hz))
         ranked = train_readings(spectra, self.analyser.trains, belief)
+        ranked = sorted((self._with_growth(reading) for reading in ranked), key=lambda r: -r.log_e)
         if not ranked or not self._significant(ranked[0], trials * len(ranked)):
             return Diagnosis(None, Unnamed.NOTHING)
         best = ranked[0]
@@ -152,6 +162,15 @@ class _Test:
         if rivals:
             return Diagnosis(None, Unnamed.SEVERAL, (best, *rivals))
         return Diagnosis(best, None, tuple(ranked[:2]))
+
+    def _with_growth(self, reading: Reading) -> Reading:
+        """Evidence joined: how far the train's own indicator is above its baseline is worth as much as its lines. The
+        mean of two e-values is one, however they depend on each other."""
+        z = growth(reading, self.verdict)
+        if z is None or z < GROWN:
+            return reading
+        grown = min(float(np.log(KAPPA) + (KAPPA - 1) * (np.log(2) + log_ndtr(-z))), MOST_GROWTH)
+        return replace(reading, log_e=float(np.logaddexp(reading.log_e, grown) - np.log(2)))
 
     @property
     def _calm(self) -> bool:

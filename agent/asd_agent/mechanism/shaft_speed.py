@@ -1,6 +1,8 @@
 """The shaft's speed as a probability over a range: what is configured, and what the shaft's own lines say.
 
 The joint test (hypotheses.py) weighs every speed by it; nothing is decided before the impacts have had their say.
+Witnesses of the speed: the shaft's harmonics in the vibration and its lines in the envelope, gear meshes and blades,
+the pole-pass sidebands of an induction motor and its slip below the synchronous speed, each with its own resolution.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from asd_agent.mechanism.combs import Spectra, unexplained
+from asd_agent.mechanism.lines import SpeedLine
 from asd_agent.types import Floats
 
 SHAFT_TEETH, SHAFT_PRESENT = 10, 0.5
@@ -18,6 +21,8 @@ ENVELOPE_TEETH, ENVELOPE_PRESENT = 3, 0.4
 SPEED_STEP = 1 / 12
 WELL_KNOWN = 0.01
 VAGUE = 0.25  # a speed less known than this must be heard in the shaft's own lines
+MOST_SLIP = 0.08  # of an induction motor under load
+AT_MAINS = 0.5  # that an induction motor runs from the mains and not from an inverter
 CLEAR = 3.0  # ln e of a speed against the mean over its range
 
 
@@ -95,7 +100,7 @@ def _peak_hz(grid: Floats, weights: Floats, df_hz: float) -> float:
 
 def _speed_weights(spectra: Spectra, grid: Floats) -> Floats:
     """[n] ln of a prior of the speed whose mean is 1."""
-    weights = speed_log_e(spectra, grid)
+    weights = speed_log_e(spectra, grid) + _below_synchronous(spectra.synchronous_hz, grid)
     return np.asarray(weights - (logsumexp(weights) - np.log(len(grid))))
 
 
@@ -106,4 +111,25 @@ def speed_log_e(spectra: Spectra, shaft_hz: Floats) -> Floats:
         total += spectra.raw.log_e(k * shaft_hz, SHAFT_PRESENT)
     for k in range(1, ENVELOPE_TEETH + 1):
         total += spectra.envelope.log_e(k * shaft_hz, ENVELOPE_PRESENT)
+    for witness in spectra.speed_lines:
+        total += _line_log_e(spectra, witness, shaft_hz)
     return total
+
+
+def _line_log_e(spectra: Spectra, witness: SpeedLine, shaft_hz: Floats) -> Floats:
+    """[n] ln e of a line whose place moves by several bins from one speed to the next: the mean of e over them."""
+    step_hz = spectra.envelope.df_hz * SPEED_STEP
+    parts = max(1, int(np.ceil(abs(witness.line.order) * SPEED_STEP)))
+    nudges = (np.arange(parts) - (parts - 1) / 2) / parts * step_hz
+    hz = np.abs(witness.line.order * (shaft_hz[:, None] + nudges) + witness.line.fixed_hz)
+    return np.asarray(logsumexp(spectra.raw.log_e(hz, witness.presence), axis=1) - np.log(parts))
+
+
+def _below_synchronous(synchronous_hz: float | None, grid: Floats) -> Floats:
+    """[n] ln of a prior whose mean is 1: an induction motor at the mains turns a little slower than its field."""
+    inside = np.zeros(len(grid), bool)
+    if synchronous_hz is not None:
+        inside = (grid <= synchronous_hz) & (grid >= (1 - MOST_SLIP) * synchronous_hz)
+    if not inside.any() or inside.all():
+        return np.zeros(len(grid))
+    return np.asarray(np.log((1 - AT_MAINS) + AT_MAINS * inside / inside.mean()))

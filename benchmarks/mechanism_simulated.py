@@ -1,0 +1,159 @@
+"""Faults of every component at the level where their line stands 10 dB above its floor: named, missed, wrong.
+
+The machines are those of the simulated source, each with a baseline of its own. A fault is set by the level of its own
+lines: additive ones by their power over the floor of the healthy machine around them, impacts and cavitation by the
+line in the envelope spectrum of machine and fault together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from asd_agent import config
+from asd_agent.capture.simulate import SimulatedMachine
+from asd_agent.config.kinematics import Mechanism
+from asd_agent.mechanism import Analyser, MechanismBaseline
+from asd_agent.mechanism.diagnose import diagnose
+from asd_agent.mechanism.evidence import LineEvidence
+from asd_agent.mechanism.lines import groups, trains
+from asd_agent.mechanism.naming import lines_of
+from asd_agent.mechanism.orders import line_floor
+from asd_agent.mechanism.spectrum import transform
+from asd_agent.types import Samples
+
+RATE_HZ, SECONDS = 16_000, 10.0
+ABOVE_DB = 10.0
+NORMALS, FAULTY = 40, 10  # windows a machine, and a machine and fault
+MACHINES = (
+    {"shaft_hz": 24.87, "gear_teeth": 23, "wheel_teeth": 57, "blades": 7, "poles": 4, "seed": 1},
+    {"shaft_hz": 16.31, "gear_teeth": 31, "wheel_teeth": 44, "blades": 5, "poles": 6, "seed": 2},
+    {"shaft_hz": 48.6, "gear_teeth": 17, "wheel_teeth": 52, "blades": 9, "poles": 2, "seed": 3},
+)
+EXPECTED = {  # kind -> (what must be named, the lines that carry it); "" = no component
+    "bearing": ("outer race", "bpfo"),
+    "inner_race": ("inner race", "bpfi"),
+    "rolling_element": ("rolling element", "bsf2"),
+    "tooth": ("gear G1", "G1.sidebands_far_shaft"),
+    "wheel_tooth": ("gear G1", "G1.sidebands_far_wheel"),
+    "belt": ("belt V", "V.belt1"),
+    "blade": ("fan", "fan.blade1"),
+    "cavitation": ("fan", "vanes"),
+    "rotor_bar": ("motor rotor", "motor.bars"),
+    "eccentricity": ("motor", "motor.eccentric"),
+}
+NO_COMPONENT = {"electrical": "mains.2x", "looseness": "shaft.half", "imbalance": "shaft.1x"}
+AT_LEVEL_DB = {"flow": -6.0, "surge": -6.0, "hiss": -10.0, "knocks": -10.0, "squeal": -10.0, "healthy": 0.0}
+STEPS = 7  # of the bisection
+
+
+def simulated() -> dict[str, Any]:
+    """Counts over all machines."""
+    right: dict[str, list[int]] = {}
+    levels: dict[str, list[float]] = {}
+    wrong = total = faulty = named = 0
+    for keys in MACHINES:
+        machine = Case(keys)
+        for kind in (*EXPECTED, *NO_COMPONENT, *AT_LEVEL_DB):
+            level_db = AT_LEVEL_DB[kind] if kind in AT_LEVEL_DB else machine.level_of(kind)
+            expected = EXPECTED.get(kind, ("",))[0]
+            found = [machine.named(kind, level_db, 1000 + i) for i in range(FAULTY)]
+            good = sum(expected in name if expected else not name for name in found)
+            right.setdefault(kind, []).append(good)
+            levels.setdefault(kind, []).append(round(level_db, 1))
+            wrong += sum(bool(name) and (not expected or expected not in name) for name in found)
+            total += len(found)
+            faulty, named = faulty + len(found) * bool(expected), named + good * bool(expected)
+            print(kind, keys["shaft_hz"], round(level_db, 1), f"{good} of {FAULTY}", set(found), flush=True)
+    return {
+        "named at 10 dB above the floor": f"{named} of {faulty}",
+        "wrong component": f"{wrong} of {total}",
+        "right (named, or nothing named)": {k: f"{sum(v)} of {FAULTY * len(v)}" for k, v in right.items()},
+        "RMS of the fault over the machine's, dB": levels,
+    }
+
+
+class Case:
+    """A simulated machine, its motor data and its baseline."""
+
+    def __init__(self, keys: dict[str, Any]) -> None:
+        self.source = config.SimulatedSource(rate_hz=RATE_HZ, level_dbfs=-30, **keys)
+        source = self.source
+        self.config = msgspec.convert(
+            {
+                "shaft_hz": round(source.shaft_hz * 1.004, 2), "speed_tolerance": 0.02, "mains_hz": source.mains_hz,
+                "poles": source.poles, "bearings": [{"name": "DE", "type": "6205"}],
+                "gears": [{"name": "G1", "teeth": source.gear_teeth, "wheel_teeth": source.wheel_teeth}],
+                "blades": [{"name": "fan", "count": source.blades}],
+                "belts": [{"name": "V", "pulley_d": 100, "length": 100 * np.pi / source.belt_turns}],
+            },
+            Mechanism,
+        )  # fmt: skip
+        self.analyser = Analyser(self.config, RATE_HZ)
+        normal = [self.analyser.indicators(self.sound(i)).values for i in range(NORMALS)]
+        self.baseline = MechanismBaseline.fit(normal, np.arange(NORMALS) // 8)
+
+    def sound(self, number: int, kind: str = "healthy", level_db: float = 0.0) -> Samples:
+        faults = [config.Fault(kind=kind, level_db=level_db)] if kind != "healthy" else []
+        source = msgspec.structs.replace(self.source, seed=self.source.seed * 100_000 + number, faults=faults)
+        skipped = round(0.3 * RATE_HZ)  # a fault fades in
+        return SimulatedMachine(source).take(skipped + round(SECONDS * RATE_HZ))[skipped:]
+
+    def named(self, kind: str, level_db: float, number: int) -> str:
+        found = diagnose(self.sound(number, kind, level_db), RATE_HZ, self.config, self.baseline)
+        return next((f.component for f in found if f.component), "")
+
+    def level_of(self, kind: str) -> float:
+        """The fault's level at which its line stands ABOVE_DB over the floor, in the median of three windows."""
+        low, high = -60.0, 20.0
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            found = float(np.median([self._above_db(kind, middle, number) for number in (1, 2, 3)]))
+            low, high = (middle, high) if found < ABOVE_DB else (low, middle)
+        return (low + high) / 2
+
+    def _above_db(self, kind: str, level_db: float, number: int) -> float:
+        lines = {**{k: v[1] for k, v in EXPECTED.items()}, **NO_COMPONENT}[kind]
+        if lines in ("bpfo", "bpfi", "bsf2"):
+            return self._envelope_db(self.sound(number, kind, level_db), lines)
+        if lines == "vanes":
+            return self._vanes_db(self.sound(number, kind, level_db))
+        return self._line_db(kind, level_db, number, lines)
+
+    def _envelope_db(self, sound: Samples, lines: str) -> float:
+        """The impacts' first three harmonics in the envelope spectrum of the full band, their mean power."""
+        whole = self.analyser.analyse(sound)
+        found = lines_of(self.analyser, whole, self.analyser.speed_range(None))
+        train = next(t for t in trains(self.config) if t.kind == lines)
+        shaft_hz = whole.speed.hz if whole.speed is not None else self.source.shaft_hz
+        places = np.arange(1 + train.slip[0], 1 + train.slip[1], 0.0005) * train.order * shaft_hz
+        power = LineEvidence(found.full, found.df_hz, np.zeros(0)).power(places[:, None] * np.arange(1.0, 4.0))
+        return float(10 * np.log10(power.mean(axis=1).max()))
+
+    def _vanes_db(self, sound: Samples) -> float:
+        """The line at the vane pass in the envelope spectra of the bands that the noise fills, their median."""
+        whole = self.analyser.analyse(sound)
+        env = whole.envelope
+        shaft_hz = whole.speed.hz if whole.speed is not None else self.source.shaft_hz
+        at = round(self.source.blades * shaft_hz / env.df_hz)
+        inside = [tile[at - 1 : at + 2].max() for i, tile in enumerate(env.tiles) if 1500 <= env.tile_band(i)[0] < 7000]
+        return float(10 * np.log10(np.median(inside)))
+
+    def _line_db(self, kind: str, level_db: float, number: int, name: str) -> float:
+        """The strongest line of the fault's own sound over the floor of the machine there."""
+        with_fault, without = self.sound(number, kind, level_db), self.sound(number)
+        own = transform((with_fault - without) / np.std(without), RATE_HZ)
+        gain = float(np.std(with_fault - without) / np.std(without)) ** 2
+        floor = line_floor(transform(without, RATE_HZ))
+        whole = self.analyser.analyse(without)
+        shaft_hz = whole.speed.hz if whole.speed is not None else self.source.shaft_hz
+        group = next(g for g in groups(self.config) if g.name == name)
+        bins = [round(line.hz(shaft_hz) / own.df_hz) for line in group.lines]
+        reach = 1 + round(0.002 * shaft_hz / own.df_hz)
+        above = []
+        for b in bins:
+            power = gain * own.power[max(b - reach, 2) : b + reach + 1].max(initial=1e-12)
+            above.append(10 * np.log10(power) - 10 / np.log(10) * float(floor.at(np.array([b]))[0]))
+        return float(max(above))
