@@ -29,6 +29,7 @@ def fit(data: Path, *more: str) -> int:
         ("b_ensemble_1", "fit", "asd-train ensemble"),
         ("b_ensemble_1", "evaluate", "asd-train ensemble"),
         ("own_pretrain", "fit", "asd-train pretrain"),
+        ("own_heldout", "fit", "asd-train distil"),
         ("baseline_mse", "fit", "asd-train evaluate"),
         ("a_eat_lora", "pretrain", "asd-train fit"),
         ("a_eat_lora", "ensemble", "asd-train fit"),

@@ -21,9 +21,11 @@ from asd_train import config as cfg
 from asd_train import fit as fit_module
 from asd_train.autoencoder import Baseline
 from asd_train.ensemble import Ensemble
+from asd_train.kinds import command_of
 from asd_train.model import load_system
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+SHARED = CONFIGS.parents[2] / "shared" / "data"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 
 
@@ -110,6 +112,44 @@ def test_ensemble(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         write_scores(Path(folder), number)
     assert cli.main(["ensemble", str(config), "--bootstrap", "0", "-o", "out"]) == 0
     assert len(list(Path("out").glob("anomaly_score_*.csv"))) == 2
+
+
+@pytest.mark.parametrize("config", FILES, ids=lambda path: path.stem)
+def test_dry_run_at_its_true_size(
+    config: Path, tiny_challenge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever lies in configs/train. Without checkpoints sizes are counted by their names."""
+    data = ["--data", str(tiny_challenge)]
+    plan = ["reproduce", config.stem, *data, "--configs", str(CONFIGS), "-o", str(tmp_path), "--dry-run"]
+    command = command_of(config)
+    assert command is not None
+    if command.split()[1] == "distil":
+        if not SHARED.is_dir():
+            pytest.skip("its sounds lie in ../shared, which is not here")
+        assert cli.main(["distil", str(config), "--tiny", "--dry-run"]) == 0
+        assert "million parameters" in capsys.readouterr().out
+        return
+    assert cli.main(plan) == 0
+    assert f"asd-train {command.split()[1]} " in capsys.readouterr().out
+    if command.split()[1] not in ("fit", "pretrain"):
+        return
+    content = yaml.safe_load(config.read_text())
+    more = ["--set", "far=null"] if "far" in content else []
+    scratch = "masking" in content and "checkpoint" not in content  # a step of the true size would take gigabytes
+    assert cli.main([command.split()[1], str(config), *data, *more, "--dry-run", *["--tiny"] * scratch]) == 0
+    out = capsys.readouterr().out
+    if "training    none" not in out:
+        assert float(re.search(r"parameters  ([\d.]+) million", out)[1]) > (0 if scratch else 0.9)  # type: ignore[index]
+        assert "GB for weights" in out
+    assert ("is not here: counted as" in out) != scratch
+
+
+def test_a_plan_counts_what_the_report_prints(tiny_challenge: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", str(CONFIGS / "b_leat.yaml"), "--data", str(tiny_challenge), "--dry-run"]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "runs/b_eat_large_pretrain/encoder is not here: counted as eat large" in out
+    assert "312.03 million, 9.45 million trained" in out
 
 
 def write_scores(folder: Path, seed: int) -> None:

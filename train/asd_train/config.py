@@ -5,6 +5,7 @@ Frozen structs with their defaults beside them; an unknown key is an error that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
@@ -265,6 +266,13 @@ def _tiny_branch(branch: Branch) -> Branch:
 def _tiny_output(output: Output) -> Output:
     layers = output.layers
     return output if layers is None or isinstance(layers, str) else msgspec.structs.replace(output, layers=[1])
+
+
+def size_of(checkpoint: str) -> str:
+    """What size a checkpoint's name promises."""
+    name = "/".join(Path(checkpoint).parts[-2:]).lower()
+    width = re.search(r"mn\d\d", name)
+    return width[0] if width else "large" if "large" in name else "base"
 
 
 def family(checkpoint: str) -> Literal["beats", "eat", "efficientat", "bandsplit"]:

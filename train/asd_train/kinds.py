@@ -10,6 +10,7 @@ from asd_agent.errors import UsageError
 
 _COMMANDS = {
     "members": "asd-train ensemble {path} -o RESULTS",
+    "nuisance": "asd-train distil {path}",
     "masking": "asd-train pretrain {path}",
     "decoder": "asd-train pretrain {path}",
     "teacher": "asd-train pretrain {path}",

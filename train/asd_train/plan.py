@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import msgspec
 import torch
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from asd_agent.errors import UsageError
 from asd_train import config as cfg
 from asd_train.data import Clip, load_clips, training_clips
 from asd_train.data.dataset import Batch, Batches, ClipDataset, collate
@@ -30,9 +33,12 @@ def print_plan(config: cfg.System) -> None:
     """What `fit` would do, to standard output; raises what it would raise."""
     console = Console(highlight=False, soft_wrap=True)
     material = gather(config)
-    system = build_system(config)
+    absent = _absent([b.checkpoint for b in config.model.branches if isinstance(b, cfg.EncoderBranch)])
+    with _shapes(absent):
+        system = build_system(_counted(config) if absent else config)
     audio = audio_of(material, system.rate_hz)
     console.print(f"[bold]{config.name}[/]")
+    _say_absent(console, absent)
     console.print(_clips(material.clips, material.noise, float(audio.lengths.sum()) / system.rate_hz))
     console.print(_classes(material))
     console.print(f"embedding   {system.dim} values, {system.rate_hz} Hz, {_length(config)}")
@@ -47,9 +53,17 @@ def print_pretrain_plan(config: Pretrain) -> None:
     """What `pretrain` would do, to standard output."""
     console = Console(highlight=False, soft_wrap=True)
     clips = training_clips(load_clips(config.data))
-    learner = EatLearner(student_of(config), config)
+    absent = _absent([config.checkpoint])
+    if absent:
+        encoder, size = cfg.family(absent[0]), cfg.size_of(absent[0])
+        if encoder not in ("eat", "bandsplit"):
+            raise UsageError(f"{absent[0]}: no such checkpoint, nor the name of an EAT or band-split one")
+        config = msgspec.structs.replace(config, checkpoint=None, encoder=encoder, size=size)
+    with _shapes(absent):
+        learner = EatLearner(student_of(config), config)
     dataset, places = material_of(config, clips, learner.student.rate_hz, limit_gb=0.0)
     console.print(f"[bold]{config.name}[/]")
+    _say_absent(console, absent)
     console.print(_clips(clips, [], float(dataset.audio.lengths.sum()) / dataset.audio.rate_hz))
     console.print(f"masking     {config.masking.clones} clones of each clip, {config.masking.hidden:.0%} hidden")
     batches = Batches(dataset.lengths[places], config.train.batch_size, drop_last=True)
@@ -93,15 +107,45 @@ def _training(
     trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     parameters = sum(p.numel() for p in learner.parameters())
     console.print(f"parameters  {parameters / 1e6:.2f} million, {trained / 1e6:.2f} million trained")
+    state = (4 * parameters + (12 + 4 * (settings.ema is not None)) * trained) / 1e9
+    if next(learner.parameters()).device.type == "meta":
+        console.print(f"memory      {state:.2g} GB for weights, gradients, optimiser, and the activations")
+        return
     longest = int(dataset.lengths.argmax())
     batch = collate([dataset[longest], dataset[longest]])
-    state = (4 * parameters + (12 + 4 * (settings.ema is not None)) * trained) / 1e9
     activations = saved_bytes(learner, batch, in_bf16(settings, accelerator)) / 2 * settings.batch_size / 1e9
     console.print(
         f"memory      about {state + activations:.2g} GB: {state:.2g} GB for weights, "
         f"gradients, optimiser; {activations:.2g} GB for {settings.batch_size} clips of "
         f"{dataset.lengths.max() / dataset.audio.rate_hz:.1f} s (an estimate)"
     )
+
+
+def _absent(checkpoints: Sequence[str | None]) -> list[str]:
+    """Those that are not here: a plan counts with the sizes that their names promise."""
+    return [path for path in checkpoints if path and not Path(path).expanduser().exists()]
+
+
+def _say_absent(console: Console, absent: Sequence[str]) -> None:
+    for path in absent:
+        console.print(f"checkpoint  {path} is not here: counted as {cfg.family(path)} {cfg.size_of(path)}")
+
+
+def _shapes(absent: Sequence[str]) -> AbstractContextManager[object]:
+    """Weights without memory where a checkpoint is not here."""
+    return torch.device("meta") if absent else nullcontext()
+
+
+def _counted(config: cfg.System) -> cfg.System:
+    """With random weights in place of all checkpoints."""
+    replace = msgspec.structs.replace
+    branches = [
+        replace(b, checkpoint=None, encoder=cfg.family(b.checkpoint), size=cfg.size_of(b.checkpoint))
+        if isinstance(b, cfg.EncoderBranch) and b.checkpoint
+        else b
+        for b in config.model.branches
+    ]
+    return replace(config, model=replace(config.model, branches=branches))
 
 
 def saved_bytes(learner: Learner[Batch], batch: Batch, bf16: bool) -> int:

@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from asd_agent.config.load import read
     from asd_train.distil.recipe import Distil, tiny
+    from asd_train.kinds import check_kind
 
+    check_kind(args.config, "distil")
     recipe = read(args.config, Distil, changes(args))
     if args.tiny:
         recipe = tiny(recipe)
