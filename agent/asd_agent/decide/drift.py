@@ -31,13 +31,12 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
 class Drift:
     def __init__(self, spread: Spread, hop_s: float, state: DriftState | None = None) -> None:
         self.state = state or DriftState()
-        self._hop_s = hop_s
+        self._hop_s, self._share = hop_s, 1 - math.exp(-hop_s / EWMA_S)
         self._sd = math.sqrt(spread.slow**2 + spread.within * hop_s / EWMA_S)  # of an hour's mean
 
     def update(self, score: float) -> None:
         """One normal window's fused standard score (`Fusion.score`)."""
-        s = self.state
-        share = 1 - math.exp(-self._hop_s / EWMA_S)
+        s, share = self.state, self._share
         mean, weight = s.mean + share * (min(score, CLIP) - s.mean), s.weight + share * (1 - s.weight)
         cusum, hour_s = s.cusum, s.hour_s + self._hop_s
         if hour_s >= EWMA_S:

@@ -217,22 +217,22 @@ class Persistence:
     def _short(self, track: Track, state: _State, utc_s: float) -> None:
         track.found.pop(0, None)
         if len(track.windows) == self._size and utc_s - track.windows[0][0] <= 2 * BLOCK_S:
-            low = np.sort([z for _, z, _ in track.windows], axis=0)[self._size // 8]
+            low = _quantile([z for _, z, _ in track.windows], self._size // 8)
             found = state.judge(0, low, track.today[0])
             found = found._replace(since_utc_s=track.windows[0][0], windows=self._size)
             track.found[0] = found
             track.near |= found.share >= SUSPICIOUS
 
     def _block(self, track: Track, state: _State, utc_s: float) -> None:
-        rows = np.array([z for _, z, _ in track.windows])
+        rows = [z for _, z, _ in track.windows]
         if track.blocks and utc_s - track.blocks[-1].utc_s > SESSION_BREAK_S:
             track.today = (Moments(), Moments())
-        track.blocks.append(Timed(utc_s, np.median(rows, axis=0).tolist(), rows.max(axis=0).tolist(), track.near))
+        track.blocks.append(Timed(utc_s, _median(rows), [max(z) for z in zip(*rows, strict=True)], track.near))
         del track.blocks[: -(LENGTHS[0] + 2)]
         track.fresh, track.near = 0, False
-        for moments, behind in zip(track.today, (2, LENGTHS[0] + 2), strict=True):
+        for scale, (moments, behind) in enumerate(zip(track.today, (2, LENGTHS[0] + 2), strict=True)):
             if len(track.blocks) >= behind and not track.blocks[-1].near:
-                moments.add(np.array(track.blocks[-behind].low), state.block_sd(moments))
+                moments.add(np.array(track.blocks[-behind].low), state.block_sd(scale, moments))
         self._longer(track, state, utc_s)
 
     def _longer(self, track: Track, state: _State, utc_s: float) -> None:
@@ -262,10 +262,34 @@ class Persistence:
             track.found[scale] = found._replace(since_utc_s=since_s, windows=windows)
 
 
+def _quantile(rows: Sequence[Sequence[float]], lowest: int) -> list[float]:
+    """rows [n, detectors] -> [detectors], the value that so many lie below."""
+    return [sorted(column)[lowest] for column in zip(*rows, strict=True)]
+
+
+def _median(rows: Sequence[Sequence[float]]) -> list[float]:
+    """rows [n, detectors] -> [detectors]"""
+    columns = [sorted(column) for column in zip(*rows, strict=True)]
+    return [(column[(len(rows) - 1) // 2] + column[len(rows) // 2]) / 2 for column in columns]
+
+
 def _summary(ring: Sequence[Timed], utc_s: float) -> Timed:
     """Medians of a scale's values, as one value of the next."""
-    low, high = (np.median([getattr(b, name) for b in ring], axis=0).tolist() for name in ("low", "high"))
-    return Timed(utc_s, low, high)
+    return Timed(utc_s, _median([b.low for b in ring]), _median([b.high for b in ring]))
+
+
+class _Limits(NamedTuple):
+    """What a quantile is compared with; all [detectors]."""
+
+    normal: list[float]
+    reach: list[float]  # up to the limit
+    sd: list[float]  # of a block or longer
+
+    @classmethod
+    def of(cls, quantiles: tuple[float, float], normal: Floats, day_var: Floats, block_var: Floats) -> Self:
+        a, b = quantiles
+        reach = np.sqrt(a**2 * day_var + b**2 * block_var)
+        return cls(normal.tolist(), reach.tolist(), np.sqrt(day_var + block_var).tolist())
 
 
 class _State:
@@ -277,19 +301,30 @@ class _State:
         self._day_var = np.array(known.day) ** 2
         self._block_var, self._high_var = np.array(known.block) ** 2, np.array(known.high_block) ** 2
         self._quantiles = [self._quantile(i, budget_per_month / DAYS_PER_MONTH) for i in range(len(SCALES_S))]
+        self._high_limits = [_Limits.of(q, self._high, self._day_var, self._high_var) for q in self._quantiles]
+        # scale -> the mean of today that they belong to, the limits, and the standard deviation of a block
+        self._known: dict[int, tuple[list[float], _Limits, Floats]] = {}
 
     def _quantile(self, scale: int, budget_per_day: float) -> tuple[float, float]:
         """(a, b) of the limit."""
         chance = min(SHARES[scale] * budget_per_day / len(self.detectors) / (2 if scale >= 2 else 1), 0.4)
         return z_of(chance), z_of(chance * SCALES_S[scale] / DAY_S)
 
-    def block_sd(self, today: Moments) -> Floats:
-        return np.asarray(np.sqrt(self._today(today)[2]))
+    def block_sd(self, scale: int, today: Moments) -> Floats:
+        return self._follow(scale, today)[2]
 
-    def judge(self, scale: int, low: Floats, today: Moments) -> Finding:
+    def judge(self, scale: int, low: Sequence[float], today: Moments) -> Finding:
         """low [detectors] against today."""
-        normal, day_var, block_var = self._today(today)
-        return self._strongest(scale, low, normal, day_var, block_var, returning=False)
+        return self._strongest(scale, low, self._follow(scale, today)[1], returning=False)
+
+    def _follow(self, scale: int, today: Moments) -> tuple[list[float], _Limits, Floats]:
+        """What changes with a block: then `Moments.add` makes another list of means."""
+        known = self._known.get(scale)
+        if known is None or known[0] is not today.mean:
+            now = self._today(today)
+            limits = _Limits.of(self._quantiles[scale], *now)
+            known = self._known[scale] = today.mean, limits, np.asarray(np.sqrt(now[2]))
+        return known
 
     def judge_ring(
         self, scale: int, ring: Sequence[Timed], utc_s: float, today: Moments | None = None
@@ -297,12 +332,12 @@ class _State:
         """The low quantile of the last values; None until there are enough."""
         if len(ring) < LENGTHS[scale - 1] or utc_s - ring[0].utc_s > PATIENCE * SCALES_S[scale]:
             return None
-        low = np.sort([b.low for b in ring], axis=0)[LOW[scale - 1]]
+        low = _quantile([b.low for b in ring], LOW[scale - 1])
         staying = self.judge(scale, low, today or Moments())
         if scale < 2:
             return staying
-        high = np.sort([b.high for b in ring], axis=0)[LOW[scale - 1]]
-        returning = self._strongest(scale, high, self._high, self._day_var, self._high_var, returning=True)
+        high = _quantile([b.high for b in ring], LOW[scale - 1])
+        returning = self._strongest(scale, high, self._high_limits[scale], returning=True)
         return max(staying, returning, key=lambda f: f.share)
 
     def _today(self, today: Moments) -> tuple[Floats, Floats, Floats]:
@@ -318,16 +353,19 @@ class _State:
         normal = self._centre + trust * np.clip(np.array(today.mean) - self._centre, -most, most)
         return normal, trust * noise, block_var
 
-    def _strongest(
-        self, scale: int, q: Floats, normal: Floats, day_var: Floats, block_var: Floats, returning: bool
-    ) -> Finding:
-        a, b = self._quantiles[scale]
-        reach = np.sqrt(a**2 * day_var + b**2 * block_var)
-        share = (q - normal) / reach
-        i = int(share.argmax())
-        joined = float(np.sort(share)[-2:].mean())
-        p_value = tail(float((q[i] - normal[i]) / np.sqrt(day_var[i] + block_var[i])))
-        limit = float(normal[i] + reach[i])
+    def _strongest(self, scale: int, q: Sequence[float], limits: _Limits, returning: bool) -> Finding:
+        """In plain Python: for a handful of detectors a call of numpy costs more than all of this."""
+        share = [(value - n) / r for value, n, r in zip(q, limits.normal, limits.reach, strict=True)]
+        i = max(range(len(share)), key=share.__getitem__)
+        strongest = sorted(share)[-2:]
+        normal = limits.normal[i]
         return Finding(
-            SCALES_S[scale], self.detectors[i], returning, joined, float(q[i]), float(normal[i]), limit, p_value
+            scale_s=SCALES_S[scale],
+            detector=self.detectors[i],
+            returning=returning,
+            share=sum(strongest) / len(strongest),
+            z=q[i],
+            normal=normal,
+            limit=normal + limits.reach[i],
+            p_value=tail((q[i] - normal) / limits.sd[i]),
         )

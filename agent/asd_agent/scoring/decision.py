@@ -75,8 +75,9 @@ class Decision:
         self.thresholds = manifest.thresholds(machine)
         per_hour = max(state.transients_per_hour for state in manifest.states)
         self.event_rate = EventRate(machine, per_hour, report.seconds, memory.transients_s)
-        self._spreads = {state.name: state.fusion.spread for state in manifest.states}
-        self._drifts = {n: Drift(s, machine.hop_s, memory.drifts.get(n)) for n, s in self._spreads.items()}
+        spreads = {state.name: state.fusion.spread for state in manifest.states}
+        self._drifts = {n: Drift(s, machine.hop_s, memory.drifts.get(n)) for n, s in spreads.items()}
+        self._totals = {n: s.total for n, s in spreads.items()}
         offered = report.windows + sum(report.excluded.values())
         clipped = report.excluded.get(Cause.CLIPPING, 0) / max(offered, 1)
         self._overload = Overload(machine.votes, clipped, memory.overload)
@@ -110,10 +111,12 @@ class Decision:
             found = self.persistence.update(result.utc_s, result.operating, z, result.index)
         else:
             found = self.persistence.strongest(result.operating)
-        stands = [s for s in (self.event_rate.standing, self._overload.standing) if s is not None]
-        if found is not None:
-            stands.append(Standing(Trigger.PERSISTENCE, found.share, _grounds(found, result)))
-        return Watched(max(stands, key=lambda s: s.share), found, explained)
+        standing, overload = self.event_rate.standing, self._overload.standing
+        if overload is not None and overload.share > standing.share:
+            standing = overload
+        if found is not None and found.share > standing.share:
+            standing = Standing(Trigger.PERSISTENCE, found.share, _grounds(found, result))
+        return Watched(standing, found, explained)
 
     def decide(
         self, result: WindowResult, watched: Watched, time_synced: bool, explain: Explain = _unexplained
@@ -156,7 +159,7 @@ class Decision:
     def _follow_drift(self, result: WindowResult) -> None:
         drift = self._drifts.get(result.operating)
         if drift is not None and result.state is State.NORMAL and result.p_value is not None:
-            drift.update(z_of(min(result.p_value, 1 - 1e-9)) * self._spreads[result.operating].total)
+            drift.update(z_of(min(result.p_value, 1 - 1e-9)) * self._totals[result.operating])
 
 
 def _grounds(found: Finding, result: WindowResult) -> Grounds:

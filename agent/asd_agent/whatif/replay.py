@@ -119,7 +119,7 @@ class Replay:
 
     def _go_through(self, segment: Segment) -> list[AlarmEvent]:
         found: list[AlarmEvent] = []
-        watched = [self._decision.watch(segment.result(i)) for i in range(len(segment))]
+        watched = [self._decision.watch(result) for result in segment.results()]
         stands = np.array([w.standing is not None and w.standing.share >= STANDS_FROM for w in watched], bool)
         screen = Screen(segment, self._machine, self._decision.thresholds, stands)
         self.judged += screen.judged
@@ -129,7 +129,7 @@ class Replay:
                 i = to
                 if screen.votes_at(i):  # the margin brings all that count; older ones would be counted beside them
                     self._decision.alarm.state = without_votes(self._decision.alarm.state)
-            found += self._decision.decide(segment.result(i), watched[i], True)
+            found += self._decision.decide(next(segment.results(i, i + 1)), watched[i], True)
             i += 1
             self.stepped += 1
         return found

@@ -15,7 +15,9 @@ Gone through one by one are therefore
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -53,32 +55,44 @@ class Segment:
         self.state = history.state[part]
         if limits is not None:
             self.state = self._judged(history.p[part], limits)
+        self._columns = (self.index, self.utc_s, self.state, self.p, self.operating, self.nuisance, self.cause,
+                         self.transient_p, self.transient_ms)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.state)
 
-    def result(self, i: int) -> WindowResult:
-        """As the pipeline gave it, as far as the decision looks at it."""
-        return WindowResult(
-            index=int(self.index[i]),
-            start_s=0.0,
-            duration_s=self._window_s,
-            utc_s=float(self.utc_s[i]),
-            origin="",
-            state=STATES[self.state[i]],
-            quality=_NO_QUALITY,
-            p_value=_or_none(self.p[i]),
-            operating=self._words[self.operating[i]],
-            nuisance=self._words[self.nuisance[i]],
-            cause=Cause(cause) if (cause := self._words[self.cause[i]]) else None,
-            transient_p=_or_none(self.transient_p[i]),
-            transient_at_s=None if self.transient_ms[i] == NONE else float(self.transient_ms[i]) / 1000,
-            detectors=tuple(
-                DetectorScore(name, math.nan, values[i] / 10, math.nan)
-                for name, values in self._z.items()
-                if values[i] != NO_Z
-            ),
-        )
+    def results(self, first: int = 0, end: int | None = None) -> Iterator[WindowResult]:
+        """As the pipeline gave them, as far as the decision looks at it. Made from lists: one number after the other
+        out of an array costs more than all else."""
+        part = slice(first, end)
+        scores = zip(*(self._scores(name, values[part]) for name, values in self._z.items()), strict=True)
+        rows = zip(*(column[part].tolist() for column in self._columns), strict=True)
+        words, none = self._words, itertools.repeat(())
+        for row, found in zip(rows, scores if self._z else none, strict=bool(self._z)):
+            index, utc_s, state, p, operating, nuisance, cause, transient_p, transient_ms = row
+            yield WindowResult(
+                index=index,
+                start_s=0.0,
+                duration_s=self._window_s,
+                utc_s=utc_s,
+                origin="",
+                state=STATES[state],
+                quality=_NO_QUALITY,
+                p_value=_or_none(p),
+                operating=words[operating],
+                nuisance=words[nuisance],
+                cause=Cause(words[cause]) if words[cause] else None,
+                transient_p=_or_none(transient_p),
+                transient_at_s=None if transient_ms == NONE else transient_ms / 1000,
+                detectors=found if None not in found else tuple(score for score in found if score is not None),
+            )
+
+    @staticmethod
+    def _scores(name: str, values: npt.NDArray[np.int64]) -> list[DetectorScore | None]:
+        """Tenths of z [n] -> one object for each value that occurs, in the place of each window."""
+        tenths, at = np.unique(values, return_inverse=True)
+        made = [None if t == NO_Z else DetectorScore(name, math.nan, t / 10, math.nan) for t in tenths.tolist()]
+        return [made[i] for i in at.tolist()]
 
     def _judged(self, code: npt.NDArray[np.int64], limits: Thresholds) -> npt.NDArray[np.int64]:
         """The rule of the pipeline (`Thresholds.state`), once for each p-value that occurs; `code`: of p [n]."""
@@ -177,4 +191,4 @@ def _count(marks: Bools, length: int) -> npt.NDArray[np.int64]:
 
 
 def _or_none(p: float) -> float | None:
-    return None if math.isnan(p) else float(p)
+    return None if math.isnan(p) else p
