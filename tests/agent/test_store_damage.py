@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -86,7 +87,36 @@ def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:
     assert aside.read_bytes().startswith(b"not a database")
 
 
-def test_damage_among_the_scores_is_mended_while_running(tmp_path: Path) -> None:
+TREES = (
+    "machines", "score_tail", "score_tail_machine", "score_blocks", "score_blocks_machine", "alarm_events",
+    "alarm_states", "outbox", "retained", "reserve", "sqlite_sequence", "sqlite_master",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    fill(folder)
+    return folder
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_damaged_root_page_is_told_at_the_start_and_costs_no_event(filled: Path, tmp_path: Path, tree: str) -> None:
+    path = shutil.copytree(filled, tmp_path / "state") / "agent.db"
+    with sqlite3.connect(path) as db:
+        found = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (tree,)).fetchone()
+    db.close()
+    overwrite(path, found[0] if found else 1)
+    with Store(tmp_path / "state") as store:
+        assert len(store.events(limit=1000)) == EVENTS
+        assert "damaged" in store.health().findings[0]
+        store.add_score("m1", normal_window(1, np.random.default_rng(2)))
+        store.flush()
+        assert len(store.scores("m1")) == 1  # the others are in the file that was set aside
+        assert store.commit_events([alarm_event("new")], alarm_state())
+
+
+def test_damage_among_the_scores_is_mended_while_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     (root,) = (
         sqlite3.connect(tmp_path / "agent.db")
@@ -94,6 +124,7 @@ def test_damage_among_the_scores_is_mended_while_running(tmp_path: Path) -> None
         .fetchone()
     )
     overwrite(tmp_path / "agent.db", root)
+    monkeypatch.setattr("asd_agent.store.schema._PROBES", ())  # as where it lies deeper than the start looks
     rng = np.random.default_rng(2)
     with Store(tmp_path) as store:
         with pytest.raises(StoreError, match="restart the daemon"):
