@@ -112,6 +112,22 @@ def test_calibrating_in_the_running_daemon(site):
     site.more_windows()
 
 
+def test_a_promotion_that_was_answered_during_a_reload_stands(site):
+    site.start()
+    site.until(state="normal")
+    first = site.status()["health"]["baseline"]
+    assert site.cli("calibrate", "m", "--from", site.template.folder / "normal.wav", "--promote").returncode == 0
+    second = site.status()["health"]["baseline"]
+    for number in range(6):
+        wanted = (first, second)[number % 2]
+        site.configure(machine(site.folder, alarm={"window_votes": ("2/4", "3/4")[number % 2]}))  # it is made anew
+        site.reload()
+        time.sleep(0.05 * number)
+        assert "active baseline is now" in site.ask("promote", machine="m", version=wanted)
+        wait_for(lambda n=number: site.said.count("reloaded") == n + 1, "the reload is through")
+        assert site.status()["health"]["baseline"] == wanted
+
+
 def test_a_calibration_can_be_cancelled_and_fail_without_harm(site):
     site.start()
     first = site.status()["health"]["baseline"]

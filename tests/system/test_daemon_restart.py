@@ -12,7 +12,7 @@ from mosquitto import Collector, wait_for
 pytestmark = pytest.mark.system
 
 
-def retained(broker, below="asd/#"):
+def retained(broker, below="#"):
     """What a subscriber who comes now is told."""
     late = Collector(broker.port, below)
     time.sleep(0.5)
@@ -23,19 +23,29 @@ def retained(broker, below="asd/#"):
 
 def test_machines_and_names_that_are_gone_leave_nothing_retained(site, broker):
     site.copy_baseline("n")
-    site.configure(machine(site.folder), machine(site.folder, "n"), mqtt={"url": broker.url})
+    mqtt = {"url": broker.url, "discovery": "homeassistant"}
+
+    def of(*prefixes):
+        return [topic for topic in retained(broker) if topic.startswith(prefixes)]
+
+    of_n, of_a = ("asd/a/n/", "homeassistant/device/asd_a_n_"), ("asd/a/", "homeassistant/device/asd_a_")
+    site.configure(machine(site.folder), machine(site.folder, "n"), mqtt=mqtt)
     site.start()
     wait_for(lambda: {"asd/a/n/alarm", "asd/a/n/health", "asd/a/n/availability"} <= retained(broker).keys(), "all of n")
+    wait_for(lambda: len(of("homeassistant/device/")) == 3, "the agent and two machines are announced")
     assert site.stop() == 0
-    site.configure(machine(site.folder), mqtt={"url": broker.url})  # while the daemon is not running
+    site.configure(machine(site.folder), mqtt=mqtt)  # while the daemon is not running
     site.start()
-    wait_for(lambda: not any(t.startswith("asd/a/n/") for t in retained(broker)), "nothing of n is retained")
+    wait_for(lambda: not of(*of_n), "nothing of n is retained")
     assert "asd/a/m/alarm" in retained(broker)
+    assert len(of("homeassistant/device/")) == 2
     assert site.stop() == 0
-    site.configure(machine(site.folder), mqtt={"url": broker.url}, agent={"id": "b", "state_dir": str(site.state_dir)})
+    renamed = {"id": "b", "state_dir": str(site.state_dir)}
+    site.configure(machine(site.folder), mqtt=mqtt | {"discovery_prefix": "home"}, agent=renamed)
     site.start()
-    wait_for(lambda: not any(t.startswith("asd/a/") for t in retained(broker)), "nothing of the old name is retained")
+    wait_for(lambda: not of(*of_a), "nothing of the old name is retained")
     wait_for(lambda: "asd/b/m/alarm" in retained(broker), "the new name is there")
+    wait_for(lambda: len(of("home/device/asd_b_")) == 2, "and announced where it is wanted now")
 
 
 def test_a_clip_that_an_event_names_is_there_after_a_kill(site, broker):

@@ -50,7 +50,7 @@ class Discovery:
     def changes(self, machines: Iterable[config.Machine], held: Iterable[Message]) -> list[Message]:
         """What to send when `held` are the retained messages so far: the new and changed ones; empty ones remove."""
         wanted = {m.topic: m for m in self.messages(machines)} if self.active else {}
-        ours = {m.topic: m for m in held if m.topic.startswith(f"{self._settings.discovery_prefix}/")}
+        ours = {m.topic: m for m in held if m.topic.endswith("/config")}  # below an earlier prefix too
         gone = [Message(topic=topic, payload=b"", retain=True) for topic in ours if topic not in wanted]
         return gone + [m for m in wanted.values() if ours.get(m.topic) != m]
 
