@@ -1,6 +1,6 @@
 """A year of scores of eight machines: its size on disk, and how long `asd-agent whatif` takes over it.
 
-    python benchmarks/store.py [--days 365] [-o benchmarks/results/store.json]
+    python benchmarks/store.py [--days 365] [--only events] [-o benchmarks/results/store.json]
 
 The scores of the first machine are made window by window (hop 5 s, the detectors of the default bundle and the
 mechanism analysis): slow and fast Gaussian parts, nights when it is off, idle and loaded in turn, nuisance sounds,
@@ -12,6 +12,9 @@ A second store has one machine that stays at its limit for 30 days, in and out o
 
 `whatif` is the command as a user starts it, `--votes 4/6 --budget 0.5`; processor time and peak memory are those of its
 process. The files are in the page cache or not, as the box has it after they were written.
+
+`events`: how long an alarm event with its two messages takes until it is on disk, with the journal of unsent events
+(the second file that it is written to) and without, on the file system of the temporary folder.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.decide.tail import tail
 from asd_agent.encode.bundle import Bundle
+from asd_agent.publish import Messages
 from asd_agent.scoring.pipeline import open_pipeline
-from asd_agent.store import ScoreRow, Store, scoreblock, scores
+from asd_agent.store import Message, ScoreRow, Store, scoreblock, scores
 from asd_agent.store.rounding import kept_p
-from asd_agent.types import Level, State
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State
 from asd_agent.windowing.windower import Windower
 
 DETECTORS = (*(o.name for o in Bundle.load("default").meta.outputs if o.role == "detector"), "mechanism")
@@ -53,24 +57,68 @@ MACHINES = 8
 DAY_S = 86_400.0
 LIMIT_P = 1e-4  # near that of the baseline; what is far beyond it is a fault
 WINDOWS = 240  # of the calibration
+EVENTS = 300
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--days", type=float, default=365.0)
+    parser.add_argument("--only", choices=["events"], help="measure this, and keep the rest of the results")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "store.json")
     args = parser.parse_args()
-    report: dict[str, Any] = {
-        "machine": host.machine(),
-        "load_average_at_start": os.getloadavg()[0],
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "sqlite": sqlite3.sqlite_version},
-        "year": year(args.days, MACHINES, hovering_days=0.0),
-        "at_the_limit_for_30_days": year(args.days, 1, hovering_days=30.0),
-    }
+    report: dict[str, Any] = json.loads(args.output.read_text()) if args.only else {}
+    if not args.only:
+        report |= {
+            "machine": host.machine(),
+            "load_average_at_start": os.getloadavg()[0],
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "sqlite": sqlite3.sqlite_version,
+            },
+            "year": year(args.days, MACHINES, hovering_days=0.0),
+            "at_the_limit_for_30_days": year(args.days, 1, hovering_days=30.0),
+        }
+    report["events"] = events()
     text = json.dumps(report, indent=2)
     print(text)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(text + "\n", encoding="utf-8")
+
+
+def events() -> dict[str, Any]:
+    """Milliseconds for each of EVENTS events; by turns with and without the journal, as the host may be busy."""
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as other,
+        Store(Path(one)) as both,
+        Store(Path(other)) as database_only,
+    ):
+        database_only._database.recovery.journal.append = lambda data: None  # type: ignore[method-assign]
+        stores = {"with_journal": both, "without": database_only}
+        times: dict[str, list[float]] = {name: [] for name in stores}
+        for number in range(EVENTS):
+            for name, store in stores.items():
+                began = time.perf_counter()
+                assert store.commit_events(*transition(number))
+                times[name].append(1000 * (time.perf_counter() - began))
+        size = both._database.recovery.journal.size
+    return {
+        "events": EVENTS,
+        "load_average": os.getloadavg()[0],
+        "ms": {name: {"median": float(np.median(t)), "95": float(np.quantile(t, 0.95))} for name, t in times.items()},
+        "journal_bytes_per_event": size / EVENTS,
+    }
+
+
+def transition(number: int) -> tuple[list[AlarmEvent], AlarmState, list[Message]]:
+    event = AlarmEvent(
+        id=f"{number:032x}", alarm_id="a" * 32, machine="m0", kind=EventKind.RAISED, level=Level.ALERT,
+        utc_s=time.time(), time_synced=True, reason="2.0-4.1 kHz louder by 9 dB for 5 min; votes: 5 of 9 windows",
+        deciding_windows=tuple(range(5)), score=5.2, evidence="evidence/m0/20260327T120000Z-85724fd0.flac",
+    )  # fmt: skip
+    state = AlarmState(level=Level.ALERT, mode=State.NORMAL, alarm_id="a" * 32, sequence=number + 1)
+    return [event], state, Messages("bench", "asd", lambda: True).of_event(event, state)
 
 
 def year(days: float, machines: int, hovering_days: float) -> dict[str, Any]:
