@@ -323,11 +323,6 @@ class PartVerdict(msgspec.Struct, frozen=True, kw_only=True):
     words: str = ""  # one sentence; empty where there is nothing to say
 
 
-def with_part(part: PartVerdict | None, reason: str) -> str:
-    """A reason that begins with the part that is named."""
-    return "; ".join(words for words in (part.words if part is not None and part.component else "", reason) if words)
-
-
 class Grounds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The numbers behind a trigger."""
 
@@ -356,6 +351,8 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     shelve_reason: str = ""
     out_of_service: bool = False
     reason: str = ""
+    deviation: Deviation | None = None  # the reason as data, with the next two
+    grounds: Grounds | None = None
     part: PartVerdict | None = None  # which part of the machine it is about, as far as its windows tell
     trigger: Trigger | None = None  # what raised it
     held: bool = False  # evidence apart from the votes keeps it standing
@@ -372,11 +369,6 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
     def active(self) -> bool:
         """The condition is present."""
         return self.level is not Level.NORMAL and not self.latched
-
-    @property
-    def why(self) -> str:
-        """The reason, after the part that is named."""
-        return with_part(self.part, self.reason)
 
     @property
     def known_level(self) -> Level:
@@ -444,11 +436,6 @@ class AlarmEvent(msgspec.Struct, frozen=True, kw_only=True):
     nearest_cause: NearestCause | None = None
     part: PartVerdict | None = None  # of an alarm that is raised, escalated or named
     course: TimeCourse | None = None  # of an alarm that persistence raised
-
-    @property
-    def why(self) -> str:
-        """The reason, after the part that is named."""
-        return with_part(self.part, self.reason)
 
 
 def rfc3339(utc_s: float) -> str:

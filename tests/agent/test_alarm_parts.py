@@ -11,6 +11,7 @@ from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.publish.messages import Messages
 from asd_agent.publish.payloads import decode
+from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.parts import AlarmParts
 from asd_agent.scoring.pipeline import Pipeline, Step, open_pipeline
@@ -64,6 +65,7 @@ class Walk:
         self.pipeline = pipeline
         self.decision = Decision(MACHINE, pipeline.baseline.manifest, state)
         self.parts = AlarmParts(MACHINE, state)
+        self.course = Course(pipeline)
         self.events: list[AlarmEvent] = []
 
     @property
@@ -72,8 +74,9 @@ class Walk:
 
     def take(self, found: list[Step]) -> Walk:
         for step in found:
+            self.course.add(step)
             part = self.parts.see(self.pipeline, step, self.state)
-            self.events += self.decision.update(step.result, True, partial(self.pipeline.where, step), part)
+            self.events += self.decision.update(step.result, True, partial(self.course.explain, step), part)
         return self
 
     def of(self, *kinds: EventKind) -> list[AlarmEvent]:
@@ -90,13 +93,16 @@ def test_a_part_is_named_by_many_windows_in_the_alarm_that_stands(pipeline, faul
     assert named[0].part is not None
     assert named[0].part.component == "bearing DE outer race"
     assert named[0].part.windows >= 4
-    assert named[0].why.startswith(f"bearing DE outer race, from {named[0].part.windows} windows: periodic impacts at")
+    assert named[0].reason.startswith(
+        f"bearing DE outer race, from {named[0].part.windows} windows: periodic impacts at"
+    )
     state = walk.state
     assert state.alarm_id == raised.alarm_id
     assert state.part is not None
     assert state.part.windows == 16  # the last look
     assert len(state.part.levels_db) <= 8
-    assert state.why == f"{state.part.words}; {state.reason}"
+    assert state.reason.startswith(state.part.words)
+    assert state.reason.count("BPFO") == 1
     assert state_after(walk.events).part == named[0].part
 
 

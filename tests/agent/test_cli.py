@@ -110,3 +110,26 @@ def test_every_command_that_takes_a_configuration_runs_without_the_option(places
     (places / "agent.yaml").write_text(CONFIG % "here")
     assert main(["baseline", "list"]) == 0
     assert "no baseline yet" in capsys.readouterr().out
+
+
+PRINTS_NO_TABLE = {("run",): "its log is JSON wherever it is no terminal", ("schema",): "it prints JSON anyway"}
+
+
+def _options(command: list[str]) -> set[str]:
+    """Of a command, or of an action of it."""
+    found = parser(command[0])
+    for word in command:
+        (choices,) = (
+            a.choices for a in found._actions if getattr(a, "choices", None) and a.dest in ("command", "action")
+        )
+        found = choices[word]
+    return {option for action in found._actions for option in action.option_strings}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in commands() if c and not (len(c) == 1 and any(o[:1] == c and len(o) == 2 for o in commands()))],
+    ids=" ".join,
+)
+def test_every_command_that_prints_can_print_json(command):
+    assert ("--json" in _options(command)) != (tuple(command) in PRINTS_NO_TABLE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -11,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_agent import config
-from asd_agent.calibration.report import verdict
+from asd_agent.calibration.report import place, verdict
 from asd_agent.cli.states import moment
 from asd_agent.cli.words import Row, listing, local, wrapped, zone
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Fusion, Spread
+from asd_agent.decide.reason import when
 from asd_agent.decide.support import Support
-from asd_agent.types import rfc3339
+from asd_agent.types import WindowRef, rfc3339
 
 INSTRUCTION = "no baseline yet; run `asd-agent calibrate` while the machine runs as it usually does, for ten minutes"
 cell = st.text("abcdefgh0123456789-.:", max_size=30)
@@ -52,6 +56,8 @@ def test_people_read_local_time_and_programs_utc(kolkata):
     noon = 1_767_268_800.0  # 2026-01-01 12:00 UTC
     assert (local(noon), zone()) == ("2026-01-01 17:30:00", "IST")
     assert rfc3339(noon) == "2026-01-01T12:00:00.000Z"
+    assert when(noon) == "2026-01-01 17:30 IST"
+    assert place(WindowRef("", 3.0, 10.0, noon)) == "live at 2026-01-01 17:30:00 IST"
     assert moment("2026-01-01 17:30", 0) == moment("2026-01-01T12:00:00Z", 0) == noon
     assert moment("17:00", noon) == noon - 1800
     assert moment("18:00", noon) == noon + 1800 - 86_400
@@ -110,3 +116,18 @@ def advice(spread: Spread, strays: int) -> Support:
     held_out[:strays] = 40.0
     thresholds = Thresholds.of(alarm, spread, 10.0, 5.0)
     return Support.of(thresholds, Fusion(median=0.0, scale=1.0, spread=spread), held_out, alarm, 10.0, 5.0)
+
+
+def test_a_long_work_says_on_a_terminal_how_long_it_still_takes():
+    code = (
+        "import sys, time; sys.stderr.isatty = lambda: True; from asd_agent.cli import words\n"
+        "for _ in words.track(list(range(4)), 'measuring'): time.sleep(0.3)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "80", "TTY_COMPATIBLE": "1"},
+    )  # fmt: skip
+    assert "measuring" in done.stderr
+    assert "4 of 4" in done.stderr
+    assert "remaining" in done.stderr
+    assert done.stdout == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -15,7 +14,7 @@ from asd_agent.baseline import Arrays, LeftOut, Outlier, Report, StateCalibratio
 from asd_agent.decide.blocks import FEWEST_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.reason import WORDS as CAUSES
-from asd_agent.decide.reason import too_coherent
+from asd_agent.decide.reason import too_coherent, when
 from asd_agent.decide.states import FEWEST as FEWEST_FOR_STATES
 from asd_agent.decide.states import OFF
 from asd_agent.decide.support import Support
@@ -52,10 +51,9 @@ class StateFit:
 
 
 def place(window: WindowRef) -> str:
-    """Where a window is, for people: "rec3.flac 30.0-40.0 s", "live at 2026-03-02 10:42:31.5 UTC"."""
+    """Where a window is, for people: "rec3.flac 30.0-40.0 s", "live at 2026-03-02 10:42:31 CET"."""
     if not window.origin and window.utc_s > 0:
-        stamp = dt.datetime.fromtimestamp(round(window.utc_s, 1), dt.UTC).isoformat(" ", "milliseconds")
-        return f"live at {stamp[:21]} UTC"
+        return f"live at {when(window.utc_s, seconds=True)}"
     return f"{window.origin or 'live'} {window.start_s:.1f}-{window.start_s + window.duration_s:.1f} s"
 
 

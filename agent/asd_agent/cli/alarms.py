@@ -98,5 +98,5 @@ def _row(event: AlarmEvent, state_dir: Path) -> Row:
     by = f"by {event.by}" if event.by else ""
     return Row(
         (local(event.utc_s), event.machine, event.kind.value, event.level.value, score, clip),
-        [words for words in (event.why, event.comment, by) if words],
+        [words for words in (event.reason, event.comment, by) if words],
     )

@@ -17,7 +17,7 @@ import numpy as np
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
-from asd_agent.cli.words import Row, print_json, say, show
+from asd_agent.cli.words import Row, print_json, say, show, track
 from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, choose_variant
 from asd_agent.memory import lean_malloc
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     machines = settings.machines
     if args.bundle:
         machines = [msgspec.structs.replace(machines[0], id=name, bundle=name, mechanism=None) for name in args.bundle]
-    costs = [cost for machine in machines for cost in measure(machine, settings)]
+    costs = [cost for machine in track(machines, "measuring") for cost in measure(machine, settings)]
     if args.json:
         print_json({"host": host(), "costs": costs})
         return 0

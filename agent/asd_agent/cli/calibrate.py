@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
             version, report = _by_daemon(settings, target, args, duration_s)
         else:
             request = {"machine": target.id, "outliers": outliers, "promote": args.promote}
-            answer = ask(settings, "calibrate_without", 600.0, **request)
+            with progress("fitting"):
+                answer = ask(settings, "calibrate_without", 600.0, **request)
             version, report = answer["version"], msgspec.convert(answer["report"], Report)
     except DaemonAbsent:
         version, report = _here(settings, target, args, duration_s, outliers)

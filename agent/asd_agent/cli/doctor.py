@@ -1,4 +1,4 @@
-"""asd-agent doctor: what is wrong here, and what to do about it; one line a check, worst last exit code."""
+"""asd-agent doctor: what is wrong here, and what to do about it; one line a check; exit 1 if any fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
-from asd_agent.cli.words import console, print_json, wrapped
+from asd_agent.cli.words import console, print_json, progress, wrapped
 from asd_agent.errors import AsdError, EndOfSource
 from asd_agent.service import client, clock
 from asd_agent.service.control import DaemonAbsent, ask
@@ -204,9 +204,10 @@ def _listen(machine: config.Machine, what: str) -> Finding:
     wanted = max(machine.channels)
     heard: list[Samples] = []
     rate_hz, delivers = 0, ""
-    with open_source(machine.source, machine.channels) as source:
+    with open_source(machine.source, machine.channels) as source, progress(f"listening to {machine.id}") as update:
         deadline = time.monotonic() + LISTEN_S
-        while time.monotonic() < deadline:
+        while (left_s := deadline - time.monotonic()) > 0:
+            update(1 - left_s / LISTEN_S, "")
             try:
                 block = source.read(0.5)
             except EndOfSource:

@@ -16,7 +16,7 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.rows import header, row
-from asd_agent.cli.words import Row, local, print_json, say, show, zone
+from asd_agent.cli.words import Row, local, print_json, progress, say, show, zone
 from asd_agent.errors import AsdError, StoreError
 from asd_agent.evidence.clip import Clip, read_clip, sidecars
 from asd_agent.evidence.nearest import audible
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     sidecar, clip = _find(settings, args.event)
     machine = settings.machine(clip.event.machine)
-    done = replay(sidecar, clip, settings.state_dir, machine)
+    with progress("scoring again") as update:
+        done = replay(sidecar, clip, settings.state_dir, machine, update)
     folder = BaselineStore(settings.state_dir, clip.event.machine).folder
     found = audible(done.normals, folder, machine.source.channel if machine is not None else 0, NORMALS)
     sound = sound_path(sidecar)
@@ -174,7 +175,7 @@ def _show(done: Replay, sound: Path) -> None:
     seconds = len(done.samples) / clip.rate_hz
     bundles = ", ".join(f"{name} {sha256[:12]} ({then.variants[name]})" for name, sha256 in then.bundles.items())
     say(
-        f"{event.machine}: {event.kind}, {event.level}, {local(event.utc_s)} {zone()}: {event.why}",
+        f"{event.machine}: {event.kind}, {event.level}, {local(event.utc_s)} {zone()}: {event.reason}",
         f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s",
         f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}",
     )

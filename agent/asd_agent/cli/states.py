@@ -11,7 +11,7 @@ from typing import Any
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.calibration import workflow as learning
-from asd_agent.cli.words import print_json, say
+from asd_agent.cli.words import print_json, progress, say
 from asd_agent.errors import AsdError, UsageError
 from asd_agent.service.control import DaemonAbsent, ask
 from asd_agent.types import rfc3339
@@ -32,7 +32,8 @@ def extend(settings: config.Config, target: config.Machine, args: argparse.Names
     if args.last:
         request["last_s"] = args.last
     try:
-        answer = ask(settings, "extend", 600.0, **request)
+        with progress("extending"):
+            answer = ask(settings, "extend", 600.0, **request)
     except DaemonAbsent as exc:
         raise AsdError(
             f"{exc}; only the daemon has the windows of the unknown state. With recordings of it: asd-agent calibrate "

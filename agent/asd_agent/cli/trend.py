@@ -13,7 +13,7 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
-from asd_agent.cli.words import Row, local, print_json, say, show, zone
+from asd_agent.cli.words import Row, local, print_json, progress, say, show, track, zone
 from asd_agent.errors import BaselineError, StoreError
 from asd_agent.mechanism.trend import Trend, fit, trend_plot
 from asd_agent.store import Store
@@ -33,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     target = machine(settings, args.config, args.machine)
-    with Store.reader(settings.state_dir) as store:
+    with progress("reading scores"), Store.reader(settings.state_dir) as store:
         rows = store.scores(target.id, since_utc_s=time.time() - args.since)
     if not rows:
         raise StoreError(f"{target.id}: no scores since then; is the daemon running?")
     when = np.array([row.utc_s for row in rows])
     series = [(name, when, values) for name, values in _series(rows).items()]
-    trends = [fit(*one) for one in series]
+    by_name = {one[0]: one for one in series}
+    trends = [fit(*by_name[name]) for name in track(list(by_name), "fitting")]
     if args.json:
         print_json([dataclasses.asdict(trend) | {"words": trend.words} for trend in trends], indent=0)
     else:

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from asd_agent import config
+from asd_agent.cli.options import add_json
+from asd_agent.cli.words import print_json
 from asd_agent.errors import ConfigError, UsageError
 
 EXTRA = "the local page needs the extra `web`: pip install 'asd-agent[web]'"
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="ADDRESS:PORT", help="where to listen while there is no configuration yet")
     parser.add_argument("--set-password", metavar="NAME", help="let a person log in; asks for the password")
     parser.add_argument("--role", choices=("viewer", "operator"), default="operator", help="of that person")
+    add_json(parser, "print what was done as JSON (with --set-password, --remove-user)")
     parser.add_argument("--remove-user", metavar="NAME", help="do not let a person log in any longer")
 
 
@@ -36,13 +39,20 @@ def run(args: argparse.Namespace) -> int:
     users = Users(users_path(settings if path.exists() else None))
     if args.set_password:
         users.set(args.set_password, _password(args.set_password), Role(args.role))
-        print(f"{args.set_password} may log in as {args.role}")
+        _tell(args, f"{args.set_password} may log in as {args.role}", user=args.set_password, role=args.role)
         return 0
     if args.remove_user:
         users.remove(args.remove_user)
-        print(f"{args.remove_user} may no longer log in")
+        _tell(args, f"{args.remove_user} may no longer log in", user=args.remove_user, role=None)
         return 0
     return serve(settings, str(path), first=not path.exists())
+
+
+def _tell(args: argparse.Namespace, words: str, **data: str | None) -> None:
+    if args.json:
+        print_json(data)
+    else:
+        print(words)
 
 
 def _settings(args: argparse.Namespace) -> tuple[Path, config.Config]:

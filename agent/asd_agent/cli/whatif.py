@@ -13,7 +13,7 @@ from asd_agent import config
 from asd_agent.baseline import BaselineStore
 from asd_agent.cli.baseline import machine
 from asd_agent.cli.options import add_config, add_json, add_machine, duration
-from asd_agent.cli.words import Row, lasted, local, print_json, say, show, zone
+from asd_agent.cli.words import Row, lasted, local, print_json, progress, say, show, zone
 from asd_agent.errors import UsageError
 from asd_agent.store import Store
 from asd_agent.types import rfc3339
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     target = msgspec.structs.replace(before, alarm=_alarm(before.alarm, args))
     with Store.reader(settings.state_dir) as store:
         baselines = BaselineStore(settings.state_dir, target.id)
-        answer = what_if(store, baselines, target, time.time() - args.since)
+        with progress("replaying") as update:
+            answer = what_if(store, baselines, target, time.time() - args.since, update=update)
     if args.json:
         print_json(_data(target, answer), indent=0)
         return 0

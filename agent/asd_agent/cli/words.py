@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 GAP = 2  # spaces between columns
 PLAIN_WIDTH = 400  # where nobody looks at it: one line stays one line, for grep
 Progress = Callable[[float, str], None]  # share done, words
+T = TypeVar("T")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -113,6 +114,14 @@ def show(heads: Sequence[str], rows: Sequence[Row]) -> None:
     """Print a listing."""
     out = console()
     out.print(listing(heads, rows, out.width), soft_wrap=True)
+
+
+def track(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items one by one, with a bar that counts them."""
+    with progress(what) as update:
+        for number, item in enumerate(items):
+            update(number / len(items), f"{number + 1} of {len(items)}")
+            yield item
 
 
 @contextlib.contextmanager

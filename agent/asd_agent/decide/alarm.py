@@ -234,14 +234,15 @@ class Alarm:
     ) -> AlarmEvent:  # fmt: skip
         fresh = self.state.alarm_id == ""  # one that returns while it is latched is the same alarm still
         trigger, grounds, deviation = standing.trigger, standing.grounds, standing.deviation
-        words = reason.alarm(deviation, trigger, grounds)
         self._set(level=target, trigger=trigger, latched=False, acknowledged=False, acknowledged_by="", comment="")
         self._learn()
+        words = reason.alarm(deviation, trigger, grounds, self.state.part)
+        self._set(reason=words, grounds=grounds, deviation=deviation)
         about = {"grounds": grounds, "deviation": deviation, "part": self.state.part, "course": standing.course}
         event = self._event(kind, stamp, words, deciding_windows=windows, score=result.score, **about)
         if fresh:
             self._set(alarm_id=event.id, since_utc_s=stamp.utc_s)
-        self._set(falling=(), reason=words)
+        self._set(falling=())
         return event
 
     @property
@@ -254,6 +255,8 @@ class Alarm:
         if part is None or part == self.state.part or (self._known and not part.component):
             return False
         self._set(part=part)
+        if self.state.trigger is not None and self.state.grounds is not None:
+            self._set(reason=reason.alarm(self.state.deviation, self.state.trigger, self.state.grounds, part))
         return True
 
     def _calm(self, level: Level, limits: Thresholds, result: WindowResult, stamp: _Stamp) -> Events:
@@ -296,6 +299,8 @@ class Alarm:
             acknowledged_by="",
             comment="",
             reason="",
+            grounds=None,
+            deviation=None,
             part=None,
             trigger=None,
             falling=(),

@@ -6,9 +6,12 @@ alarm, with its numbers.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator
 
-from asd_agent.types import Cause, Change, Deviation, Grounds, SoundKind, Trigger
+from msgspec.structs import replace
+
+from asd_agent.types import Cause, Change, Deviation, Grounds, PartVerdict, SoundKind, Trigger, Unnamed
 
 WORDS = {
     Cause.GAP: "frames are missing",
@@ -32,6 +35,13 @@ _KINDS = {
     SoundKind.RATTLE: "rattle-like",
     SoundKind.PULSATION: "pulsating",
     SoundKind.LOSS: "a part of the sound is missing",
+}
+_UNNAMED = {
+    Unnamed.NO_PART: "the impacts fit no part of the motor data",
+    Unnamed.SPEED_UNKNOWN: "speed unknown: give speed_topic or speed_tolerance 0.005",
+    Unnamed.SHARED: "parts of several kinds show these lines",
+    Unnamed.SEVERAL: "{several} explain the lines equally well",
+    Unnamed.FAINT: "the lines are as faint as in many healthy bearings",
 }
 SQUEAL_HZ = 1000.0  # a tone below it hums
 SMALL_Z = 3.0  # a change below it is one of many
@@ -65,8 +75,8 @@ def window(deviation: Deviation) -> str:
     return "; ".join([what(deviation), *_asides(deviation)])
 
 
-def alarm(deviation: Deviation | None, trigger: Trigger, grounds: Grounds) -> str:
-    """Of an alarm that is raised or escalated."""
+def alarm(deviation: Deviation | None, trigger: Trigger, grounds: Grounds, part: PartVerdict | None = None) -> str:
+    """Of an alarm that is raised, escalated or named; `part`: what its windows, added up, say."""
     lasts = f"for {duration(grounds.lasts_s)}"
     if trigger is Trigger.OVERLOAD:
         return (
@@ -78,8 +88,7 @@ def alarm(deviation: Deviation | None, trigger: Trigger, grounds: Grounds) -> st
             f"{grounds.windows} knocks or bangs within {duration(grounds.lasts_s)}; event rate: fewer than "
             f"{grounds.of} an hour are expected"
         )
-    if deviation is None:
-        return f"unlike calibration {lasts}; {_rule(trigger, grounds)}"
+    deviation = _with_part(deviation or Deviation(), part)
     told = f"{what(deviation)}{', keeps coming back' if grounds.returning else ''} {lasts}"
     if deviation.windows > 1 and not grounds.returning:
         return "; ".join([f"{told}, median of {count(deviation.windows, 'window')}", *_asides(deviation),
@@ -98,6 +107,8 @@ def what(deviation: Deviation) -> str:
     bands = ", ".join(_changes(deviation))
     if deviation.finding:
         return f"{deviation.finding}, {bands}" if bands else deviation.finding
+    if not deviation.changes and not deviation.detector:
+        return "unlike calibration"
     if not deviation.changes:
         return f"unlike calibration in no part that can be named ({_plain(deviation.detector)} z {deviation.z:.1f})"
     first = deviation.changes[0]
@@ -150,8 +161,23 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def when(utc_s: float, seconds: bool = False) -> str:
+    """A time for people, in the time zone of this computer: "2026-03-02 10:42 CET"."""
+    return dt.datetime.fromtimestamp(utc_s).astimezone().strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} %Z")
+
+
 def count(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _with_part(deviation: Deviation, part: PartVerdict | None) -> Deviation:
+    """The part that is named takes the place of what one window shows of it; else why none is."""
+    if part is not None and part.component:
+        return replace(deviation, finding=part.words, advice="")
+    if part is None or part.why_unnamed is None or deviation.advice:
+        return deviation
+    several = " or ".join(part.candidates) or "several parts"
+    return replace(deviation, advice=_UNNAMED.get(part.why_unnamed, "").format(several=several))
 
 
 def _asides(deviation: Deviation) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,8 +24,8 @@ COLOUR = {"normal": "green", "alert": "yellow", "danger": "bold red"}
 class Screen:
     """A context while listening; before and after it prints plain lines."""
 
-    def __init__(self, source: str, broker: str, port: int) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, source: str, broker: str, port: int, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
         self._rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
         self._events: list[Text] = []
         self._told = -1
@@ -34,11 +36,11 @@ class Screen:
     def say(self, line: str) -> None:
         self._console.print(line, style="bold")
 
-    def calibrating(self, done: float, windows: int) -> None:
+    def calibrating(self, done: float, windows: int, left_s: float) -> None:
         tenth = int(10 * done)
         if tenth > self._told:
             self._told = tenth
-            self._console.print(f"  {done:4.0%}  {windows} windows")
+            self._console.print(f"  {done:4.0%}  {windows} windows, {left_s:.0f} s remaining")
 
     def calibrated(self, verdict: list[str]) -> None:
         for line in verdict:
@@ -46,7 +48,7 @@ class Screen:
         self._console.print("listening; this is what a subscriber to [bold]asd/demo/machine-1/#[/bold] receives:")
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.stderr:
             self._live = Live(self._view(), console=self._console, auto_refresh=False)
             self._live.start()
         return self
@@ -64,7 +66,7 @@ class Screen:
             self._console.print(_line(payload))
 
     def event(self, payload: dict[str, Any]) -> None:
-        text = Text(f"{payload['time'][11:19]}  {payload['event_type'].upper()} ", style="bold")
+        text = Text(f"{_clock(payload)}  {payload['event_type'].upper()} ", style="bold")
         text.append(payload["level"], style=COLOUR.get(payload["level"], ""))
         text.append(f"  {payload['reason']}")
         self._events.append(text)
@@ -81,11 +83,28 @@ class Screen:
         return Group(table, Text(), *self._events)
 
 
+class Lines(Screen):
+    """Only what the subscriber receives, one JSON object a line; the rest goes to the standard error."""
+
+    def __init__(self, source: str, broker: str, port: int) -> None:
+        super().__init__(source, broker, port, Console(highlight=False, stderr=True))
+
+    def score(self, payload: dict[str, Any]) -> None:
+        print(json.dumps(payload), flush=True)
+
+    event = score
+
+
+def _clock(payload: dict[str, Any]) -> str:
+    """A payload's time, as a clock on the wall shows it."""
+    return dt.datetime.fromisoformat(payload["time"]).astimezone().strftime("%H:%M:%S")
+
+
 def _cells(row: dict[str, Any]) -> list[Text]:
     score, threshold = row.get("score"), row.get("threshold")
     style = COLOUR.get(row["level"], "")
     return [
-        Text(row["time"][11:19]),
+        Text(_clock(row)),
         Text(row["state"].replace("_", " ")),
         Text("" if score is None else f"{score:6.2f}"),
         Text(_bar(score, threshold), style=style),

@@ -19,7 +19,7 @@ from asd_agent import config
 from asd_agent.demo import plan as plans
 from asd_agent.demo.broker import Broker
 from asd_agent.demo.page import free_port, page
-from asd_agent.demo.screen import Screen
+from asd_agent.demo.screen import Lines, Screen
 from asd_agent.errors import AsdError
 from asd_agent.service import client
 from asd_agent.service.control import DaemonAbsent, ask
@@ -28,7 +28,7 @@ START_S = 30.0
 MACHINE = "machine-1"
 
 
-def run(source: str, *, fast: bool, minutes: float | None) -> int:
+def run(source: str, *, fast: bool, minutes: float | None, as_json: bool = False) -> int:
     """0 when the demo showed what it should: for the simulated machine an alarm that came and went."""
     plan = plans.FAST if fast else plans.NORMAL
     with tempfile.TemporaryDirectory(prefix="asd-demo-") as name:
@@ -36,7 +36,7 @@ def run(source: str, *, fast: bool, minutes: float | None) -> int:
         with Broker(folder) as broker:
             page_port = free_port()
             settings = plans.settings(source, plan, folder, broker.port, page_port)
-            screen = Screen(source, broker.name, broker.port)
+            screen = (Lines if as_json else Screen)(source, broker.name, broker.port)
             with (
                 _daemon(settings, folder) as process,
                 _subscriber(broker.port) as arrivals,
@@ -111,7 +111,7 @@ def _calibrate(settings: config.Config, plan: plans.Plan, screen: Screen, proces
     ask(settings, "calibrate", machine=MACHINE, duration_s=plan.calibrate_s, promote=True)
     while process.poll() is None:
         state = client.calibration(settings, MACHINE)
-        screen.calibrating(state.done, state.windows)
+        screen.calibrating(state.done, state.windows, plan.calibrate_s * (1 - state.done))
         if state.report is not None:
             screen.calibrated(state.report.advice)
             return

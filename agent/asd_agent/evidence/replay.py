@@ -6,7 +6,7 @@ are those of the alarm, or the replay is refused: on the same kind of host every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +95,14 @@ def sound_path(sidecar: Path) -> Path:
 # -- judging again
 
 
-def replay(sidecar: Path, clip: Clip, state_dir: Path, configured: config.Machine | None) -> Replay:
-    """Score the windows of a clip again, with what the alarm was scored with.
+def replay(
+    sidecar: Path,
+    clip: Clip,
+    state_dir: Path,
+    configured: config.Machine | None,
+    update: Callable[[float, str], None] = lambda share, words: None,
+) -> Replay:
+    """Score the windows of a clip again, with what the alarm was scored with; `update` hears the share done, in words.
 
     `configured`: the machine as it is configured now; bundles that have moved are looked for there. Raises StoreError,
     BundleError, BaselineError: one line with what is missing or is not what it was then.
@@ -108,7 +114,8 @@ def replay(sidecar: Path, clip: Clip, state_dir: Path, configured: config.Machin
     machine = _machine(sidecar, clip, then)
     pipeline = Pipeline(machine, encoders_of(then, machine, configured), _baseline(state_dir, clip, then))
     windows = []
-    for stored in clip.windows:
+    for number, stored in enumerate(clip.windows):
+        update(number / len(clip.windows), f"window {number + 1} of {len(clip.windows)}")
         window = _window(clip, samples, stored, pipeline) if stored.baseline == then.baseline else None
         if window is not None:
             windows.append(_again(stored, window, pipeline))

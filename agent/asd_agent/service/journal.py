@@ -32,7 +32,7 @@ def log_transition(event: AlarmEvent) -> None:
         machine=event.machine,
         alarm_id=event.alarm_id,
         alarm_level=event.level,
-        reason=event.why,
+        reason=event.reason,
         id=event.id,
         **{key: value for key in ("score", "by", "comment") if (value := getattr(event, key))},
         **({} if event.notify else {"suppressed": True}),

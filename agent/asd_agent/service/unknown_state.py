@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import deque
 from collections.abc import Collection
 
 from asd_agent import config
+from asd_agent.decide.reason import when
 from asd_agent.errors import CalibrationError
 from asd_agent.types import Description, State, WindowResult
 
@@ -39,12 +39,12 @@ class UnknownState:
 
     @property
     def words(self) -> str:
-        """ "new operating state since 10:42, 37 windows", or empty: a new way of running, or a fault that stays."""
+        """ "new operating state since 2026-03-02 10:42 CET, 37 windows", or empty. It may be a fault that stays."""
         if not self._segment or self._segment[1] < KNOWN_AFTER:
             return ""
-        since = minute(self._segment[0])
+        since = when(self._segment[0])
         name = f" {self._reported!r}" if self._reported else ""
-        return f"new operating state{name} since {since} UTC, {self._segment[1]:.0f} windows"
+        return f"new operating state{name} since {since}, {self._segment[1]:.0f} windows"
 
     def windows_since(self, since_utc_s: float | None) -> tuple[list[Description], str]:
         """Windows of the present unknown state, or since a time; and the name that was reported for them.
@@ -73,9 +73,5 @@ class UnknownState:
     def _last_words(self) -> str:
         if not self._windows:
             return ""
-        last = minute(self._windows[-1].utc_s)
-        return f" ({len(self._windows)} deviating windows are kept, the last of {last} UTC: give --since or --last)"
-
-
-def minute(utc_s: float) -> str:
-    return dt.datetime.fromtimestamp(utc_s, dt.UTC).strftime("%Y-%m-%d %H:%M")
+        last = when(self._windows[-1].utc_s)
+        return f" ({len(self._windows)} deviating windows are kept, the last of {last}: give --since or --last)"

@@ -106,15 +106,18 @@ def _changes(state: AlarmState, event: AlarmEvent) -> dict[str, object]:
             "acknowledged_by",
             "comment",
             "part",
+            "grounds",
+            "deviation",
         )
     }
     match event.kind:
         case EventKind.RAISED | EventKind.ESCALATED | EventKind.DEESCALATED:
             begun = {} if state.alarm_id else {"alarm_id": event.alarm_id, "since_utc_s": event.utc_s}
             announced = {"announced_id": event.alarm_id} if event.kind is EventKind.RAISED and event.notify else {}
-            return {"level": event.level, "latched": False, "reason": event.reason, **begun, **announced}
+            data = {"grounds": event.grounds, "deviation": event.deviation} if event.grounds is not None else {}
+            return {"level": event.level, "latched": False, "reason": event.reason, **data, **begun, **announced}
         case EventKind.NAMED:
-            return {"part": event.part}
+            return {"part": event.part, "reason": event.reason}
         case EventKind.CLEARED:
             kept = state.level is not Level.NORMAL and not state.acknowledged
             return {

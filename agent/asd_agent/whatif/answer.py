@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -53,9 +54,18 @@ class Answer:
 
 
 def what_if(
-    reader: Reader, baselines: BaselineStore, machine: config.Machine, since_utc_s: float, *, screened: bool = True
+    reader: Reader,
+    baselines: BaselineStore,
+    machine: config.Machine,
+    since_utc_s: float,
+    *,
+    screened: bool = True,
+    update: Callable[[float, str], None] = lambda share, words: None,
 ) -> Answer:
-    """`machine` with the alarm settings in question. Raises StoreError when there are no scores."""
+    """`machine` with the alarm settings in question; `update` hears the share done, and words.
+
+    Raises StoreError when there are no scores.
+    """
     events = reader.events(machine=machine.id, limit=ALL_EVENTS)
     then = episodes(events)
     present = [e.raised_utc_s for e in then if e.raised_utc_s < since_utc_s <= (e.cleared_utc_s or math.inf)]
@@ -65,6 +75,8 @@ def what_if(
     for history in reader.history(machine.id, begin_s):
         answer.count(history, since_utc_s)
         replayed += replay.feed(history)
+        done = (float(history.utc_s[-1]) - begin_s) / max(time.time() - begin_s, 1.0) if len(history) else 0.0
+        update(min(max(done, 0.0), 1.0), f"{answer.windows} windows")
     replayed += replay.finish()
     if not answer.windows:
         raise StoreError(f"{machine.id}: no scores since then; is the daemon running?")

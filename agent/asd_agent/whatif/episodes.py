@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, rfc3339, with_part
+from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, rfc3339
 
 MARKS = {EventKind.MARKED_FAULT: "fault", EventKind.MARKED_NOTHING: "nothing"}
 
@@ -22,11 +22,6 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     part: PartVerdict | None = None  # the last one that was named
     mark: str = ""  # what a person said of it afterwards: fault, nothing
-
-    @property
-    def why(self) -> str:
-        """The reason, after the part that was named."""
-        return with_part(self.part, self.reason)
 
     def overlaps(self, other: Episode) -> bool:
         return self.raised_utc_s <= (other.cleared_utc_s or 1e12) and other.raised_utc_s <= (self.cleared_utc_s or 1e12)
@@ -52,7 +47,7 @@ def span_of(episode: Episode) -> AlarmSpan:
         cleared=None if cleared is None else rfc3339(cleared),
         level=episode.level,
         announced=episode.announced,
-        reason=episode.why,
+        reason=episode.reason,
         mark=episode.mark,
     )
 
@@ -77,7 +72,7 @@ def episodes(events: Iterable[AlarmEvent]) -> list[Episode]:
                 known, level=worse, announced=known.announced or event.notify, cleared_utc_s=None
             )
         elif known is not None and event.kind is EventKind.NAMED:
-            known = msgspec.structs.replace(known, part=event.part)
+            known = msgspec.structs.replace(known, part=event.part, reason=event.reason)
         elif known is not None and event.kind is EventKind.CLEARED and known.cleared_utc_s is None:
             known = msgspec.structs.replace(known, cleared_utc_s=event.utc_s)
         elif known is not None and event.kind in MARKS:

@@ -83,8 +83,8 @@ def _title(canvas: Canvas, clip: Clip) -> int:
     stamp = dt.datetime.fromtimestamp(event.utc_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     score = "" if event.score is None else f", score {event.score:.1f}"
     canvas.text(LEFT, 10, f"{event.machine}: {event.kind.replace('_', ' ')}, {event.level}{score}   {stamp} UTC")
-    characters = (WIDTH - LEFT - 20) * len(event.why) // max(text_width(event.why), 1)
-    lines = textwrap.wrap(event.why, max(characters - 4, 20))[:3]
+    characters = (WIDTH - LEFT - 20) * len(event.reason) // max(text_width(event.reason), 1)
+    lines = textwrap.wrap(event.reason, max(characters - 4, 20))[:3]
     for i, line in enumerate(lines):
         canvas.text(LEFT, 30 + 18 * i, line, GREY)
     return 106
