@@ -80,7 +80,7 @@ def test_what_stays_raises_although_no_window_votes_and_clears_when_it_goes() ->
     raised, cleared = of(events, EventKind.RAISED, EventKind.CLEARED)
     assert (raised.kind, cleared.kind) == (EventKind.RAISED, EventKind.CLEARED)
     assert raised.course is not None
-    assert raised.course.typical in raised.windows
+    assert raised.course.typical in raised.deciding_windows
     assert raised.course.z[-1] >= raised.course.limit > raised.course.normal
     assert cleared.course is None
     assert raised.trigger is cleared.trigger is Trigger.PERSISTENCE

@@ -154,7 +154,7 @@ def test_a_slow_alarm_shows_its_course_and_a_typical_window(scale_s: float, step
     times = tuple(UTC_S - step_s * (len(z) - i) for i in range(len(z)))
     course = TimeCourse(detector="log_mel", scale_s=scale_s, times_s=times, z=z, normal=0.2, limit=2.0, typical=1)
     windows = [judged(i, 2.0 * i, 0.03) for i in range(4)]
-    event = msgspec.structs.replace(alarm_event("e1"), utc_s=UTC_S, windows=(0, 1, 2), course=course)
+    event = msgspec.structs.replace(alarm_event("e1"), utc_s=UTC_S, deciding_windows=(0, 1, 2), course=course)
     slow = clip(*windows, event=event)
     assert slow.typical is windows[1]
     assert slow.alarm_s == 6.0

@@ -66,6 +66,7 @@ class Decision:
         self._patience = Patience()
         self._overload = Overload(machine.votes, 0.0)
         self._drifts: dict[str, Drift] = {}
+        self._beyond = False  # persistence, at the last judged window
         if manifest is not None:
             self._begin(machine, manifest, memory or Memory())
         self.alarm = Alarm(machine, self.thresholds, state)
@@ -116,6 +117,12 @@ class Decision:
             standing = overload
         if found is not None and found.share > standing.share:
             standing = Standing(Trigger.PERSISTENCE, found.share, _grounds(found, result))
+        if result.state in JUDGED:
+            beyond = found is not None and found.share >= 1
+            if found is not None and beyond and not self._beyond and standing.trigger is Trigger.PERSISTENCE:
+                course, windows = self.persistence.course(result.operating, found)
+                standing = standing._replace(course=course, windows=windows)
+            self._beyond = beyond
         return Watched(standing, found, explained)
 
     def decide(
@@ -130,10 +137,7 @@ class Decision:
             return events
         if standing.trigger is Trigger.PERSISTENCE and standing.share >= 1 and not self.alarm.state.active:
             assert watched.found is not None
-            assert self.persistence is not None
-            course, windows = self.persistence.course(result.operating, watched.found)
-            deviation = explain(watched.found) or result.deviation
-            standing = standing._replace(deviation=deviation, course=course, windows=windows)
+            standing = standing._replace(deviation=explain(watched.found) or result.deviation)
         return events + self.alarm.stand(standing, result, time_synced)
 
     @property
