@@ -17,6 +17,7 @@ them (DIR/dcase2025t2, ...), or is one itself; years that are not there are left
   asd-train reproduce C --data data --dry-run            the commands
   asd-train reproduce C --data data --seeds 4            OUT/reproduce.md: mean and deviation over seeds
   asd-train reproduce b_lbeats --data data -o runs/lbeats
+  asd-train reproduce D --data data --label Wang_MYPS --authors team.yaml     OUT/submission, ready but for the report
   asd-train reproduce B --data synthetic --tiny          small random encoders: does everything fit together?
 """
 
@@ -38,6 +39,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="rounds; 0 = no intervals (1000)")
     parser.add_argument("--device", default="auto", help="of evaluations: auto, cpu, cuda (auto)")
     parser.add_argument("--label", default="Own", help="of the submission folder, such as Wang_MYPS (Own)")
+    parser.add_argument(
+        "--authors", metavar="FILE", help="YAML with authors: and source_code: for the submission's meta"
+    )
     parser.add_argument("--tiny", action="store_true", help="small random encoders, a few steps")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.set_defaults(run=run)
@@ -45,12 +49,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from asd_train.reproduce.plan import Options, Shelf, steps_of
-    from asd_train.reproduce.table import collect, write_submission, write_table
+    from asd_train.reproduce.submission import read_team, write_submission
+    from asd_train.reproduce.table import collect, write_table
 
     if args.seeds < 1 or args.bootstrap < 0:
         raise UsageError("--seeds must be at least 1, --bootstrap at least 0")
     if not Path(args.data).is_dir():
         raise UsageError(f"{args.data}: no such folder")
+    team = read_team(args.authors)
     shelf = Shelf.read(_configs(args.configs))
     names = shelf.wanted(args.name)
     out = Path(args.output or Path("reproduce") / args.name)
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     found = collect(out, names, args.seeds)
     print(write_table(out, f"{args.name} on {args.data}", found))
-    print(write_submission(out, args.label, list(found)))
+    print(write_submission(out, args.label, list(found), shelf, team))
     return 0
 
 

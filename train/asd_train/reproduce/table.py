@@ -1,9 +1,8 @@
-"""What a reproduction leaves behind: a table of all systems over the seeds, and the challenge's submission folder."""
+"""What a reproduction leaves behind: a table of all systems over the seeds."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,21 +50,6 @@ def write_table(out: Path, title: str, found: Mapping[str, Sequence[Summary]]) -
     if available() and any(row["score"] is not None for row in rows.values()):
         _plot(rows, out / "reproduce.png")
     return text
-
-
-def write_submission(out: Path, label: str, systems: Sequence[str]) -> Path:
-    """OUT/submission/task2/<label>_task2_<n>/ with the CSVs of the first seed, and a description beside each."""
-    folder = out / "submission" / "task2"
-    shutil.rmtree(folder, ignore_errors=True)
-    for number, name in enumerate(systems, start=1):
-        own = folder / f"{label}_task2_{number}"
-        own.mkdir(parents=True)
-        for path in sorted((out / "seed-0" / "results" / name).rglob("*.csv")):
-            if path.name.startswith(("anomaly_score_", "decision_result_")):
-                shutil.copy(path, own)
-        lines = [f"submission:\n  label: {own.name}\n  name: {name}\n", "  # complete: authors, system, results\n"]
-        (folder / f"{own.name}.meta.yaml").write_text("".join(lines), encoding="utf-8")
-    return folder
 
 
 def _row(results: Sequence[Summary]) -> Summary:
