@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,19 @@ def test_a_file_for_another_command_names_it(
     error = capsys.readouterr().err
     assert f"not a configuration for asd-train {command}; use {right} " in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_is_printed_as_it_is_written(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    epilog = importlib.import_module(f"asd_train.commands.{name}").EPILOG
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert epilog in capsys.readouterr().out
+    for command in re.findall(r"^  asd-train (\w+) (configs/train/\w+\.yaml)?", epilog, re.MULTILINE):
+        assert command[0] in cli.COMMANDS
+        if command[1]:
+            path = CONFIGS.parents[1] / command[1]
+            assert f"asd-train {command[0]} " in f"{command_of(path)} " or command[0] == "embed"
 
 
 def test_every_configuration_is_of_a_known_kind() -> None:

@@ -113,6 +113,18 @@ def test_systems_must_have_scored_the_same(systems):
         read_tables(config(systems, "absent", "good"))
 
 
+def test_held_out_lists_that_differ_do_not_matter_to_test_clips(systems):
+    """`normalise: test` needs none; what is scored is the same with them, with other ones and without."""
+    both = combine(read_tables(config(systems, "good", "poor")), (1, 1))[0]
+    (systems / "poor" / "normal_score_fan_section_00_train.csv").write_text("other.wav,500.0\n")
+    differing = combine(read_tables(config(systems, "good", "poor")), (1, 1))[0]
+    (systems / "poor" / "normal_score_fan_section_00_train.csv").unlink()
+    without = combine(read_tables(config(systems, "good", "poor")), (1, 1))[0]
+    assert np.array_equal(both.scores, differing.scores)
+    assert np.array_equal(both.scores, without.scores)
+    assert (len(both.held_out), len(without.held_out)) == (30, 0)
+
+
 def test_command_with_grid_and_yaml(systems, capsys):
     out = systems / "out"
     base = ["--bootstrap", "10"]

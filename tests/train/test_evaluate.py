@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from asd_agent.files import save_arrays
 from asd_train import cli
 from asd_train.data import Clip, DataSource, load_clips
 from asd_train.evaluate import evaluate, rules_of
-from asd_train.results import threshold
+from asd_train.results import markdown, summarise, threshold
 from asd_train.scoring import Scoring
 from asd_train.vectors import match
 from asd_train.weighting import Weight
@@ -132,6 +133,17 @@ def test_an_evaluation_set_without_truth_gets_scores_but_no_figures(clips, tmp_p
     (section,) = evaluate(blind, np.array([vector(c) for c in blind]), Scoring())
     assert len(section.scores) == 8
     assert not section.labelled
+
+
+def test_a_machine_without_labels_is_named_beside_the_others(clips):
+    sections = evaluate(clips, np.array([vector(c) for c in clips]), Scoring())
+    blind = [replace(c, label="") if c.machine == "Blower" and c.split == "test" else c for c in clips]
+    half = evaluate(blind, np.array([vector(c) for c in clips]), Scoring())
+    summary = summarise(half, "2022", 0)
+    assert summary["unlabelled"] == ["Blower"]
+    assert [m["machine"] for m in summary["machines"]] == ["GearPump"]
+    assert "No labels of Blower: scored, but not among the figures." in markdown(summary)
+    assert summarise(sections, "2022", 0)["unlabelled"] == []
 
 
 def test_energy_weights_need_and_use_the_recordings(clips):

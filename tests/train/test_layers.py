@@ -197,6 +197,22 @@ def test_lora_names_a_target_that_is_not_there() -> None:
         lora.adapt(Tiny(), targets=["key_proj"], rank=2, alpha=4)
 
 
+@pytest.mark.parametrize("updates", [1, 5, 60])
+def test_ema_of_weights_that_stand_still_is_those_weights(updates: int) -> None:
+    """From the first step on, without a correction; what it began with weighs decay^n."""
+    model = nn.Linear(3, 2)
+    still, moved = Ema(model, 0.9), Ema(model, 0.9)
+    start = model.weight.detach().clone()
+    for _ in range(updates):
+        still.update(model)
+    assert torch.allclose(still.average["weight"], start, atol=1e-6)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    for _ in range(updates):
+        moved.update(model)
+    assert torch.allclose(moved.average["weight"], start + 1 - 0.9**updates, atol=1e-5)
+
+
 def test_ema_follows_the_decay_and_leaves_the_model_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2), nn.Linear(2, 2))
     model[2].requires_grad_(False)

@@ -333,6 +333,24 @@ def test_new_layers_learn_at_their_own_rate_and_vectors_do_not_decay() -> None:
     assert sum(len(g["params"]) for g in optimiser.param_groups) == sum(p.requires_grad for p in learner.parameters())
 
 
+def test_gradients_are_clipped_branch_by_branch() -> None:
+    """The FFT branch's gradients are far larger than an encoder's: clipped together they would silence it."""
+    one = system(encoder("eat", dim=8), cfg.SpectrumBranch(dim=8, width=16))
+    learner = Classify(one, cfg.Classify(loss=ARC), CLASSES)
+    groups = learner.clip_groups()
+    assert [len(group) for group in groups[:2]] == [len(list(branch.parameters())) for branch in one]
+    every = [id(p) for group in groups for p in group]
+    assert sorted(every) == sorted(id(p) for p in learner.parameters())
+    assert len(set(every)) == len(every)
+    for group, size in zip(groups, (1e-3, 1e3, 1.0), strict=True):
+        for p in group:
+            p.grad = torch.full_like(p, size)
+        torch.nn.utils.clip_grad_norm_(group, 1.0)
+    norms = [torch.stack([p.grad.norm() for p in group if p.grad is not None]).norm().item() for group in groups]
+    assert norms[1] == pytest.approx(1.0, rel=1e-3)
+    assert norms[0] < 1.0  # untouched
+
+
 def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     one = system(encoder("eat", tuning="frozen"))
     one.adapt()

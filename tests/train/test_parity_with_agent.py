@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,15 @@ def test_evaluate_and_the_agent_give_the_same_distance(run, tiny_challenge, tmp_
     assert np.std(list(ours.values())) > 1e-3 * np.mean(list(ours.values()))  # the scores do differ
 
 
+@pytest.fixture(scope="module")
+def pretrained(tiny_challenge, tmp_path_factory):
+    """A band-split encoder after a few steps of pre-training."""
+    run = tmp_path_factory.mktemp("pretrain") / "run"
+    config = Path(__file__).resolve().parents[2] / "configs/train/own_bandsplit_pretrain.yaml"
+    assert train(["pretrain", str(config), "--data", str(tiny_challenge), "--tiny", "-o", str(run)]) == 0
+    return run / "encoder"
+
+
 @pytest.mark.parametrize(
     "scoring",
     [
@@ -86,11 +96,20 @@ def test_evaluate_and_the_agent_give_the_same_distance(run, tiny_challenge, tmp_
         {"kind": "domain_z", "metric": "euclidean", "memmixup": 5},
     ],
 )
-def test_source_and_target_banks_of_a_system_go_with_its_bundle(tiny_challenge, tmp_path, scoring, capsys):
+def test_source_and_target_banks_of_a_system_go_with_its_bundle(tiny_challenge, pretrained, tmp_path, scoring, capsys):
+    """From pre-training through LoRA and export to the agent's scores, with a band-split encoder."""
     raw = tiny_challenge / "dev_data" / "raw" / MACHINE
-    branch = {"kind": "encoder", "encoder": "bandsplit", "size": "tiny", "pool": "cls"}
-    values = {"name": "tiny", "data": [{"path": str(tiny_challenge)}], "clip_s": 2.0, "scoring": scoring}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**values, "model": {"branches": [branch]}}))
+    branch = {"kind": "encoder", "checkpoint": str(pretrained), "tuning": "lora", "lora": {"rank": 4}, "pool": "cls"}
+    values = {
+        "name": "tiny",
+        "data": [{"path": str(tiny_challenge)}],
+        "model": {"branches": [branch]},
+        "clip_s": 2.0,
+        "objective": {"kind": "classify", "loss": {"kind": "arcface"}},
+        "train": {"steps": 2, "batch_size": 4, "precision": "fp32", "workers": 0},
+        "scoring": scoring,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     assert train(["fit", str(tmp_path / "tiny.yaml"), "-o", str(run)]) == 0
     assert train(["evaluate", str(run), "-o", str(tmp_path / "results"), "--no-plots", "--bootstrap", "0"]) == 0

@@ -91,6 +91,12 @@ def test_report_b_dual_branch_and_fusion() -> None:
     assert isinstance(dual.objective, cfg.Classify)
     assert (dual.objective.mixup, dual.objective.partners) == (0.5, "flipped")
     assert isinstance(dual.objective.loss, cfg.AdaCos)
+    assert dual.train is not None
+    assert (dual.train.lr, dual.train.epochs) == (2e-4, 40)
+    lora = {b.checkpoint: b.lora for b in dual.model.branches if isinstance(b, cfg.EncoderBranch)}
+    singles = [b for name in ("b_lbeats", "b_leat") for b in system(name).model.branches]
+    assert lora == {b.checkpoint: b.lora for b in singles if isinstance(b, cfg.EncoderBranch)}  # "same configuration"
+    assert "415.05 M = 93.88 M + 321.17 M" in (CONFIGS / "b_dual.yaml").read_text()
     assert fusion.model.output.layers == "last"
     assert fusion.objective is None
 
