@@ -79,7 +79,7 @@ $(VENV)/.edge: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[archive,demo,web,plot,train,export,dev]"
+	$(BIN)/pip install --quiet -e ".[archive,demo,fleet,web,plot,train,export,dev]"
 	touch $@
 
 clean:

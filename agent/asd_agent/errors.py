@@ -9,7 +9,8 @@
     ├── BaselineError           a baseline is missing, damaged, tampered with or does not fit
     ├── CalibrationError        the recordings do not support a calibration
     ├── StoreError              the state directory or its database cannot be used
-    └── PublishError            the broker refuses us for a reason a person must mend
+    ├── PublishError            the broker refuses us for a reason a person must mend
+    └── ArtefactError           a signed artefact is refused: signature, addressee, size or content
 
 Every message is one line: what is wrong, where (file, key), and what to do.
 """
@@ -54,4 +55,8 @@ class StoreError(AsdError):
 
 
 class PublishError(AsdError):
+    pass
+
+
+class ArtefactError(AsdError):
     pass

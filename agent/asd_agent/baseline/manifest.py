@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -131,6 +132,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     arrays: Arrays  # "<state>/<detector>/<array>" -> values
+    bundles: Path | None = None  # folder of the bundles that have come with baselines, by checksum
 
     def part(self, name: str) -> Arrays:
         """The arrays under a prefix, "<state>/<detector>", without it."""

@@ -102,7 +102,8 @@ class BaselineStore:
 
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
-        return decode(self.folder / "baselines" / version, self._verified(version, (MANIFEST, ARRAYS)))
+        baseline = decode(self.folder / "baselines" / version, self._verified(version, (MANIFEST, ARRAYS)))
+        return msgspec.structs.replace(baseline, bundles=self.state_dir / "bundles")
 
     def manifest(self, version: str) -> Manifest:
         """Of a version, without reading its arrays. Raises BaselineError."""

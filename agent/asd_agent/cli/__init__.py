@@ -20,6 +20,7 @@ COMMANDS = {  # name, which is also the module's -> what it does
     "calibrate": "learn what normal sounds like and write a candidate baseline",
     "score": "score recordings against the active baseline, computed as for live sound",
     "archive": "calibrate on, score and compare recordings by the thousand, on all cores or a cluster",
+    "fleet": "ask many agents at once over MQTT; roll out signed baselines and bundles in stages",
     "demo": "show everything on one machine: an embedded broker and a simulated machine that develops a fault",
     "status": "show the live state of every machine, from the running daemon",
     "devices": "list sound cards by names that survive a reboot, with their native rates",

@@ -245,6 +245,7 @@ RequestVerb = Literal[
     "rename_state",
     "promote",
     "rollback",
+    "install",
 ]
 REQUEST_VERBS: tuple[RequestVerb, ...] = get_args(RequestVerb)
 
@@ -339,6 +340,16 @@ class Agent(_Section, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
 
 
+class Artefacts(_Section, frozen=True, kw_only=True):
+    """Signed baselines and bundles that the fleet's operator sends (docs/fleet.md)."""
+
+    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, as `asd-agent fleet key` prints it
+    url: Annotated[str, Meta(pattern=r"^https://[^/\s@]+/")] | None = (
+        None  # below it they may be fetched; null = nowhere
+    )
+    most_mb: Positive = 256.0  # of one
+
+
 RESERVED = ("availability", "request", "response")  # next to the machines' topics
 
 
@@ -348,6 +359,7 @@ class Config(_Section, frozen=True, kw_only=True):
     mqtt: Mqtt | None = None  # None = local only: store, control socket, log
     web: Web | None = None  # the local page; its own process, `asd-agent web`
     notify: list[Hook] = []
+    artefacts: Artefacts | None = None  # None = no signed baselines or bundles are taken
 
     def __post_init__(self) -> None:
         ids = [m.id for m in self.machines]

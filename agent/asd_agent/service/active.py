@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from asd_agent.errors import BaselineError
 from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.parts import AlarmParts
-from asd_agent.scoring.pipeline import Pipeline, Reported, Step
+from asd_agent.scoring.pipeline import Pipeline, Reported, Step, bundle_of
 from asd_agent.service import memory_file
 from asd_agent.service.unknown_state import UnknownState
 from asd_agent.types import AlarmState, Description, Window
@@ -156,7 +156,12 @@ class ActiveBaseline:
         """Point to another baseline, unless it cannot be used: then the active one stays. Raises BaselineError."""
         with self._lock:
             if version is not None:
-                self._make_pipeline(self.store.load(version))
+                rates = self._make_pipeline(self.store.load(version)).rates
+                if rates != self._pipeline.rates:
+                    raise BaselineError(
+                        f"{self._settings.id}: the bundle of baseline {version} wants sound at {_hz(rates)}, now it is "
+                        f"cut at {_hz(self._pipeline.rates)}: name that bundle in the configuration and restart"
+                    )
             pointers = point()
             self._adopt(self.alarm_state)
         if self.fault:
@@ -181,10 +186,20 @@ class ActiveBaseline:
         self._unknown_state = UnknownState(self._settings, reported)
 
 
+def _hz(rates: Mapping[int, int]) -> str:
+    return ", ".join(f"{rate} Hz" for rate in sorted(rates))
+
+
 def pipeline_maker(machine: config.Machine) -> MakePipeline:
-    """Makes the machine's pipelines; the encoders are opened once and shared. Raises BundleError."""
+    """Makes the machine's pipelines; the encoders of the configuration are opened once and shared, and others where a
+    baseline came with its bundle. Raises BundleError."""
     from asd_agent.encode.bundle import Bundle
     from asd_agent.encode.encoder import shared_encoder
 
     encoders = {name: shared_encoder(Bundle.load(name)) for name in machine.bundles}
-    return lambda baseline: Pipeline(machine, encoders, baseline)
+
+    def make(baseline: Baseline | None) -> Pipeline:
+        held = encoders  # `shared_encoder` keeps only what somebody holds
+        return Pipeline(machine, {name: shared_encoder(bundle_of(name, baseline)) for name in held}, baseline)
+
+    return make

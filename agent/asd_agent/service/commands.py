@@ -19,6 +19,7 @@ from asd_agent.calibration.workflow import CalibrationOptions
 from asd_agent.errors import CalibrationError, StoreError, UsageError
 from asd_agent.log import tail
 from asd_agent.service.clip_request import ClipChunk, ClipRequest
+from asd_agent.service.install import InstallRequest
 from asd_agent.service.live import Heard, check_allowed
 from asd_agent.store import Store
 from asd_agent.whatif import episodes
@@ -152,11 +153,12 @@ VERBS: dict[str, type[msgspec.Struct]] = {
     "rename_state": RenameState,
     "clip": ClipRequest,
     "mark": Mark,
+    "install": InstallRequest,
 }
 
 
 LONGEST_TEXT = 4096
-QUIET = (Status, Calibration, ClipRequest, Live, Log)  # asked all the time, and change nothing
+QUIET = (Status, Calibration, ClipRequest, InstallRequest, Live, Log)  # asked all the time; what is installed is logged
 
 
 def _check_texts(verb: str, request: msgspec.Struct) -> None:
@@ -187,6 +189,7 @@ class Commands:
             "calibration": (Calibration, lambda a: self._machine(a).calibrator.progress()),
             "mark": (Mark, lambda a: self._machine(a).alarm.mark(a.alarm_id, a.verdict == "fault", a.by, a.reason)),
             "clip": (ClipRequest, lambda a: msgspec.to_builtins(self._clip(a))),
+            "install": (InstallRequest, lambda a: msgspec.to_builtins(daemon.installer.take(a, daemon.settings))),
             "live": (Live, self._live),
             "log": (Log, lambda a: tail(a.lines)),
             "cancel_calibration": (CancelCalibration, lambda a: self._machine(a).calibrator.cancel()),

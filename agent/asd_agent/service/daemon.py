@@ -27,6 +27,7 @@ from asd_agent.service.captures import Captures
 from asd_agent.service.clip_request import ClipChunk, ClipRequest
 from asd_agent.service.commands import Commands
 from asd_agent.service.control import ControlServer, socket_path
+from asd_agent.service.install import Installer
 from asd_agent.service.machine import Machine
 from asd_agent.service.shadow import Shadow
 from asd_agent.service.sink import Sink
@@ -57,6 +58,7 @@ class Daemon:
         self._lock = threading.RLock()  # of the two below, while a reload changes them
         self._machines: dict[str, Machine] = {}
         self.settings = settings
+        self.installer = Installer(settings.state_dir)
         self._worker = Worker(lambda: list(self._machines.values()), self._progress)
         self._captures = Captures(self._progress, self._worker.wake)
 

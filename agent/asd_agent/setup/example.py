@@ -34,6 +34,8 @@ VALUES = {  # of keys without a default, or whose default is null
     "FileSource.path": "/srv/sound/day.flac",
     "DirectorySource.path": "/srv/sound",
     "PluginSource.name": "tone",
+    "Artefacts.public_key": "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
+    "Artefacts.url": "https://deploy.plant.example/asd/",
     "Operating.topic": "plc/compressor-1/state",
     "Mechanism.shaft_hz": "24.9",
     "Mechanism.shaft_range_hz": "[20, 30]",
