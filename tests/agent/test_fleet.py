@@ -17,18 +17,19 @@ from asd_agent import config
 from asd_agent.artefact import signed
 from asd_agent.baseline import BaselineStore
 from asd_agent.baseline.packed import pack
-from asd_agent.capture import SourceStatus
 from asd_agent.encode import packed as bundles
 from asd_agent.encode.bundle import Bundle
 from asd_agent.errors import ArtefactError, BaselineError, BundleError
 from asd_agent.fleet.health import findings, worse
 from asd_agent.fleet.rollout import Artefact, stages, targets
+from asd_agent.publish.messages import Messages
 from asd_agent.scoring.pipeline import bundle_of
 from asd_agent.service import install
 from asd_agent.service.install import CHUNK, Installer, InstallProgress, InstallRequest
-from asd_agent.service.status import AgentStatus, HealthStatus, MachineStatus, SinkStatus
-from asd_agent.types import AlarmState, ChainStatus, Level, State
+from asd_agent.service.status import AgentStatus, MachineStatus, SinkStatus
+from asd_agent.types import AlarmState, ChainStatus, Level, State, rfc3339
 
+MESSAGES = Messages("hall-1", "asd", lambda: True)
 PAYLOAD = bytes(range(256)) * 400  # four chunks
 
 
@@ -350,15 +351,13 @@ def test_stages_hold_every_agent_once_and_begin_with_few(agents, percent):
         assert 1 <= len(found[0]) <= len(agents) * percent / 100 + 1
 
 
-def machine(**more: object) -> MachineStatus:
-    fields = {
-        "id": "m", "available": True, "source": SourceStatus(True, "fine"), "state": State.NORMAL, "score": 0.1,
-        "p_value": 0.9, "threshold": 3.0, "reason": "", "operating": "", "reported_operating": "", "unknown_state": "",
-        "transients_last_hour": 0, "alarm": AlarmState(), "health": HealthStatus(status=ChainStatus.GOOD, reasons=()),
-        "level_dbfs": -20.0, "reported_shaft_hz": None, "last_window": None, "windows": 5, "dropped": 0, "lag_s": 0.1,
-        "baseline": "new", "shadow": None,
-    }  # fmt: skip
-    return MachineStatus(**(fields | more))
+def machine(name: str = "m", level: Level = Level.NORMAL, **health: object) -> MachineStatus:
+    alarm = AlarmState(condition=State.NORMAL, mode=State.NORMAL, level=level, reason="louder")
+    fields = {"status": ChainStatus.GOOD, "reasons": (), "source_available": True, "baseline": "new"}
+    return MachineStatus(
+        machine=name, alarm=MESSAGES.alarm(name, alarm), health=MESSAGES.health(name, **(fields | health)), score=None,
+        reported_operating="", reported_shaft_hz=None, transients_last_hour=0, shadow=None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -366,9 +365,9 @@ def machine(**more: object) -> MachineStatus:
     [
         ({}, ""),
         ({"baseline": "old"}, "not on new"),
-        ({"available": False}, "delivers no more"),
-        ({"health": HealthStatus(status=ChainStatus.FAILURE, reasons=("no sound",))}, "signal chain failure: no sound"),
-        ({"alarm": AlarmState(level=Level.ALERT, reason="louder")}, "raised an alarm: louder"),
+        ({"source_available": False}, "delivers no more"),
+        ({"status": ChainStatus.FAILURE, "reasons": ("no sound",)}, "signal chain failure: no sound"),
+        ({"level": Level.ALERT}, "raised an alarm: louder"),
     ],
 )
 def test_a_machine_is_worse_off(now, words):
@@ -378,24 +377,29 @@ def test_a_machine_is_worse_off(now, words):
 
 
 def test_what_was_there_before_is_no_reason_to_go_back():
-    alarm = AlarmState(level=Level.ALERT)
-    health = HealthStatus(status=ChainStatus.OUT_OF_SPECIFICATION, reasons=())
-    before = machine(alarm=alarm, health=health, available=False)
-    assert worse(before, machine(alarm=alarm, health=health, available=False), "new") == ""
+    bad = {"level": Level.ALERT, "status": ChainStatus.OUT_OF_SPECIFICATION, "source_available": False}
+    assert worse(machine(**bad), machine(**bad), "new") == ""
 
 
 def agent(name: str, *machines: MachineStatus, **more: object) -> AgentStatus:
     sink = SinkStatus(mqtt=None, outbox=0, scores_dropped=0, findings=())
-    fields = {"agent": name, "version": "1", "utc_s": 1000.0, "time_synced": True, "uptime_s": 1.0, "sink": sink}
+    fields = {
+        "agent": name,
+        "version": "1",
+        "time": rfc3339(1000.0),
+        "time_synced": True,
+        "uptime_s": 1.0,
+        "sink": sink,
+    }
     return AgentStatus(**(fields | {"machines": machines} | more))
 
 
 def test_doctor_finds_who_is_silent_old_late_or_deaf():
-    deaf = machine(health=HealthStatus(status=ChainStatus.FAILURE, reasons=("no sound",)))
+    deaf = machine(status=ChainStatus.FAILURE, reasons=("no sound",))
     known = {
         "a": agent("a", machine()),
         "b": agent("b", deaf),
-        "c": agent("c", version="0", utc_s=900.0),
+        "c": agent("c", version="0", time=rfc3339(900.0)),
         "d": "offline",
     }
     found = list(findings(known, 1000.0))
@@ -411,7 +415,7 @@ def test_an_artefact_goes_to_the_machine_that_it_is_for():
         header = signed.Header(kind="baseline", version="v", size=1, sha256="0" * 64, **more)
         return Artefact(header, signed.Signed("", ""), b"x")
 
-    known = {name: agent(name, machine(id="m"), machine(id="n")) for name in ("hall-1", "hall-2", "yard")}
+    known = {name: agent(name, machine("m"), machine("n")) for name in ("hall-1", "hall-2", "yard")}
     every = [
         (t.agent, t.machine, t.version)
         for t in targets(known, lambda m: True, [artefact(agent="hall-*", machine="m")], None)

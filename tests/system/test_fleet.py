@@ -56,7 +56,9 @@ class Fleet:
         return asd("fleet", action, "-f", self.folder / "fleet.yaml", *words, timeout_s=200)
 
     def active(self) -> dict[str, str]:
-        return {name: site.status()["baseline"] for name, site in self.sites.items() if site.process is not None}
+        return {
+            name: site.status()["health"]["baseline"] for name, site in self.sites.items() if site.process is not None
+        }
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def _status(client: FleetClient, args: argparse.Namespace) -> int:
             if isinstance(status, str):
                 rows.append(Row((agent, "", status, "", "", "", "")))
                 continue
-            rows += [_row(agent, m) for m in status.machines if _matches(m.id, args.machine)]
+            rows += [_row(agent, m) for m in status.machines if _matches(m.machine, args.machine)]
         show(("agent", "machine", "state", "score", "alarm", "signal chain", "baseline"), rows)
     return 1 if any(isinstance(status, str) for status in found.values()) else 0
 
@@ -133,8 +133,10 @@ def _row(agent: str, machine: MachineStatus) -> Row:
     from asd_agent.cli.status import COLOUR, HEALTH_COLOUR, alarm_words, number, shadow_words
 
     chain, level = machine.health.status, machine.alarm.level
-    cells = (agent, machine.id, machine.state.replace("_", " "), number(machine.score), level,
-             chain.replace("_", " "), (machine.baseline or "none") + shadow_words(machine.shadow))  # fmt: skip
+    score, baseline = machine.score, machine.health.baseline or "none"
+    state, value = (score.state.replace("_", " "), score.score) if score is not None else ("", None)
+    cells = (agent, machine.machine, state, number(value), level,
+             chain.replace("_", " "), baseline + shadow_words(machine.shadow))  # fmt: skip
     styles = {4: COLOUR.get(level, ""), 5: HEALTH_COLOUR.get(chain, "yellow")}
     return Row(cells, [words for words in (alarm_words(machine), *machine.health.reasons) if words], styles)
 

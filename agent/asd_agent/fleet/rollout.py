@@ -49,7 +49,7 @@ class Rollout:
                  say: Say) -> None:  # fmt: skip
         self._client, self._targets, self._artefacts = client, targets, artefacts
         self._watch_s, self._say = watch_s, say
-        self._before: dict[Target, str | None] = {}  # what was active where we have asked for another
+        self._before: dict[Target, str] = {}  # what was active where we have asked for another
 
     def run(self, first_percent: float) -> None:
         agents = list(dict.fromkeys(target.agent for target in self._targets))
@@ -70,7 +70,7 @@ class Rollout:
         running: dict[Target, str] = {}
         for target in targets:
             arguments = {"machine": target.machine, **({"version": target.version} if target.version else {})}
-            self._before[target] = _machine(before[target.agent], target.machine).baseline
+            self._before[target] = _machine(before[target.agent], target.machine).health.baseline
             answer = self._client.ask({target.agent: ("promote", arguments)}, PROMOTE_S)[target.agent]
             if answer.error:
                 raise AsdError(f"{target.agent}/{target.machine}: {answer.error}")
@@ -111,7 +111,7 @@ class Rollout:
                     if reason := worse(began[target], latest[target], version):
                         raise AsdError(f"{target.agent}/{target.machine}: {reason}")
         for target in running:
-            if target not in latest or latest[target].windows <= began[target].windows:
+            if target not in latest or latest[target].health.windows_scored <= began[target].health.windows_scored:
                 raise AsdError(f"{target.agent}/{target.machine}: no window was scored while it was watched")
 
     def _status(self, agents: Sequence[str]) -> dict[str, AgentStatus]:
@@ -132,15 +132,15 @@ class Rollout:
                 failed.append(f"{target.agent}/{target.machine} ({answer.error})")
         return ", ".join(failed)
 
-    def _rolled_back(self, target: Target, baseline: str | None) -> Answer:
+    def _rolled_back(self, target: Target, baseline: str) -> Answer:
         """A promotion that was refused, or that never arrived, has nothing to take back."""
         try:
             status = self._client.ask({target.agent: ("status", {})})[target.agent]
             known = status.typed(AgentStatus)
             if known is None:
                 return Answer(error=status.error or "is of another version")
-            if _machine(known, target.machine).baseline == baseline:
-                return Answer(f"{target.machine}: active baseline is still {baseline}")
+            if _machine(known, target.machine).health.baseline == baseline:
+                return Answer(f"{target.machine}: active baseline is still {baseline or 'none'}")
             return self._client.ask({target.agent: ("rollback", {"machine": target.machine})}, PROMOTE_S)[target.agent]
         except AsdError as exc:
             return Answer(error=str(exc))
@@ -171,6 +171,8 @@ def targets(
     baselines = [a.header for a in artefacts if a.header.kind == "baseline"]
     for agent, status in known.items():
         for machine in status.machines:
-            mine = [h.version for h in baselines if h.machine == machine.id and fnmatch.fnmatchcase(agent, h.agent)]
-            if machines(machine.id) and (mine or not baselines):
-                yield Target(agent, machine.id, mine[-1] if mine else version)
+            mine = [
+                h.version for h in baselines if h.machine == machine.machine and fnmatch.fnmatchcase(agent, h.agent)
+            ]
+            if machines(machine.machine) and (mine or not baselines):
+                yield Target(agent, machine.machine, mine[-1] if mine else version)
