@@ -60,6 +60,7 @@ def _promote_arguments(act: argparse.ArgumentParser) -> None:
 
 def _key_arguments(act: argparse.ArgumentParser, _: str) -> None:
     act.add_argument("-o", "--output", type=Path, default=Path("fleet.key"), metavar="fleet.key", help="a new file")
+    add_json(act)
 
 
 def _pack_arguments(act: argparse.ArgumentParser, name: str) -> None:
@@ -72,6 +73,7 @@ def _pack_arguments(act: argparse.ArgumentParser, name: str) -> None:
     act.add_argument("--key", type=Path, default=Path("fleet.key"), metavar="fleet.key", help="the private key")
     act.add_argument("--for", dest="agent", default="*", metavar="AGENT", help="who may take it: an id or a pattern")
     act.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: named by its content")
+    add_json(act)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -208,6 +210,9 @@ def _key(args: argparse.Namespace) -> int:
 
     _check_installed()
     public = new_key(args.output)
+    if args.json:
+        print_json({"private_key_file": str(args.output), "public_key": public})
+        return 0
     say(f"private key: {args.output} (whoever has it decides what the agents run: keep it off the agents)")
     say("for agent.yaml of every agent:")
     print(f'artefacts:\n  public_key: "{public}"')
@@ -244,6 +249,9 @@ def _pack(args: argparse.Namespace) -> int:
     except OSError as exc:
         raise AsdError(f"{output}: cannot be written ({exc.strerror})") from exc
     header, _, payload = read(output)
+    if args.json:
+        print_json({"file": str(output), "header": header})
+        return 0
     say(f"{output}: {header.kind} {header.version}, {len(payload) / 1e6:.1f} MB, for {header.agent}")
     return 0
 
