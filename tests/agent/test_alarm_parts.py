@@ -110,7 +110,7 @@ def test_what_is_published_names_it(pipeline, faulty) -> None:
     walk = Walk(pipeline, AlarmState()).take(faulty)
     messages = Messages("agent", "asd", lambda: True)
     (named,) = walk.of(EventKind.NAMED)
-    event = decode(messages.event(named).payload)
+    event = messages.event(named)
     alarm = decode(messages.alarm("m", walk.state).payload)
     assert event.part == named.part
     assert alarm.part == walk.state.part

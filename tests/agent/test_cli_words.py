@@ -96,18 +96,25 @@ def test_where_no_sound_would_do_the_verdict_says_what_would():
 @settings(max_examples=15, deadline=None)
 @given(
     st.floats(0.3, 1.0), st.floats(0.0, 0.8), st.integers(1, 6), st.integers(40, 400), st.integers(2, 20),
-    st.sampled_from([0, 1, 5]),
+    st.integers(0, 5), st.integers(0, 200), st.integers(0, 3),
 )  # fmt: skip
-def test_more_of_the_same_sound_never_asks_for_more(within, between, sessions, windows, factor, strays):
+def test_more_of_the_same_sound_never_asks_for_more(
+    within, between, sessions, windows, factor, strays, later_strays, later_days
+):
+    """However many windows stray in the first recordings and in the later ones."""
     spread = Spread(within=within, between=between, windows=windows, blocks=max(5, sessions), sessions=sessions)
-    more = msgspec.structs.replace(spread, windows=windows * factor)
-    before, after = advice(spread, strays), advice(more, strays * factor)
-    if before.more_hours is None or before.more_days is None:
-        return  # no amount would do
-    assert after.more_hours is not None
-    assert after.more_days is not None
+    more = msgspec.structs.replace(spread, windows=windows * factor, sessions=sessions + later_days)
+    before, after = advice(spread, strays), advice(more, min(strays + later_strays, windows * factor))
+    if before.more_hours is None or before.more_days is None or after.more_hours is None or after.more_days is None:
+        return  # no amount would do, or what strays has to go: that asks for no sound
     assert after.more_hours <= before.more_hours
     assert after.more_days <= before.more_days
+
+
+def test_strays_that_are_no_chance_have_to_go_and_no_sound_makes_up_for_them():
+    spread = Spread(within=0.7, between=0.3, windows=400, blocks=5, sessions=2)
+    assert advice(spread, 1).more_hours is not None
+    assert advice(spread, 20).more_hours is None
 
 
 def advice(spread: Spread, strays: int) -> Support:

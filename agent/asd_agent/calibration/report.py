@@ -122,8 +122,8 @@ def verdict(support: Support, seconds: float, budget: float) -> str:
         return f"Good: this calibration supports the budget of {alarms}."
     if support.more_hours is None or support.more_days is None:
         return (
-            f"More sound alone will not support the budget of {alarms}: remove what disturbs single windows, or raise "
-            "alarm.false_alarms_per_month."
+            f"More sound will not help to support the budget of {alarms}: remove what disturbs single windows, or "
+            "raise alarm.false_alarms_per_month."
         )
     enough = "to promise anything yet" if seconds < ENOUGH_S else f"to promise the budget of {alarms} yet"
     return f"Too little sound {enough}: record {_advice(support.more_hours, support.more_days)}."

@@ -44,7 +44,12 @@ DRAWS = 300
 _DRIFT_SIGMA = math.log(10 / DRIFT) / 1.645
 DAILY = 0.2  # share of the drift (its mean square) that is another one every day
 _LEAST_PER_DAY_H = 0.25
-_ALL_DAYS = (1, 2, 3, 5, 7, 10, 20)  # of a calibration that may be advised
+ORDINARY_STRAYS = 0.01  # share of the windows: a door, a voice
+# Hours and days of a whole calibration that may be advised; each plan has at least as much of both as the one before.
+_PLANS = (
+    (0.25, 1), (0.5, 1), (1.0, 1), (1.0, 2), (2.0, 2), (2.0, 3), (4.0, 3), (4.0, 5), (8.0, 5), (8.0, 7), (16.0, 10),
+    (32.0, 10), (32.0, 20), (64.0, 20),
+)  # fmt: skip
 _ALL_HOURS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
@@ -73,7 +78,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         low, middle, high = case.interval()
         others = (1 - VOTES_SHARE) * alarm.false_alarms_per_month
         supported = high + others <= TOLERANCE * alarm.false_alarms_per_month
-        hours, days = (0.0, 0) if supported else _more(fusion, strays / fusion.spread.windows, alarm, window_s, hop_s)
+        hours, days = (0.0, 0) if supported else _more(fusion, strays, alarm, window_s, hop_s)
         return cls(
             per_month=middle + others,
             low=low,
@@ -168,15 +173,18 @@ def _chi_square_factor(rng: np.random.Generator, dof: float) -> Floats:
 
 
 def _more(
-    fusion: Fusion, stray_share: float, alarm: config.Alarm, window_s: float, hop_s: float
+    fusion: Fusion, strays: int, alarm: config.Alarm, window_s: float, hop_s: float
 ) -> tuple[float | None, int | None]:
     """Further hours of sound like this, and on how many further days, until it supports the budget.
 
-    What a whole calibration needs depends on the variances and on the share of strays alone, and its limits follow from
-    it; what is there already is subtracted. So more sound of the same kind never asks for more. (None, None) when no
-    amount would do.
+    What a whole calibration needs depends on the variances alone: single windows are taken to stray as they ordinarily
+    do, whatever the strays of these recordings happen to be. What is there already is subtracted, so that more of the
+    same sound never asks for more. (None, None) when no amount would do, and where strays are proven to be more than
+    ordinary: their cause has to go.
     """
     spread = fusion.spread
+    if clopper_pearson(strays, spread.windows)[0] > ORDINARY_STRAYS:
+        return None, None
     highest = (TOLERANCE - 1 + VOTES_SHARE) * alarm.false_alarms_per_month  # what votes may have of it
 
     def enough(hours: float, days: int) -> bool:
@@ -186,13 +194,13 @@ def _more(
         )
         grown = msgspec.structs.replace(fusion, spread=whole)
         limits = Thresholds.of(alarm, whole, window_s, hop_s)
-        case = _Case.of(limits, grown, stray_share * windows, alarm, window_s, hop_s)
+        case = _Case.of(limits, grown, ORDINARY_STRAYS * windows, alarm, window_s, hop_s)
         return case.interval()[2] <= highest
 
-    days = next((days for days in _ALL_DAYS if enough(_ALL_HOURS[-1], days)), None)
-    if days is None:
+    plan = next((plan for plan in _PLANS if enough(*plan)), None)
+    if plan is None:
         return None, None
-    hours = _ALL_HOURS[bisect.bisect_left(_ALL_HOURS, True, key=lambda h: enough(h, days))]
+    hours, days = plan
     more_days = max(days - spread.sessions, 0)
     more_hours = max(hours - spread.windows * hop_s / 3600, more_days * _LEAST_PER_DAY_H, _LEAST_PER_DAY_H)
     return _ALL_HOURS[min(bisect.bisect_left(_ALL_HOURS, more_hours), len(_ALL_HOURS) - 1)], more_days
