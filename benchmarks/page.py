@@ -36,7 +36,7 @@ from asd_agent.errors import AsdError
 from asd_agent.service import client
 from asd_agent.service.control import ask
 from asd_agent.store import Reader, ScoreRow, Store, scoreblock, scores, summary
-from asd_agent.types import State
+from asd_agent.types import State, rfc3339
 
 RESULTS = Path(__file__).parent / "results" / "page.json"
 MACHINES = ("m1", "m2")
@@ -138,7 +138,7 @@ async def viewer(port: int, number: int, counts: dict[str, int]) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S * (1 + number / 40))
             now, machine = time.time(), MACHINES[number % len(MACHINES)]
-            path = f"/api/v1/machines/{machine}/scores?since={now - 21_600}&until={now}&points=800"
+            path = f"/api/v1/machines/{machine}/scores?since={rfc3339(now - 21_600)}&until={rfc3339(now)}&points=800"
             for target in (f"/machines/{machine}", path):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
@@ -216,7 +216,8 @@ def run_year(folder: Path, port: int) -> dict[str, Any]:
         spans: dict[str, Any] = {"windows": count}
         for name, days in (("day", 1), ("month", 30), ("year", 365)):
             url = (
-                f"http://127.0.0.1:{port}/api/v1/machines/m1/scores?since={now - 86_400 * days}&until={now}&points=1000"
+                f"http://127.0.0.1:{port}/api/v1/machines/m1/scores?since={rfc3339(now - 86_400 * days)}"
+                f"&until={rfc3339(now)}&points=1000"
             )
             for when in ("first", "again"):
                 began = time.monotonic()

@@ -445,5 +445,8 @@ def rfc3339(utc_s: float) -> str:
 
 
 def utc_s(time: str) -> float:
-    """The reverse of rfc3339."""
-    return dt.datetime.fromisoformat(time).timestamp()
+    """The reverse of rfc3339. Raises ValueError, also for a time without its distance from UTC."""
+    found = dt.datetime.fromisoformat(time)
+    if found.tzinfo is None:
+        raise ValueError(f"{time!r} does not say of which zone it is")
+    return found.timestamp()

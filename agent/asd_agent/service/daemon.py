@@ -126,7 +126,7 @@ class Daemon:
                 continue
             if old is not None:
                 old.active.keep()
-            stored = without_votes(states.get(machine.id, AlarmState()))
+            stored = without_votes(states.get(machine.id, AlarmState(changed_utc_s=time.time())))
             made[machine.id] = Machine(
                 machine,
                 settings.state_dir,

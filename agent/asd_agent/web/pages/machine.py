@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from asd_agent import config
 from asd_agent.errors import StoreError, UsageError
-from asd_agent.types import AlarmEvent
+from asd_agent.types import AlarmEvent, utc_s
 from asd_agent.web.pages.overview import feed
 from asd_agent.web.series import Series, series
 from asd_agent.web.site import Site, answer, site
@@ -49,7 +49,7 @@ async def scores(request: Request) -> Response:
     """GET /api/v1/machines/M/scores?since=&until=&points= -> `Series`."""
     here, machine = site(request), _machine(request)
     since, until = span(request)
-    points = int(_number(request, "points", POINTS))
+    points = _points(request)
     found: Series = await anyio.to_thread.run_sync(
         lambda: series(here.reader, here.limits, machine, since, until, points)
     )
@@ -102,21 +102,28 @@ def _first_s(here: Site, machine: config.Machine) -> float:
 
 def span(request: Request) -> tuple[float, float]:
     """`since` and `until` of the query, in seconds since 1970; the last day without them. Raises UsageError."""
-    until = _number(request, "until", time.time())
-    since = _number(request, "since", until - DAY_S)
+    until = _time(request, "until", time.time())
+    since = _time(request, "since", until - DAY_S)
     if not since < until:
         raise UsageError("since has to be before until")
     return since, until
 
 
-def _number(request: Request, key: str, default: float) -> float:
+def _time(request: Request, key: str, default: float) -> float:
+    text = request.query_params.get(key)
+    if text is None:
+        return default
     try:
-        value = float(request.query_params.get(key, default))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e11:
-        raise UsageError(f"{key}: {request.query_params.get(key)!r} is not a number of seconds since 1970")
-    return value
+        return max(utc_s(text), 0.0)
+    except (ValueError, OverflowError) as exc:
+        raise UsageError(f"{key}: {text!r} is no time as in RFC 3339, for example 2026-03-27T12:00:00Z") from exc
+
+
+def _points(request: Request) -> int:
+    text = request.query_params.get("points", str(POINTS))
+    if not text.isdecimal():
+        raise UsageError(f"points: {text!r} is not a whole number")
+    return int(text)
 
 
 def _machine(request: Request) -> config.Machine:

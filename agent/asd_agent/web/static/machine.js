@@ -1,5 +1,5 @@
 // Score and limit over time, zoomable; detectors on demand; live sound while somebody looks.
-import { get, local, say, seconds } from "./page.js";
+import { get, local, say, seconds, stamp } from "./page.js";
 import { look } from "./live.js";
 
 const box = document.getElementById("plot");
@@ -22,7 +22,7 @@ function show(since, until, keep = true) {
 async function load() {
   const [since, until] = view, mine = ++loading;
   const points = Math.max(200, Math.min(1200, Math.round(box.clientWidth)));
-  const query = `since=${since}&until=${until}`;
+  const query = `since=${stamp(since)}&until=${stamp(until)}`;
   try {
     const [found, episodes] = await Promise.all([
       get(`${api}/scores?${query}&points=${points}`), get(`${api}/alarms?${query}`)]);
@@ -111,7 +111,7 @@ function legend() {
 
 async function drawDetectors() {
   const [since, until] = view;
-  const found = await get(`${api}/detectors?since=${since}&until=${until}`);
+  const found = await get(`${api}/detectors?since=${stamp(since)}&until=${stamp(until)}`);
   zplot?.destroy();
   const names = Object.keys(found.z), { axes: [axis] } = options();
   zplot = new uPlot({

@@ -28,6 +28,7 @@ export function say(words) {
 }
 
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const stamp = (utcS) => new Date(1000 * utcS).toISOString();
 export const seconds = (time) => Date.parse(time) / 1000; // since 1970, of an RFC 3339 time
 export const local = (utcS) => zone.format(new Date(1000 * utcS));
 export function times(root = document) {
