@@ -154,8 +154,8 @@ def test_a_wrong_password_loses_nothing_and_is_mended_without_a_restart(site, tm
     )
     password.write_text("correct-horse")
     wait_for(lambda: site.ask("status")["sink"]["outbox"] == 0, "everything is sent", 90.0)
-    arrived = {json.loads(payload)["id"] for payload in collector.payloads("asd/a/m/event")}
-    assert {event.id for event in site.events() if event.kind == "raised"} <= arrived
+    raised = {event.id for event in site.events() if event.kind == "raised"}
+    wait_for(lambda: raised <= {json.loads(p)["id"] for p in collector.payloads("asd/a/m/event")}, "all of it arrives")
     collector.close()
     broker.stop()
     assert "battery-staple" not in site.said
