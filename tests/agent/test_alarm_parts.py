@@ -10,7 +10,6 @@ import pytest
 from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.publish.messages import Messages
-from asd_agent.publish.payloads import decode
 from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.parts import AlarmParts
@@ -111,7 +110,7 @@ def test_what_is_published_names_it(pipeline, faulty) -> None:
     messages = Messages("agent", "asd", lambda: True)
     (named,) = walk.of(EventKind.NAMED)
     event = messages.event(named)
-    alarm = decode(messages.alarm("m", walk.state).payload)
+    alarm = messages.alarm("m", walk.state)
     assert event.part == named.part
     assert alarm.part == walk.state.part
     assert alarm.alarm_id == event.alarm_id

@@ -16,6 +16,7 @@ import numpy as np
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore
+from asd_agent.cli import capacity
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import Row, print_json, say, show, track
 from asd_agent.encode.bundle import Bundle
@@ -27,7 +28,6 @@ from asd_agent.windowing.windower import Windower
 
 NATIVE_HZ = 48_000  # what most sound cards deliver; a calibrated machine's own rate wins
 RUNS = 12
-LOAD = 0.7  # share of a core that scoring may take; the rest is capture, MQTT and the system
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Cost:
     bundle: str
     variant: str
     chosen: bool  # by "auto" on this CPU
-    window_ms: float  # median of one window: cutting and resampling, encoder, scoring
+    window_ms: float  # of processor time, median of one window: cutting and resampling, encoder, scoring
     encoder_ms: float  # of which the bare session
     real_time_factor: float  # seconds of hop per second of work
     machines: int  # of this kind on this computer: its cores, one thread a window
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         machines = [msgspec.structs.replace(machines[0], id=name, bundle=name, mechanism=None) for name in args.bundle]
     costs = [cost for machine in track(machines, "measuring") for cost in measure(machine, settings)]
     if args.json:
-        print_json({"host": host(), "costs": costs})
+        print_json({"host": host(), "costs": costs, "listed": capacity.listed()})
         return 0
     found = host()
     say(f"{found.cpu}, {found.cores} cores, {found.memory_mb:.0f} MB of memory")
@@ -83,11 +83,22 @@ def run(args: argparse.Namespace) -> int:
         ],
     )  # fmt: skip
     say(
-        f"* used on this CPU. machines: like this one, at its hop, on {LOAD:.0%} of {found.cores} cores; windows of "
-        f"noise at the calibrated sampling rate (else {NATIVE_HZ // 1000} kHz), median of {RUNS}. Other computers: "
-        "docs, Capacity."
+        f"* used on this CPU. machines: like this one, at its hop, on {capacity.LOAD:.0%} of {found.cores} cores. ms: "
+        f"of one core, whatever else it does meanwhile; windows of noise at the calibrated sampling rate (else "
+        f"{NATIVE_HZ // 1000} kHz), median of {RUNS}."
     )
+    _compare(machines, costs)
     return 0
+
+
+def _compare(machines: list[config.Machine], costs: list[Cost]) -> None:
+    """How many machines of each kind this computer serves, and how listed computers do (docs, Capacity)."""
+    rows, windows_s = capacity.listed(), {machine.id: machine.window_s for machine in machines}
+    for cost in costs:
+        if not cost.chosen:
+            continue
+        say(f"{cost.bundle}: this computer can serve {cost.machines} machines like {cost.machine}.")
+        say(*capacity.comparison(cost.bundle, cost.variant, cost.window_ms, windows_s[cost.machine], rows), indent="  ")
 
 
 def host() -> Host:
@@ -119,13 +130,13 @@ def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
         pipeline.step(window)
         window_ms, encoder_ms = [], []
         for _ in range(RUNS):  # in turns, so that both see the same host
-            began = time.perf_counter()
+            began = time.process_time()
             pipeline.step(window)
-            window_ms.append(1000 * (time.perf_counter() - began))
-            began = time.perf_counter()
+            window_ms.append(1000 * (time.process_time() - began))
+            began = time.process_time()
             for encoder in encoders.values():
                 encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
-            encoder_ms.append(1000 * (time.perf_counter() - began))
+            encoder_ms.append(1000 * (time.process_time() - began))
         per_window = statistics.median(window_ms) + cut_ms
         costs.append(
             Cost(
@@ -136,7 +147,7 @@ def measure(machine: config.Machine, settings: config.Config) -> list[Cost]:
                 window_ms=per_window,
                 encoder_ms=statistics.median(encoder_ms),
                 real_time_factor=1000 * machine.hop_s / per_window,
-                machines=int(host().cores * LOAD * 1000 * machine.hop_s / per_window),
+                machines=capacity.machines(per_window, machine.hop_s, host().cores),
                 memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             )
         )
@@ -148,6 +159,6 @@ def _window(machine: config.Machine, pipeline: Pipeline, rate_hz: int) -> tuple[
     noise = np.random.default_rng(0).normal(0, 0.1, (round(machine.window_s * rate_hz), 1)).astype(np.float32)
     windower = Windower(rate_hz, machine.window_s, machine.hop_s, pipeline.rates)
     block = Block(noise, rate_hz, 0, time.time(), time.monotonic(), last=True)
-    began = time.perf_counter()
+    began = time.process_time()
     window = windower.push(block, 0)[0]
-    return window, 1000 * (time.perf_counter() - began) * machine.hop_s / machine.window_s
+    return window, 1000 * (time.process_time() - began) * machine.hop_s / machine.window_s
