@@ -69,7 +69,7 @@ def test_the_data_is_strict_json(baseline, faulty):
         data = report.as_data(report.examine(faulty, RATE_HZ, CONFIG, known, window_s=8))
         again = json.loads(json.dumps(data, allow_nan=False))
         assert again["findings"][0]["rank"] == "component"
-        assert again["windows"][0]["indicators"]["shape.kurtosis"]["value"] > 0
+        assert again["by_window"][0]["indicators"]["shape.kurtosis"]["value"] > 0
 
 
 def test_normal_gated_and_uncalibrated_recordings_say_so(baseline):

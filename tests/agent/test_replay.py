@@ -247,8 +247,10 @@ def test_the_csv_has_then_and_now(box: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_later_event_shares_the_clip(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = alarm(copy / "state")
-    windows = (*first.windows, first.windows[-1] + 1)
-    later = msgspec.structs.replace(first, id="ffff", kind=EventKind.ESCALATED, utc_s=first.utc_s + 1, windows=windows)
+    windows = (*first.deciding_windows, first.deciding_windows[-1] + 1)
+    later = msgspec.structs.replace(
+        first, id="ffff", kind=EventKind.ESCALATED, utc_s=first.utc_s + 1, deciding_windows=windows
+    )
     with Store(copy / "state") as store:
         store.commit_events([later], AlarmState())
     code, out, _ = call(copy, capsys, "ffff")

@@ -78,8 +78,7 @@ def _list(settings: config.Config, args: argparse.Namespace) -> int:
         from asd_agent.publish.messages import Messages
         from asd_agent.publish.payloads import encode
 
-        base = settings.mqtt.base_topic if settings.mqtt else "asd"
-        messages = Messages(settings.agent.id, base, lambda: True)
+        messages = Messages.of_agent(settings)
         for event in events:  # as over MQTT: one vocabulary
             print(encode(messages.event(event)).decode())
         return 0

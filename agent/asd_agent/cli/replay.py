@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not done.windows:
         raise StoreError(f"{sidecar}: no window lies whole in the clip, with what it was made from: nothing to replay")
     if args.json:
-        print_json(_data(done, sound))
+        print_json(_data(settings, done, sound))
     elif args.csv:
         _csv(done, sound)
     else:
@@ -149,15 +149,17 @@ def _csv(done: Replay, sound: Path) -> None:
         writer.writerow(["now", *row(sound, window.result, names)])
 
 
-def _data(done: Replay, sound: Path) -> dict[str, object]:
+def _data(settings: config.Config, done: Replay, sound: Path) -> dict[str, object]:
+    from asd_agent.publish.messages import Messages
+
     names = _detectors(done)
     head = header(names)
     return {
-        "event": done.clip.event,
+        "event": Messages.of_agent(settings).event(done.clip.event),
         "sound": str(sound),
         "left_out": done.left_out,
         "software": done.software,
-        "windows": [
+        "by_window": [
             {
                 "then": dict(zip(head, row(sound, window.stored.result, names), strict=True)),
                 "now": dict(zip(head, row(sound, window.result, names), strict=True)),

@@ -131,7 +131,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "rate_hz": report.rate_hz,
         "window_s": report.window_s,
         "findings": [_finding_data(r) for r in report.findings],
-        "windows": [_window_data(w) for w in report.windows],
+        "by_window": [_window_data(w) for w in report.windows],
     }
 
 

@@ -7,16 +7,18 @@ import math
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
+from asd_agent import config
 from asd_agent.publish import payloads
 from asd_agent.publish.payloads import encode
 from asd_agent.publish.topics import Topics
 from asd_agent.store import Message
 from asd_agent.types import AlarmEvent, AlarmState, ChainStatus, WindowResult, rfc3339
 
+BASE_TOPIC = "asd"
 P = TypeVar("P", payloads.Score, payloads.Alarm, payloads.Health)
 
 
@@ -26,6 +28,11 @@ class Messages:
     def __init__(self, agent: str, base_topic: str, time_synced: Callable[[], bool]) -> None:
         self.topics = Topics(base_topic, agent)
         self._time_synced = time_synced
+
+    @classmethod
+    def of_agent(cls, settings: config.Config, time_synced: Callable[[], bool] = lambda: True) -> Self:
+        """Also without a broker: then for what is printed."""
+        return cls(settings.agent.id, settings.mqtt.base_topic if settings.mqtt else BASE_TOPIC, time_synced)
 
     def of(self, payload: payloads.Score | payloads.Alarm | payloads.Event | payloads.Health) -> Message:
         """A payload of a machine on its topic, as `payloads.CHANNELS` says."""

@@ -54,8 +54,7 @@ class Sink:
         self._connect(settings, Hooks(settings.notify, store.hook_queue))
 
     def _connect(self, settings: config.Config, hooks: Hooks) -> None:
-        base = settings.mqtt.base_topic if settings.mqtt else "asd"
-        self._messages = Messages(settings.agent.id, base, clock.synchronized)
+        self._messages = Messages.of_agent(settings, clock.synchronized)
         self._consumers = Consumers(settings, self._store, self._messages, self._handler, hooks)
         self._publisher = self._reports = None
         if settings.mqtt is not None:

@@ -34,7 +34,7 @@ async def events(request: Request) -> Response:
     except ValueError as exc:
         raise UsageError("limit: a whole number") from exc
     found = await anyio.to_thread.run_sync(lambda: here.reader.events(machine=machine, limit=limit))
-    messages = Messages(here.settings.agent.id, here.settings.mqtt.base_topic if here.settings.mqtt else "asd", bool)
+    messages = Messages.of_agent(here.settings)
     return Response(b"[" + b",".join(encode(messages.event(e)) for e in found) + b"]", media_type="application/json")
 
 
