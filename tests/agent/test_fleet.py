@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from asd_agent import config
 from asd_agent.artefact import signed
 from asd_agent.baseline import BaselineStore
+from asd_agent.baseline.bundles import bundle_of
 from asd_agent.baseline.packed import pack
 from asd_agent.encode import packed as bundles
 from asd_agent.encode.bundle import Bundle
@@ -23,7 +24,6 @@ from asd_agent.errors import ArtefactError, BaselineError, BundleError
 from asd_agent.fleet.health import findings, worse
 from asd_agent.fleet.rollout import Artefact, stages, targets
 from asd_agent.publish.messages import Messages
-from asd_agent.scoring.pipeline import bundle_of
 from asd_agent.service import install
 from asd_agent.service.install import CHUNK, Installer, InstallProgress, InstallRequest
 from asd_agent.service.status import AgentStatus, MachineStatus, SinkStatus
@@ -240,6 +240,7 @@ def test_a_bundle_takes_no_file_that_its_description_does_not_name(tmp_path):
         archive.writestr("../../escaped", "x")
     unpacked = bundles.unpack(data.getvalue(), tmp_path / "a" / "b")
     assert unpacked.sha256 == Bundle.load("spectral").sha256
+    assert sorted(path.name for path in unpacked.folder.iterdir()) == sorted(["bundle.json", *unpacked.meta.files])
     assert not (tmp_path / "escaped").exists()
     assert not (tmp_path / "a" / "escaped").exists()
     with pytest.raises(BundleError, match="not a packed bundle"):

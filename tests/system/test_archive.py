@@ -98,16 +98,27 @@ def members(session: int) -> list[int]:
     return found
 
 
+def patiently(cluster: object) -> object:
+    """Another node; Ray gives one 30 s to start, which a busy machine may need twice."""
+    for attempt in range(4):
+        try:
+            return cluster.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
+        except Exception as exc:
+            if attempt == 3 or "timed out during startup" not in str(exc):
+                raise
+    return None
+
+
 @pytest.mark.timeout(600)
-def test_a_cluster_that_loses_a_node_completes_and_does_nothing_twice(site, whole, tmp_path, monkeypatch):
+def test_a_cluster_that_loses_a_node_completes_and_does_nothing_twice(site, whole, tmp_path):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    cluster = Cluster()
     try:
-        lost = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-        cluster.wait_for_nodes()
+        patiently(cluster)
+        lost = patiently(cluster)
+        cluster.wait_for_nodes(timeout=120)
         settings = config.load(site / "agent.yaml")
         store = BaselineStore(settings.state_dir, "m")
         version = store.pointers().active

@@ -102,32 +102,18 @@ class BaselineStore:
 
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
-        baseline = decode(self.folder / "baselines" / version, self._verified(version, (MANIFEST, ARRAYS)))
+        baseline = decode(self.folder / "baselines" / version, _verified(self, version, (MANIFEST, ARRAYS)))
         return msgspec.structs.replace(baseline, bundles=self.state_dir / "bundles")
 
     def manifest(self, version: str) -> Manifest:
         """Of a version, without reading its arrays. Raises BaselineError."""
-        found = self._verified(version, (MANIFEST,))
+        found = _verified(self, version, (MANIFEST,))
         return _manifest(self.folder / "baselines" / version, found[MANIFEST])
 
     def files(self, version: str) -> dict[str, bytes]:
         """The files of a version, checksums included and verified. Raises BaselineError."""
         sums = self.folder / "baselines" / version / SUMS
-        return self._verified(version, (MANIFEST, ARRAYS)) | {SUMS: sums.read_bytes()}
-
-    def _verified(self, version: str, names: Sequence[str]) -> dict[str, bytes]:
-        """The files of a version, as its checksums say they are. Raises BaselineError."""
-        folder = self.folder / "baselines" / version
-        if version not in self.versions():  # nor any other path
-            known = ", ".join(self.versions()) or "none; calibrate first"
-            raise BaselineError(f"{self.machine}: no baseline {version!r} (there are: {known})")
-        try:
-            files = {name: (folder / name).read_bytes() for name in names}
-            sums = (folder / SUMS).read_bytes()
-        except OSError as exc:
-            raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
-        verify(folder, files, sums)
-        return files
+        return _verified(self, version, (MANIFEST, ARRAYS)) | {SUMS: sums.read_bytes()}
 
     def checksum(self, version: str) -> str:
         """sha256 of its SHA256SUMS, which hold those of its files; empty when there is no such baseline."""
@@ -144,7 +130,7 @@ class BaselineStore:
         """Make it the candidate, unless it is active. Raises StoreError."""
         pointers = self.pointers()
         if version != pointers.active:
-            self._point(msgspec.structs.replace(pointers, candidate=version))
+            _point(self, msgspec.structs.replace(pointers, candidate=version))
 
     def promote(self, version: str | None = None) -> Pointers:
         """candidate (or `version`) -> active -> previous. The version is verified first. Raises BaselineError."""
@@ -156,7 +142,7 @@ class BaselineStore:
         if version == pointers.active:
             return pointers
         candidate = None if version == pointers.candidate else pointers.candidate
-        return self._point(Pointers(active=version, previous=pointers.active, candidate=candidate))
+        return _point(self, Pointers(active=version, previous=pointers.active, candidate=candidate))
 
     def rollback(self) -> Pointers:
         """previous -> active; what was active becomes the candidate. Raises BaselineError."""
@@ -164,21 +150,37 @@ class BaselineStore:
         if pointers.previous is None:
             raise BaselineError(f"{self.machine}: there is no previous baseline to go back to")
         self.load(pointers.previous)
-        return self._point(Pointers(active=pointers.previous, previous=None, candidate=pointers.active))
-
-    def _point(self, pointers: Pointers) -> Pointers:
-        path = self.folder / "pointers.json"
-        temporary = path.with_suffix(".tmp")
-        try:
-            _write_synced(temporary, msgspec.json.encode(pointers))
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        except OSError as exc:
-            raise StoreError(f"{path}: cannot be written ({exc.strerror or exc})") from exc
-        return pointers
+        return _point(self, Pointers(active=pointers.previous, previous=None, candidate=pointers.active))
 
 
 REMEDY = "roll back (`asd-agent baseline rollback`), or calibrate again"
+
+
+def _verified(store: BaselineStore, version: str, names: Sequence[str]) -> dict[str, bytes]:
+    """The files of a version, as its checksums say they are. Raises BaselineError."""
+    folder = store.folder / "baselines" / version
+    if version not in store.versions():  # nor any other path
+        known = ", ".join(store.versions()) or "none; calibrate first"
+        raise BaselineError(f"{store.machine}: no baseline {version!r} (there are: {known})")
+    try:
+        files = {name: (folder / name).read_bytes() for name in names}
+        sums = (folder / SUMS).read_bytes()
+    except OSError as exc:
+        raise BaselineError(f"{folder}: the baseline is incomplete ({exc}); {REMEDY}") from exc
+    verify(folder, files, sums)
+    return files
+
+
+def _point(store: BaselineStore, pointers: Pointers) -> Pointers:
+    path = store.folder / "pointers.json"
+    temporary = path.with_suffix(".tmp")
+    try:
+        _write_synced(temporary, msgspec.json.encode(pointers))
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        raise StoreError(f"{path}: cannot be written ({exc.strerror or exc})") from exc
+    return pointers
 
 
 def verify(folder: Path, files: Mapping[str, bytes], sums: bytes) -> None:

@@ -14,6 +14,7 @@ from asd_agent import config
 from asd_agent.cli import archive_compare
 from asd_agent.cli.options import add_config, add_json, add_verbose
 from asd_agent.cli.words import Row, lasted, print_json, say, show
+from asd_agent.cli.words import progress as bar
 from asd_agent.errors import AsdError, UsageError
 
 if TYPE_CHECKING:
@@ -217,8 +218,6 @@ def naming(settings: config.Config, args: argparse.Namespace) -> Naming:
 @contextlib.contextmanager
 def watching(what: str) -> Iterator[Watch]:
     """A bar with throughput and remaining time on a terminal; elsewhere a line a minute."""
-    from asd_agent.cli.words import progress as bar
-
     began = last = time.monotonic()
     with bar(what) as update:
 
@@ -254,11 +253,13 @@ def _finish(args: argparse.Namespace, machines: dict[str, config.Machine], progr
 
     results = Results(args.output)
     all_of = totals(results)
-    found: dict[str, list[ArchiveAlarm]] = {
-        name: alarms(name, decided(results, machines[name], stored_baseline(results, name).manifest))
-        for name in sorted(all_of)
-        if name in machines
-    }
+    found: dict[str, list[ArchiveAlarm]] = {}
+    names = sorted(all_of.keys() & machines.keys())
+    with bar("deciding") as update:
+        for number, name in enumerate(names):
+            update(number / len(names), name)
+            manifest = stored_baseline(results, name).manifest
+            found[name] = alarms(name, decided(results, machines[name], manifest))
     together = [alarm for of_machine in found.values() for alarm in of_machine]
     results.write_table(ALARMS, as_table(together))
     if args.json:

@@ -103,6 +103,12 @@ class BundleMeta(msgspec.Struct, frozen=True, kw_only=True):
     licence: str  # of graph and weights: an SPDX name or one line
     parity: dict[str, Any] = {}  # graph against its reference: what was compared, largest difference, cosines
 
+    @property
+    def files(self) -> list[str]:
+        """Of the bundle's folder, beside bundle.json: graphs, and banks that come with it."""
+        banks = {output.bank.file for output in self.outputs if output.bank is not None}
+        return sorted(banks | {variant.file for variant in self.variants.values()})
+
     def __post_init__(self) -> None:
         names = [output.name for output in self.outputs]
         if len(set(names)) != len(names):

@@ -23,7 +23,7 @@ def pack(bundle: Bundle) -> bytes:
     """What the agent needs of it; the same bundle gives the same bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name in (BUNDLE, *sorted({variant.file for variant in bundle.meta.variants.values()})):
+        for name in (BUNDLE, *bundle.meta.files):
             archive.writestr(zipfile.ZipInfo(name), (bundle.folder / name).read_bytes())
     return packed.getvalue()
 
@@ -37,10 +37,7 @@ def unpack(packed: bytes, folder: Path) -> Bundle:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             described = archive.read(BUNDLE)
             meta = msgspec.json.decode(described, type=BundleMeta)
-            names = {
-                BUNDLE,
-                *(variant.file for variant in meta.variants.values()),
-            }  # plain names, checked by their type
+            names = (BUNDLE, *meta.files)  # plain names: their types say so
             if sum(archive.getinfo(name).file_size for name in names) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
             files = {name: archive.read(name) for name in names}

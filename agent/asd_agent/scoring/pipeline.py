@@ -11,7 +11,6 @@ in all of them deviates. What needs several windows (votes, event rate, alarm) i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,14 @@ import numpy.typing as npt
 
 from asd_agent import bank, config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
+from asd_agent.baseline.bundles import bundle_of
 from asd_agent.decide import reason
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.states import OFF
-from asd_agent.encode.bundle import Bundle
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.encode.meta import BundleMeta, Output
-from asd_agent.errors import BaselineError, BundleError
+from asd_agent.errors import BaselineError
 from asd_agent.scoring import explain
 from asd_agent.scoring.detectors import SUBTRACTED, Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
@@ -43,7 +42,6 @@ from asd_agent.windowing.transients import strongest_transient
 if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
 NUISANCE_Z = 4.0  # standard deviations above calibration, and
 NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation
@@ -361,22 +359,6 @@ def _check(machine: config.Machine, encoders: Mapping[str, Encoder], baseline: B
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:
     """The machine's pipeline with its bundles loaded. Raises BundleError, BaselineError."""
     return Pipeline(machine, {name: shared_encoder(bundle_of(name, baseline)) for name in machine.bundles}, baseline)
-
-
-def bundle_of(name: str, baseline: Baseline | None) -> Bundle:
-    """The bundle of a name in the configuration; the very one that the baseline was made with, where it was sent along.
-
-    Raises BundleError, BaselineError.
-    """
-    made_with = baseline.manifest.bundles.get(name, "") if baseline is not None else ""
-    if baseline is not None and baseline.bundles is not None and _SHA256.fullmatch(made_with):
-        folder = baseline.bundles / made_with
-        if folder.is_dir():
-            try:
-                return Bundle.load(folder)
-            except BundleError as exc:
-                raise BaselineError(str(exc)) from exc
-    return Bundle.load(name)
 
 
 def _description(window: Window, **more: Any) -> Description:

@@ -12,12 +12,13 @@ import structlog
 
 from asd_agent import config
 from asd_agent.baseline import Baseline, BaselineStore, Pointers
+from asd_agent.baseline.bundles import bundle_of
 from asd_agent.decide.alarm import Alarm, Events
 from asd_agent.errors import BaselineError
 from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.parts import AlarmParts
-from asd_agent.scoring.pipeline import Pipeline, Reported, Step, bundle_of
+from asd_agent.scoring.pipeline import Pipeline, Reported, Step
 from asd_agent.service import memory_file
 from asd_agent.service.unknown_state import UnknownState
 from asd_agent.types import AlarmState, Description, Window
