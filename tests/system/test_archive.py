@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset
 import pytest
 import soundfile
 import yaml
 from daemons import asd, machine_sound
-from mosquitto import wait_for
+from mosquitto import free_port, wait_for
 
 from asd_agent import config
 from asd_agent.archive import run
@@ -98,12 +99,15 @@ def members(session: int) -> list[int]:
     return found
 
 
-def patiently(cluster: object) -> object:
-    """Another node; Ray gives one 30 s to start, which a busy machine may need twice."""
+def patiently(cluster: Any) -> Any:
+    """Another node. With the ports of its helpers given, its raylet does not wait 15 s at most for them to start, which
+    they do not manage on a busy machine."""
+    helpers = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     for attempt in range(4):
         try:
-            return cluster.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
-        except Exception as exc:
+            ports = {name: free_port() for name in helpers}
+            return cluster.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, **ports)
+        except Exception as exc:  # Ray raises no other
             if attempt == 3 or "timed out during startup" not in str(exc):
                 raise
     return None
