@@ -4,8 +4,8 @@
         [--name detection]
 
 Everything goes through the classes that ship: Pipeline.describe and judge, calibrate.build, VoteFilter, EventRate and
-Alarm. `--bundle` adds encoders to `default`; the published figures are with one of mn04_as, those named
-detection_spectral without any:
+Alarm. `--bundle` names the encoders, `default` alone without it; the published figures are with `spectral` and one of
+mn04_as, those named detection_spectral with `spectral` alone:
 
     asd-export bundle mn04_as_mAP_432.pt --layers 2,4,7,11,13,16 --labels --window-s any -o FOLDER
 
@@ -388,13 +388,13 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--bundle", action="append", default=[], help="a further encoder beside `default`")
+    parser.add_argument("--bundle", action="append", default=[], help="an encoder; several judge side by side")
     parser.add_argument("--quick", action="store_true", help="few windows and episodes; writes nothing")
     parser.add_argument("--name", default="detection", help="of the files written")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     start = time.perf_counter()
-    bundles = ["default", *args.bundle]
+    bundles = args.bundle or ["default"]
     results = evaluate(args.data, bundles, *((4, 10) if args.quick else (12, 30)))
     print(table(results))
     print(json.dumps({k: v for k, v in results.items() if k not in ("auc", "pauc")}, indent=1))

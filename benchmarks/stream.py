@@ -334,7 +334,7 @@ def draw(calibrated: Calibrated, data: Path, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--bundle", action="append", default=[], help="a further encoder beside `default`")
+    parser.add_argument("--bundle", action="append", default=[], help="an encoder; several judge side by side")
     parser.add_argument("--quick", action="store_true", help="few episodes; writes nothing")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "asd-agent-stream")
     parser.add_argument("--before", type=Path, help="a file that this command wrote before a change, to go with it")
@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     start = time.perf_counter()
-    cache, bundles = Cache(args.cache), ["default", *args.bundle]
+    cache, bundles = Cache(args.cache), args.bundle or ["default"]
     after, other = evaluate(args.data, bundles, cache, args.quick, [daemon, sequential])
     found = summary(*after) | {"e_detector": summary(*other)}
     if args.before is not None:

@@ -1,7 +1,8 @@
 """The bundle of our own student: alone, or joined with `spectral` in one graph with one front end, which is `default`.
 
 The student hears every other of `spectral`'s segments of 1 s, so that no sound is heard twice. Its embeddings are means
-over a window's seconds; the odds of a family of everyday sound are averaged over them and calibrated.
+over a window's seconds; the last one gives the probability of everyday sound, which is shared out among its families by
+their odds.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ LABELS = {
     "alarms": "Alarm or bell",
 }
 STAGES = ("own_early", "own_middle", "own_late")
+EVERYDAY = "everyday"
 LICENCE = "Apache-2.0; trained on the sound listed in MODEL_CARD.md"
 LARGEST = 5e-3  # allowed difference of any value from torch, whose front end is another computation of the same
 LEAST_COSINE = 0.9999
@@ -94,7 +96,7 @@ class OwnEncoder(nn.Module):
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         heard = self.student(self.frontend(waveform[0]))
         means = [value.mean(0, keepdim=True) for value in (*heard.stages, heard.summary)]
-        return (*means, *(p.reshape(1, 1) for p in self.student.probabilities(heard.families)))
+        return (*means, self.student.probabilities(heard)[None])
 
 
 def _student(graph: Graph, student: Student, described: Described) -> tuple[list[Output], Tensors]:
@@ -115,23 +117,22 @@ def _student(graph: Graph, student: Student, described: Described) -> tuple[list
         mean = graph.op("ReduceMean", by_window(tensor, dim), axes=[1], keepdims=0)
         outputs.append(Output(name=name, dim=dim, distance="whitened"))
         tensors[name] = (mean, dim)
-    odds = graph.op("Exp", by_window(families, len(FAMILIES)))
-    mean_odds = graph.op("Log", graph.op("ReduceMean", odds, axes=[1], keepdims=0))
-    scale, offset = (graph.floats(v.double().numpy()) for v in (student.scale, student.offset))
-    probability = graph.op("Sigmoid", graph.op("Add", graph.op("Mul", mean_odds, scale), offset))
-    for place, family in enumerate(FAMILIES):
-        one = graph.cut(probability, 1, place, place + 1)
-        outputs.append(
-            Output(
-                name=family,
-                dim=1,
-                distance="euclidean",
-                role="nuisance",
-                labels=[LABELS[family]],
-                log_odds=round(float(student.limit[place]), 3),
-            )
+    mean = graph.op("ReduceMean", by_window(graph.op("Relu", embeddings[-1]), SUMMARY), axes=[1], keepdims=0)
+    odds = graph.op("MatMul", mean, graph.floats(student.evidence.double().numpy()[:, None]))
+    anything = graph.op("Sigmoid", graph.op("Add", odds, graph.floats([float(student.offset)])))
+    each = graph.op("ReduceMean", graph.op("Exp", by_window(families, len(FAMILIES))), axes=[1], keepdims=0)
+    share = graph.op("Div", each, graph.op("ReduceSum", each, graph.ints([1]), keepdims=1))
+    outputs.append(
+        Output(
+            name=EVERYDAY,
+            dim=len(FAMILIES),
+            distance="euclidean",
+            role="nuisance",
+            labels=[LABELS[family] for family in FAMILIES],
+            log_odds=round(float(student.limit), 3),
         )
-        tensors[family] = (one, 1)
+    )
+    tensors[EVERYDAY] = (graph.op("Mul", anything, share), len(FAMILIES))
     return outputs, tensors
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -81,6 +81,15 @@ def test_what_stays_improbable_explains_nothing_however_rare_it_is_here(probabil
 @pytest.mark.parametrize(("usual", "now", "explains"), [(1e-4, 0.1, True), (1e-2, 0.1, False), (0.5, 0.995, True)])
 def test_a_family_with_a_limit_in_log_odds_counts_from_there(usual: float, now: float, explains: bool) -> None:
     """Of 5: from 0.0001 to 0.1 the log odds rise by 7.0, from 0.01 to 0.1 by 2.4, from 0.5 to 0.995 by 5.3."""
-    pipeline, _ = calibrated()
-    limited = msgspec.structs.replace(pipeline.nuisance["clock"], dim=1, labels=["Clock"], log_odds=5.0)
-    assert _is_risen(math.log(now), math.log(usual), limited.log_odds) is explains
+    then, before = (math.log(p / (1 - p)) for p in (now, usual))
+    assert _is_risen(then, before, z=3.0, limit=5.0) is explains
+    assert not _is_risen(then, before, z=1.0, limit=5.0)  # beside a machine that varies as much by itself
+
+
+def test_a_sound_far_louder_than_the_machine_is_not_explained() -> None:
+    pipeline, rng = calibrated()
+    odd = window(99, rng, clock=(1e-3, 0.3))
+    assert pipeline.judge(odd).nuisance.startswith("Tick")
+    for rise_db, word in ((10, "Tick"), (20, "")):
+        quality = replace(odd.quality, level_dbfs=odd.quality.level_dbfs + rise_db)
+        assert pipeline.judge(replace(odd, quality=quality)).nuisance.partition(" ")[0] == word

@@ -87,7 +87,7 @@ class StateCalibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Nuisance(msgspec.Struct, frozen=True, kw_only=True):
-    """ln of the summed probability of a family of nuisance sounds on normal windows."""
+    """Log odds of the summed probability of a family of nuisance sounds on normal windows."""
 
     median: float
     scale: float

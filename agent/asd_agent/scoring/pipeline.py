@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
-NUISANCE_Z = 4.0  # standard deviations above calibration, and
-NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation
+NUISANCE_Z = 4.0  # standard deviations of its log odds above calibration, and
+NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation;
+LIMITED_Z = 2.0  # so many where the bundle has a limit of its own
+LOUDEST_DB = 15.0  # over the operating state: our encoder was taught no louder nuisance
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ class Pipeline:
             p_value=p_value,
             detectors=best.scores,
             operating=best.state.name,
-            nuisance=reason.louder_room(best.louder_db) if best.louder_db else self._nuisance(description),
+            nuisance=reason.louder_room(best.louder_db)
+            if best.louder_db
+            else self._nuisance(description, best.state.name),
             **best.summary(),
             **_transient(best.state.transient, description),
         )
@@ -244,19 +248,23 @@ class Pipeline:
         """-log10 p that a window must reach to count as anomalous."""
         return None if self.thresholds is None else -math.log10(self.thresholds.alert_p)
 
-    def _nuisance(self, description: Description) -> str:
+    def _nuisance(self, description: Description, state: str) -> str:
         """The nuisance sound that is much more probable than in calibration, in words.
 
         In units of its spread and in itself: beside a machine where nothing ever ticks, what is still improbable is far
-        out already, as a clock is when a fault knocks (benchmarks/detection.py: 0.08 of AUC on knocks).
+        out already, as a clock is when a fault knocks (benchmarks/detection.py: 0.08 of AUC on knocks). A window far
+        louder than the machine is not explained: most such sound is the machine's own.
         """
         assert self.baseline is not None
+        usual_dbfs = next(s.level_dbfs for s in self.baseline.manifest.states if s.name == state)
+        if description.quality.level_dbfs > usual_dbfs + LOUDEST_DB:
+            return ""
         found = []
-        for name in self.nuisance:
+        for name, output in self.nuisance.items():
             if (normal := self.baseline.manifest.nuisance.get(name)) is not None:
-                score = nuisance_score(description, name)
-                z = (score - normal.median) / normal.scale
-                if z >= NUISANCE_Z and _is_risen(score, normal.median, self.nuisance[name].log_odds):
+                odds = nuisance_odds(description, name)
+                z = (odds - normal.median) / normal.scale
+                if _is_risen(odds, normal.median, z, output.log_odds):
                     found.append((z, name))
         if not found:
             return ""
@@ -324,21 +332,21 @@ def deciding_z(state: OperatingState, result: WindowResult) -> dict[str, float]:
     return {s.name: s.z for s in result.detectors if s.name in state.fused}
 
 
-def nuisance_score(description: Description, name: str) -> float:
-    """ln of the summed probability of a family of sounds that no machine makes."""
-    return math.log(max(float(description.embeddings[name].sum()), 1e-12))
+def nuisance_odds(description: Description, name: str) -> float:
+    """Log odds of the summed probability of a family of sounds that no machine makes."""
+    probability = min(max(float(description.embeddings[name].sum()), 1e-12), 1 - 1e-7)
+    return math.log(probability / (1 - probability))
 
 
-def _is_risen(score: float, usual: float, log_odds: float | None) -> bool:
-    """Whether a probability, given as its logarithm, is far enough above the usual one."""
-    if log_odds is None:
-        return math.exp(score) - math.exp(usual) >= NUISANCE_RISE
-    return _logit(score) - _logit(usual) >= log_odds
+def _is_risen(odds: float, usual: float, z: float, limit: float | None) -> bool:
+    """Whether log odds are far enough above the usual ones, by a bundle's own limit or without one."""
+    if limit is not None:
+        return z >= LIMITED_Z and odds - usual >= limit
+    return z >= NUISANCE_Z and _probability(odds) - _probability(usual) >= NUISANCE_RISE
 
 
-def _logit(score: float) -> float:
-    """Log odds of a probability that is given as its logarithm."""
-    return score - math.log(-math.expm1(min(score, -1e-7)))
+def _probability(odds: float) -> float:
+    return 1 / (1 + math.exp(-odds))
 
 
 def _check(machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline) -> None:

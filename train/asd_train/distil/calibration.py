@@ -1,10 +1,11 @@
-"""From logits to probabilities of everyday sound that may be believed beside a fault.
+"""From what the student hears to a probability of everyday sound that may be believed beside a fault.
 
-Windows of several seconds are made of sound that training did not hear: with a fault and no nuisance, with nuisance,
-and clean. What counts is how far the odds of a family rise above those that are usual beside the machine, as in the
-agent. Logistic regression gives them their scale. Then each family has a limit, so that no more than the allowed share
-of the clean windows exceeds one of them, and no more than three times that with any kind of fault. A
-probability of 0.5 is the limit beside a machine with the usual odds of all machines.
+Windows of several seconds are made: with a fault and no nuisance, with nuisance, and clean. What counts is how far the
+evidence rises above what is usual beside the machine, as in the agent. Logistic regression over the summary and the
+logits of families and faults tells windows with everyday sound from the others, on the sound of training. Then, on
+sound that training did not hear, a limit is set so that no more than the allowed share of the clean windows exceeds it,
+and no more than three times that of those with a fault. A probability of 0.5 is the limit beside a machine with the
+usual odds of all machines.
 """
 
 from __future__ import annotations
@@ -16,58 +17,86 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
+from torch import Tensor
 
+from asd_agent.calibration.build import SMALLEST_NUISANCE
+from asd_agent.scoring.pipeline import LIMITED_Z
 from asd_train.distil import faults
 from asd_train.distil.learner import AUDIBLE_DB, StudentLearner
 from asd_train.distil.mixtures import NONE, Mixer
 from asd_train.distil.recipe import FAMILIES, Calibration
+from asd_train.distil.student import SUMMARY, Heard
 
-SECONDS = (2, 4, 10)  # of the windows, by turns
-PER_KIND = 3.0  # times the allowed share, for one kind of fault
-LOWEST = 1.0  # of a limit
+SECONDS = (2, 2, 4, 10)  # of the windows, by turns
+FAULTS = 3.0  # times the allowed share, of windows with a fault
+LOWEST = 1.0  # of the limit
+PULL = 0.1  # of the regression's weights to 0, a window
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Windows:
-    odds: npt.NDArray[np.float64]  # [windows, families]: log of the mean odds over the seconds
+    heard: Floats  # [windows, SUMMARY + families + kinds of faults]: means over the seconds
     machine: npt.NDArray[np.int64]  # [windows]
     family: npt.NDArray[np.int64]  # [windows], NONE without nuisance
     fault: npt.NDArray[np.int64]  # [windows], NONE without a fault
-    ratio_db: npt.NDArray[np.float64]  # [windows] of the nuisance, where it is loudest
+    ratio_db: Floats  # [windows] of the nuisance, where it is loudest
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares of calibration's own windows that exceed a limit."""
+    """Shares of calibration's own windows that exceed the limit."""
 
     faults_called: dict[str, float]  # by kind
     clean_called: float
     recognised: dict[str, float]  # by family, where the nuisance can be heard
 
 
-def calibrate(learner: StudentLearner, mixer: Mixer, settings: Calibration) -> Figures:
-    """Sets `scale`, `offset` and `limit` of the student; the same ones whatever was drawn before."""
-    training = learner.training
+def calibrate(learner: StudentLearner, known: Mixer, aside: Mixer, settings: Calibration) -> Figures:
+    """Sets `evidence`, `offset` and `limit` of the student; the same ones whatever was drawn before."""
+    training, student = learner.training, learner.student
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        windows = [
-            hear(
-                learner.eval(), mixer, settings.windows, nuisance=nuisance, fault=fault, first=first * settings.windows
-            )
-            for first, (nuisance, fault) in enumerate(((False, True), (True, False), (False, False)))
-        ]
+        fitted, windows = (_all_kinds(learner.eval(), mixer, settings.windows) for mixer in (known, aside))
     learner.train(training)
-    clean = windows[-1]
-    usual = {m: np.median(clean.odds[clean.machine == m], axis=0) for m in np.unique(clean.machine)}
-    typical = np.median(list(usual.values()), axis=0)
-    joined = Windows(*(np.concatenate(column) for column in zip(*(w.__dict__.values() for w in windows), strict=True)))
-    rise = joined.odds - np.stack([usual.get(m, typical) for m in joined.machine])
-    scale = np.array([_scale(rise[:, f], _audible(joined, f)) for f in range(len(FAMILIES))])
-    none = joined.family == NONE
-    limit = np.maximum(limits_of(scale * rise[none], joined.fault[none], settings.called), LOWEST)
-    student = learner.student
-    for buffer, value in ((student.scale, scale), (student.limit, limit), (student.offset, -scale * typical - limit)):
-        buffer.copy_(torch.from_numpy(value))
-    return _figures(joined, (scale * rise > limit).any(axis=1))
+    rise = over_usual(fitted.heard, fitted)[0]
+    clear = (fitted.family == NONE) | (fitted.ratio_db > AUDIBLE_DB)
+    weights = _regression(rise[clear], fitted.family[clear] != NONE)
+    heads = torch.cat((student.families.weight, student.faults.weight)).detach().double().numpy()
+    weights = weights[:SUMMARY] + weights[SUMMARY:] @ heads  # the logits are linear in the summary
+    odds, spread, typical = over_usual(windows.heard[:, :SUMMARY] @ weights, windows)
+    odds[odds < LIMITED_Z * np.maximum(spread, SMALLEST_NUISANCE)] = 0.0  # the agent would not count it
+    none = windows.family == NONE
+    limit = max(limit_of(odds[none], windows.fault[none] != NONE, settings.called), LOWEST)
+    for buffer, value in ((student.evidence, weights), (student.limit, limit), (student.offset, -typical - limit)):
+        buffer.copy_(torch.as_tensor(value))
+    return _figures(windows, odds > limit)
+
+
+def _all_kinds(learner: StudentLearner, mixer: Mixer, count: int) -> Windows:
+    """`count` windows with a fault, as many with nuisance, as many clean."""
+    found = [
+        hear(learner, mixer, count, nuisance=nuisance, fault=fault, first=first * count)
+        for first, (nuisance, fault) in enumerate(((False, True), (True, False), (False, False)))
+    ]
+    return Windows(*(np.concatenate(column) for column in zip(*(w.__dict__.values() for w in found), strict=True)))
+
+
+def over_usual(values: Floats, windows: Windows) -> tuple[Floats, Floats, Floats]:
+    """Values [windows, ...] less the median of the machine when it is clean, the standard deviation of the machine's
+    clean values, and the median of a typical machine."""
+    clean = (windows.family == NONE) & (windows.fault == NONE)
+    usual = {}
+    for machine in np.unique(windows.machine[clean]):
+        own = values[clean & (windows.machine == machine)]
+        usual[machine] = np.median(own, axis=0), 1.4826 * np.median(np.abs(own - np.median(own, axis=0)), axis=0)
+    typical, usual_spread = (np.median(column, axis=0) for column in zip(*usual.values(), strict=True))
+    centre, spread = (
+        np.stack(column)
+        for column in zip(*(usual.get(m, (typical, usual_spread)) for m in windows.machine), strict=True)
+    )
+    return values - centre, spread, typical
 
 
 def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, fault: bool, first: int) -> Windows:
@@ -79,11 +108,10 @@ def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, f
         batch = mixer.window(number, seconds, nuisance=nuisance, fault=fault)
         with torch.inference_mode():
             db, ratio_db = learner.heard(batch)
-            families = learner.student(db).families
-        odds = torch.logsumexp(families, 0) - np.log(seconds)
+            seconds_heard = learner.student(db)
         rows.append(
             (
-                odds.double().numpy(),
+                _means(seconds_heard).double().numpy(),
                 int(batch.machine[0]),
                 int(batch.family.max()),
                 int(batch.fault.max()),
@@ -94,48 +122,38 @@ def hear(learner: StudentLearner, mixer: Mixer, count: int, *, nuisance: bool, f
     return Windows(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _audible(windows: Windows, family: int) -> npt.NDArray[np.bool_]:
-    return np.asarray((windows.family == family) & (windows.ratio_db > AUDIBLE_DB))
+def _means(heard: Heard) -> Tensor:
+    """Summary and logits over the seconds. [SUMMARY + families + kinds of faults]"""
+    return torch.cat((torch.relu(heard.summary), heard.families, heard.faults), 1).mean(0)
 
 
-def _scale(rise: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> float:
-    """The slope of Platt's logistic regression, with a weak pull to 1."""
-    sign = np.where(present, -1.0, 1.0)
+def _regression(rise: Floats, present: Bools) -> Floats:
+    """Weights of a logistic regression with a pull to 0, the constant left out. [features]"""
+    spread = np.maximum(rise.std(axis=0), 1e-3)
+    x, sign, pull = rise / spread, np.where(present, -1.0, 1.0), PULL * len(rise)
 
-    def loss(w: npt.NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0, sign * (w[0] * rise + w[1])).sum() + (w[0] - 1) ** 2 / 2)
+    def loss(w: Floats) -> tuple[float, Floats]:
+        margin = sign * (x @ w[1:] + w[0])
+        slope = sign * np.exp(-np.logaddexp(0, -margin))
+        gradient = np.concatenate([[slope.sum()], x.T @ slope + pull * w[1:]])
+        return float(np.logaddexp(0, margin).sum() + pull / 2 * (w[1:] ** 2).sum()), gradient
 
-    return float(max(minimize(loss, np.array([1.0, 0.0])).x[0], 0.1))
-
-
-def limits_of(logits: npt.NDArray[np.float64], fault: npt.NDArray[np.int64], called: float) -> npt.NDArray[np.float64]:
-    """Limits of the families that no more than `called` of the clean windows exceed in any family, nor PER_KIND times
-    as many of the windows with one kind of fault.
-
-    The families' limits are lowered by turns, window by window; one that would break the rule stays where it is.
-    logits [windows, families] and fault [windows] (NONE: clean) of windows without nuisance; returns [families].
-    """
-    order = np.argsort(-logits, axis=0)
-    kind = np.unique(fault, return_inverse=True)[1]
-    share = np.where(np.unique(fault) == NONE, called, PER_KIND * called)
-    left = np.floor(share * np.bincount(kind) + 1e-9).astype(int)  # windows of each kind that may still be called
-    exceeded = np.zeros(len(logits), bool)
-    rank = np.zeros(logits.shape[1], int)  # windows that exceed each limit
-    lowered = set(range(logits.shape[1]))
-    while lowered:
-        for family in sorted(lowered):
-            window = order[rank[family], family]
-            if (not exceeded[window] and left[kind[window]] == 0) or rank[family] + 1 == len(logits):
-                lowered.remove(family)
-                continue
-            left[kind[window]] -= not exceeded[window]
-            exceeded[window] = True
-            rank[family] += 1
-    return np.asarray(logits[order[rank, np.arange(len(rank))], np.arange(len(rank))])
+    found = minimize(loss, np.zeros(rise.shape[1] + 1), jac=True, method="L-BFGS-B").x[1:]
+    return np.asarray(found / spread)
 
 
-def _figures(windows: Windows, called: npt.NDArray[np.bool_]) -> Figures:
-    none = windows.family == NONE
+def limit_of(odds: Floats, faulty: Bools, called: float) -> float:
+    """The lowest limit that no more than `called` of the clean windows exceed, nor FAULTS times as many of those with a
+    fault. odds [windows] and faulty [windows] of windows without nuisance."""
+    limits = []
+    for some, share in ((odds[~faulty], called), (odds[faulty], FAULTS * called)):
+        above = np.sort(some)[::-1]
+        limits.append(float(above[min(int(share * len(above) + 1e-9), len(above) - 1)]))
+    return max(limits)
+
+
+def _figures(windows: Windows, called: Bools) -> Figures:
+    none, audible = windows.family == NONE, windows.ratio_db > AUDIBLE_DB
     return Figures(
         faults_called={
             faults.KINDS[kind]: _share(called[none & (windows.fault == kind)])
@@ -143,9 +161,9 @@ def _figures(windows: Windows, called: npt.NDArray[np.bool_]) -> Figures:
             if kind != NONE
         },
         clean_called=_share(called[none & (windows.fault == NONE)]),
-        recognised={name: _share(called[_audible(windows, family)]) for family, name in enumerate(FAMILIES)},
+        recognised={name: _share(called[audible & (windows.family == f)]) for f, name in enumerate(FAMILIES)},
     )
 
 
-def _share(found: npt.NDArray[np.bool_]) -> float:
+def _share(found: Bools) -> float:
     return round(float(found.mean()), 4) if len(found) else 0.0

@@ -1,17 +1,27 @@
-"""Music and alarms, computed: no recording of them is at hand whose licence is beyond doubt."""
+"""Everyday sound, computed: of music and alarms no recording is at hand whose licence is beyond doubt, of the rest only
+some minutes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from asd_agent.types import Floats, Samples
+from asd_train.distil import nature
 from asd_train.distil.faults import RATE_HZ, band_noise
+from asd_train.distil.recipe import Family
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9))
 
 
-def music(n: int, rng: np.random.Generator) -> Samples:
-    """A tune over chords and drums, as a loudspeaker or a small radio plays it. RMS 1. [n] at 16 kHz"""
+def everyday(family: Family, n: int, rng: np.random.Generator) -> Samples:
+    """`n` samples of a family at 16 kHz, RMS 1."""
+    return _unit(_COMPUTED[family](n, rng))
+
+
+def _music(n: int, rng: np.random.Generator) -> Floats:
+    """A tune over chords and drums, as a loudspeaker or a small radio plays it. [n]"""
     beat_s, root = 60 / rng.uniform(70, 150), rng.uniform(40, 55)  # a MIDI note
     scale = rng.choice(len(_SCALES))
     timbre = 1 / np.arange(1, 9) ** rng.uniform(0.5, 2.5)
@@ -30,11 +40,11 @@ def music(n: int, rng: np.random.Generator) -> Samples:
     if rng.random() < 0.4:  # a small radio
         f = np.fft.rfftfreq(n, 1 / RATE_HZ)
         sound = np.fft.irfft(np.fft.rfft(sound) * ((f > 250) & (f < 4500)), n)
-    return _unit(sound)
+    return sound
 
 
-def alarm(n: int, rng: np.random.Generator) -> Samples:
-    """Beeps, a siren, a bell or a telephone. RMS 1. [n] at 16 kHz"""
+def _alarm(n: int, rng: np.random.Generator) -> Floats:
+    """Beeps, a siren, a bell or a telephone. [n]"""
     t = np.arange(n) / RATE_HZ
     kind = rng.integers(4)
     if kind == 0:  # beeps
@@ -53,7 +63,7 @@ def alarm(n: int, rng: np.random.Generator) -> Samples:
         for at in np.arange(0, n / RATE_HZ, period_s):
             if kind == 2 or at % 3 < 1.6:
                 _put(sound, round(at * RATE_HZ), strike)
-    return _unit(sound + 1e-4 * rng.standard_normal(n))
+    return sound + 1e-4 * rng.standard_normal(n)
 
 
 def _note(root: float, scale: int, step: int) -> float:
@@ -100,3 +110,13 @@ def _put(sound: Floats, at: int, part: Floats) -> None:
 
 def _unit(sound: Floats) -> Samples:
     return np.asarray(sound / max(float(np.sqrt(np.mean(sound**2))), 1e-9), np.float32)
+
+
+_COMPUTED: dict[Family, Callable[[int, np.random.Generator], Floats]] = {
+    "voices_and_animals": nature.voice,
+    "music": _music,
+    "weather": nature.weather,
+    "traffic": nature.traffic,
+    "tools_and_impacts": nature.tools,
+    "alarms": _alarm,
+}

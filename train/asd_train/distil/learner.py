@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asd_train.distil import faults
 from asd_train.distil.faults import FRAME, RATE_HZ
 from asd_train.distil.mixtures import KNOTS, MODULATION, NONE, Mixture
 from asd_train.distil.recipe import Losses
@@ -30,7 +29,6 @@ class StudentLearner(Learner[Mixture]):
     def __init__(self, student: Student, losses: Losses, machines: int, tokens: int) -> None:
         super().__init__()
         self.student, self.weights = student, losses
-        self.faults = nn.Linear(SUMMARY, len(faults.KINDS))
         self.ratios = nn.Linear(SUMMARY, 2)
         self.identity = nn.Linear(SUMMARY, machines)
         self.teacher = nn.Linear(SUMMARY + sum(student.dims()), tokens) if tokens else None
@@ -50,7 +48,7 @@ class StudentLearner(Learner[Mixture]):
         audible = ((ratio_db - INAUDIBLE_DB) / (AUDIBLE_DB - INAUDIBLE_DB)).clamp(0, 1)  # [batch, nuisance and fault]
         found = {
             "nuisance": _tagging(heard.families, batch.family, audible[:, 0]),
-            "fault": _tagging(self.faults(summary), batch.fault, audible[:, 1]),
+            "fault": _tagging(heard.faults, batch.fault, audible[:, 1]),
             "ratio": self._ratio(summary, ratio_db),
             "identity": F.cross_entropy(self.identity(summary), batch.machine),
         }

@@ -65,10 +65,13 @@ class Mixer:
         return _stacked([self._second(np.random.default_rng((*self.key, 0, number))) for number in numbers])
 
     def window(self, number: int, seconds: int, *, nuisance: bool, fault: bool) -> Mixture:
-        """Seconds of one machine: a fault is in all of them, nuisance in one, several or all."""
+        """Seconds of one machine, always behind the same response: a fault is in all of them, nuisance in one, several
+        or all."""
         rng = np.random.default_rng((*self.key, 1, number))
         levels_db, response_db = self._levels_db(rng), self._response_db(rng)
         machine = _run(_any(self.machines, rng), seconds, rng)
+        site = np.random.default_rng((*self.key, 2, int(self.stems.label[machine[0]])))
+        response_db[0] = self._response_db(site)[0]
         first, count = 0, 0
         if nuisance:
             count = int(rng.integers(1, seconds + 1))

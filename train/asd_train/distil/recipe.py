@@ -35,8 +35,7 @@ class Synthetic(_Section, frozen=True, kw_only=True):
 
     machines: Annotated[int, Meta(ge=2)] = 60  # of `asd-train synth`
     seconds: Positive = 16.0  # of each machine
-    music_s: Positive = 600.0
-    alarms_s: Positive = 600.0
+    everyday_s: Positive = 400.0  # of each family
     fault_s: Positive = 240.0  # of each kind of fault
 
 
@@ -67,10 +66,10 @@ class Losses(_Section, frozen=True, kw_only=True):
 
 
 class Calibration(_Section, frozen=True, kw_only=True):
-    """Probabilities are set on further mixtures, so that few windows with a fault are called nuisance."""
+    """The limit is set on further mixtures, so that few windows with a fault are called nuisance."""
 
     windows: Annotated[int, Meta(ge=20)] = 1000  # with a fault, as many with nuisance, as many clean
-    called: Share = 0.01  # share of clean windows that may be called nuisance; three times that of any kind of fault
+    called: Share = 0.01  # share of clean windows that may be called nuisance; three times that with a fault
 
 
 class Distil(_Section, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ def tiny(recipe: Distil, steps: int = 6) -> Distil:
     )  # fmt: skip
     return replace(
         recipe,
-        synthetic=Synthetic(machines=6, seconds=4.0, music_s=4.0, alarms_s=4.0, fault_s=4.0),
+        synthetic=Synthetic(machines=6, seconds=4.0, everyday_s=4.0, fault_s=4.0),
         teacher=None,
         calibration=Calibration(windows=20),
         width=0.25,

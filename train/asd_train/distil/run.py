@@ -49,7 +49,7 @@ def distil(
     def save(at: Path, step: int) -> None:
         aside = Mixer(stems, recipe.mix, recipe.train.seed, aside=True)
         if accelerator.is_main_process:
-            figures = calibrate(learner, aside, recipe.calibration)
+            figures = calibrate(learner, mixer, aside, recipe.calibration)
             about = {"steps": step, "figures": msgspec.to_builtins(figures), **msgspec.structs.asdict(origin)}
             save_student(at, learner.student, about)
 

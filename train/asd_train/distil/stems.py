@@ -20,7 +20,8 @@ import torch
 from asd_agent.capture.files import recordings
 from asd_agent.types import Samples
 from asd_train.data.audio import read_audio
-from asd_train.distil import everyday, faults
+from asd_train.distil import faults
+from asd_train.distil.everyday import everyday
 from asd_train.distil.recipe import FAMILIES, Distil, Recordings
 from asd_train.distil.student import MelSeconds, decibel
 from asd_train.distil.tokens import tokens
@@ -32,7 +33,7 @@ SECOND, STEP = RATE_HZ, RATE_HZ // 2
 ASIDE = 6  # every so many recordings, machines or renderings are for calibration
 QUIET = 0.1  # a second below this share of its recording's loudest is a pause
 RENDERING_S = 8.0
-SPEEDS = (0.85, 1.0, 1.18)  # a recorded machine runs at
+SPEEDS = (0.85, 1.0, 1.18)  # recordings are played at; each is a machine of its own
 MACHINE, NUISANCE, FAULT = 0, 1, 2
 
 Progress = Callable[[int, int], None]
@@ -172,11 +173,15 @@ def _synthetic(machine: Machine, number: int, seed: int) -> Iterator[_Source]:
 
 
 def _at_speeds(path: Path, share: float, first: int, turn: int) -> Iterator[_Source]:
-    sound = _beginning(path, share)
-    for place, speed in enumerate(SPEEDS):
+    for place, sound in enumerate(_speeds(_beginning(path, share))):
+        yield _Source(MACHINE, first + place, sound, turn)
+
+
+def _speeds(sound: Samples) -> Iterator[Samples]:
+    """The sound played at every one of SPEEDS. [n]"""
+    for speed in SPEEDS:
         at = np.arange(0, len(sound) - 1, speed)
-        other = np.interp(at, np.arange(len(sound)), sound).astype(np.float32)
-        yield _Source(MACHINE, first + place, other, turn)
+        yield np.interp(at, np.arange(len(sound)), sound).astype(np.float32)
 
 
 def _nuisance(recipe: Distil) -> list[_Make]:
@@ -185,26 +190,21 @@ def _nuisance(recipe: Distil) -> list[_Make]:
         for folder in recipe.nuisance
         for turn, path in enumerate(_files(folder))
     ]
-    for name, render, seconds in (
-        ("music", everyday.music, recipe.synthetic.music_s),
-        ("alarms", everyday.alarm, recipe.synthetic.alarms_s),
-    ):
-        family = FAMILIES.index(name)
-        makes += [partial(_computed, render, family, turn, recipe.train.seed) for turn in range(_renderings(seconds))]
+    turns, seed = range(_renderings(recipe.synthetic.everyday_s)), recipe.train.seed
+    makes += [partial(_computed, family, turn, seed) for family in range(len(FAMILIES)) for turn in turns]
     return makes
 
 
 def _recorded(path: Path, share: float, family: int, turn: int) -> Iterator[_Source]:
     sound, length = _beginning(path, share), round(RENDERING_S * RATE_HZ)
     for part, at in enumerate(range(0, len(sound), length)):  # a long recording counts as several
-        yield _Source(NUISANCE, family, sound[at : at + length], turn + part)
+        for other in _speeds(sound[at : at + length]):
+            yield _Source(NUISANCE, family, other, turn + part)
 
 
-def _computed(
-    render: Callable[[int, np.random.Generator], Samples], family: int, turn: int, seed: int
-) -> Iterator[_Source]:
+def _computed(family: int, turn: int, seed: int) -> Iterator[_Source]:
     rng = np.random.default_rng((seed, 2, family, turn))
-    yield _Source(NUISANCE, family, render(round(RENDERING_S * RATE_HZ), rng), turn)
+    yield _Source(NUISANCE, family, everyday(FAMILIES[family], round(RENDERING_S * RATE_HZ), rng), turn)
 
 
 def _faults(recipe: Distil) -> list[_Make]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asd_agent.errors import UsageError
-from asd_train.distil.faults import FRAME, HOP, RATE_HZ
+from asd_train.distil.faults import FRAME, HOP, KINDS, RATE_HZ
 from asd_train.distil.recipe import FAMILIES
 from asd_train.folders import written_whole
 from asd_train.layers.mel import mel_filters
@@ -49,14 +49,15 @@ class Heard(NamedTuple):
     stages: tuple[Tensor, ...]  # [n, channels * frequencies] each
     summary: Tensor  # [n, 128]
     families: Tensor  # [n, families] logits, not calibrated
+    faults: Tensor  # [n, kinds] logits
 
 
 class Student(nn.Module):
     """dB [n, bands, frames] -> `Heard`."""
 
-    scale: Tensor
-    offset: Tensor
-    limit: Tensor  # [families], all three: of the log odds over the usual ones, from which a nuisance counts
+    evidence: Tensor  # [SUMMARY]: log odds of everyday sound from the mean summary of a window
+    offset: Tensor  # []
+    limit: Tensor  # []: of the log odds over the usual ones, from which everyday sound counts
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -69,10 +70,11 @@ class Student(nn.Module):
         last = _channels(_BLOCKS[-1][2], width) * 4
         self.summary = nn.Linear(2 * last, SUMMARY)
         self.families = nn.Linear(SUMMARY, len(FAMILIES))
-        # Of the mean odds over a window's seconds: set by calibration.
-        self.register_buffer("scale", torch.ones(len(FAMILIES)))
-        self.register_buffer("offset", torch.zeros(len(FAMILIES)))
-        self.register_buffer("limit", torch.ones(len(FAMILIES)))
+        self.faults = nn.Linear(SUMMARY, len(KINDS))
+        # Set by calibration.
+        self.register_buffer("evidence", torch.zeros(SUMMARY))
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("limit", torch.ones(()))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
 
     def forward(self, db: Tensor) -> Heard:
@@ -84,17 +86,19 @@ class Student(nn.Module):
             if number in STAGES:
                 stages.append(x.mean(3).flatten(1))
         summary = self.summary(torch.cat((x.mean(3).flatten(1), x.amax(3).flatten(1)), 1))
-        return Heard(tuple(stages), summary, self.families(torch.relu(summary)))
+        known = torch.relu(summary)
+        return Heard(tuple(stages), summary, self.families(known), self.faults(known))
 
     def dims(self) -> list[int]:
         """Sizes of the stages' embeddings."""
         frequencies = (BANDS // 4, BANDS // 8, BANDS // 16)
         return [_channels(_BLOCKS[s][2], self.width) * f for s, f in zip(STAGES, frequencies, strict=True)]
 
-    def probabilities(self, families: Tensor) -> Tensor:
-        """Logits of a window's seconds [seconds, families] -> calibrated probabilities [families]."""
-        odds = torch.logsumexp(families, 0) - torch.log(torch.tensor(float(len(families))))
-        return torch.sigmoid(self.scale * odds + self.offset)
+    def probabilities(self, heard: Heard) -> Tensor:
+        """Of the families [families] in the window that these seconds are; their sum, that of any of them, is
+        calibrated. The odds of a family are their mean over the seconds, which a loud one rules."""
+        anything = torch.sigmoid(torch.relu(heard.summary).mean(0) @ self.evidence + self.offset)
+        return anything * torch.softmax(torch.logsumexp(heard.families, 0), 0)
 
 
 class MelSeconds(nn.Module):
