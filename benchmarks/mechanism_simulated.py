@@ -16,6 +16,7 @@ from asd_agent import config
 from asd_agent.capture.simulate import SimulatedMachine
 from asd_agent.config.kinematics import Mechanism
 from asd_agent.mechanism import Analyser, MechanismBaseline
+from asd_agent.mechanism.accumulate import Accumulation
 from asd_agent.mechanism.diagnose import diagnose
 from asd_agent.mechanism.evidence import LineEvidence
 from asd_agent.mechanism.lines import groups, trains
@@ -26,7 +27,7 @@ from asd_agent.types import Samples
 
 RATE_HZ, SECONDS = 16_000, 10.0
 ABOVE_DB = 10.0
-NORMALS, FAULTY = 40, 10  # windows a machine, and a machine and fault
+NORMALS, FAULTY, TOGETHER = 40, 16, 8  # windows a machine, a machine and fault, and a sum
 MACHINES = (
     {"shaft_hz": 24.87, "gear_teeth": 23, "wheel_teeth": 57, "blades": 7, "poles": 4, "seed": 1},
     {"shaft_hz": 16.31, "gear_teeth": 31, "wheel_teeth": 44, "blades": 5, "poles": 6, "seed": 2},
@@ -50,29 +51,47 @@ STEPS = 7  # of the bisection
 
 
 def simulated() -> dict[str, Any]:
-    """Counts over all machines."""
-    right: dict[str, list[int]] = {}
+    """Counts over all machines: from one window, and from TOGETHER windows of an alarm added up."""
+    one, many = Count(), Count()
     levels: dict[str, list[float]] = {}
-    wrong = total = faulty = named = 0
     for keys in MACHINES:
         machine = Case(keys)
         for kind in (*EXPECTED, *NO_COMPONENT, *AT_LEVEL_DB):
             level_db = AT_LEVEL_DB[kind] if kind in AT_LEVEL_DB else machine.level_of(kind)
-            expected = EXPECTED.get(kind, ("",))[0]
-            found = [machine.named(kind, level_db, 1000 + i) for i in range(FAULTY)]
-            good = sum(expected in name if expected else not name for name in found)
-            right.setdefault(kind, []).append(good)
             levels.setdefault(kind, []).append(round(level_db, 1))
-            wrong += sum(bool(name) and (not expected or expected not in name) for name in found)
-            total += len(found)
-            faulty, named = faulty + len(found) * bool(expected), named + good * bool(expected)
-            print(kind, keys["shaft_hz"], round(level_db, 1), f"{good} of {FAULTY}", set(found), flush=True)
+            for first in range(1000, 1000 + FAULTY, TOGETHER):
+                sounds = [machine.sound(first + i, kind, level_db) for i in range(TOGETHER)]
+                many.add(kind, machine.named_together(sounds))
+                for sound in sounds:
+                    one.add(kind, machine.named(sound))
+            print(kind, keys["shaft_hz"], round(level_db, 1), one.rows[kind], many.rows[kind], flush=True)
     return {
-        "named at 10 dB above the floor": f"{named} of {faulty}",
-        "wrong component": f"{wrong} of {total}",
-        "right (named, or nothing named)": {k: f"{sum(v)} of {FAULTY * len(v)}" for k, v in right.items()},
-        "RMS of the fault over the machine's, dB": levels,
+        "one window": one.summary(),
+        f"{TOGETHER} windows added up": many.summary(),
+        "RMS of the fault over the machine's, dB, by machine": levels,
     }
+
+
+class Count:
+    """Right, wrong and all windows (or sums of windows) by kind of fault."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[int]] = {}
+
+    def add(self, kind: str, component: str) -> None:
+        expected = EXPECTED.get(kind, ("",))[0]
+        right = expected in component if expected else not component
+        wrong = bool(component) and (not expected or expected not in component)
+        row = self.rows.setdefault(kind, [0, 0, 0])
+        self.rows[kind] = [row[0] + right, row[1] + wrong, row[2] + 1]
+
+    def summary(self) -> dict[str, Any]:
+        faulty = [row for kind, row in self.rows.items() if kind in EXPECTED]
+        return {
+            "named": f"{sum(r[0] for r in faulty)} of {sum(r[2] for r in faulty)}",
+            "wrong component": f"{sum(r[1] for r in self.rows.values())} of {sum(r[2] for r in self.rows.values())}",
+            "right (named, or nothing named)": {k: f"{r[0]} of {r[2]}" for k, r in self.rows.items()},
+        }
 
 
 class Case:
@@ -101,9 +120,18 @@ class Case:
         skipped = round(0.3 * RATE_HZ)  # a fault fades in
         return SimulatedMachine(source).take(skipped + round(SECONDS * RATE_HZ))[skipped:]
 
-    def named(self, kind: str, level_db: float, number: int) -> str:
-        found = diagnose(self.sound(number, kind, level_db), RATE_HZ, self.config, self.baseline)
+    def named(self, sound: Samples) -> str:
+        found = diagnose(sound, RATE_HZ, self.config, self.baseline)
         return next((f.component for f in found if f.component), "")
+
+    def named_together(self, sounds: list[Samples]) -> str:
+        """As the alarm of a running agent does it, at its last look."""
+        sums, verdict = Accumulation(self.analyser), None
+        for sound in sounds:
+            whole = self.analyser.analyse(sound)
+            sums.add(whole, self.baseline.judge(self.analyser.describe(sound, whole).values))
+            verdict = sums.look() if sums.due else verdict
+        return verdict.component if verdict is not None else ""
 
     def level_of(self, kind: str) -> float:
         """The fault's level at which its line stands ABOVE_DB over the floor, in the median of three windows."""
@@ -142,18 +170,19 @@ class Case:
         return float(10 * np.log10(np.median(inside)))
 
     def _line_db(self, kind: str, level_db: float, number: int, name: str) -> float:
-        """The strongest line of the fault's own sound over the floor of the machine there."""
+        """The strongest line of the fault's own sound over what the machine has there: its floor, or its own line."""
         with_fault, without = self.sound(number, kind, level_db), self.sound(number)
+        healthy = transform(without, RATE_HZ)
         own = transform((with_fault - without) / np.std(without), RATE_HZ)
         gain = float(np.std(with_fault - without) / np.std(without)) ** 2
-        floor = line_floor(transform(without, RATE_HZ))
+        floor = line_floor(healthy)
         whole = self.analyser.analyse(without)
         shaft_hz = whole.speed.hz if whole.speed is not None else self.source.shaft_hz
         group = next(g for g in groups(self.config) if g.name == name)
-        bins = [round(line.hz(shaft_hz) / own.df_hz) for line in group.lines]
-        reach = 1 + round(0.002 * shaft_hz / own.df_hz)
         above = []
-        for b in bins:
-            power = gain * own.power[max(b - reach, 2) : b + reach + 1].max(initial=1e-12)
-            above.append(10 * np.log10(power) - 10 / np.log(10) * float(floor.at(np.array([b]))[0]))
+        for line in group.lines:
+            at = round(line.hz(shaft_hz) / own.df_hz)
+            near = slice(max(at - 2, 2), at + 3)
+            there = max(float(healthy.power[near].max(initial=0.0)), float(np.exp(floor.at(np.array([at]))[0])))
+            above.append(10 * np.log10(gain * own.power[near].max(initial=1e-12) / there))
         return float(max(above))

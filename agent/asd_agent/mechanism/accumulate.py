@@ -18,6 +18,7 @@ from asd_agent.mechanism.bearings import speed_advice, trains_finding
 from asd_agent.mechanism.changes import line_findings
 from asd_agent.mechanism.deviations import MeanDeviations
 from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.mechanism.flow import flow_finding
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
@@ -145,12 +146,14 @@ class Accumulation:
         return replace(finding, words=text, change_db=change)
 
     def _line_finding(self, looks: int = 1) -> Finding | None:
-        """Lines of gears, blades, belts and rotors that stand above the baseline in the mean of all windows."""
+        """Lines of gears, blades, belts and rotors, and noise that swells with vanes, above the baseline together."""
         verdict = self._deviations.verdict(looks)
         if verdict is None or self._newest is None:
             return None
-        found = [f for f in line_findings(self.analyser, self._newest, verdict) if f.component]
-        return found[0] if found else None
+        flow = flow_finding(self.analyser, self._newest, verdict)
+        found = line_findings(self.analyser, self._newest, verdict) + ([flow] if flow is not None else [])
+        named = sorted((f for f in found if f.component), key=lambda f: f.p_value or 0.0)
+        return named[0] if named else None
 
     def growth_db(self, reading: Reading) -> Floats:
         """[parts] level over the background of a reading's first three harmonics, in the order of time."""

@@ -23,6 +23,7 @@ from asd_agent.mechanism.wavelet import wavelet
 from asd_agent.types import Floats, Samples
 
 ENVELOPE_TOP_HZ = 700.0
+VANES_FROM_HZ = 1500.0
 TOP_TILES = 3  # of the tiles, those that show a train best
 
 
@@ -116,7 +117,7 @@ class Analyser:
         values |= cepstrum(whole.angular, shaft_hz) | periods(whole.envelope)
         values |= orders(whole.angular, self.groups, shaft_hz, speed.tolerance if speed else 0.001)
         if speed is not None:
-            values |= self._train_strengths(whole.envelope, speed)
+            values |= self._train_strengths(whole.envelope, speed) | self._vane_lines(whole.envelope, speed)
             values["context.speed_hz"] = speed.hz
         return values
 
@@ -132,6 +133,18 @@ class Analyser:
             best = train_strength(gains, env.df_hz, bases, spacing).max(axis=1)
             out[f"envelope.{train.name}.full"] = float(best[0])
             out[f"envelope.{train.name}.tiles"] = float(np.sort(best[1:])[-TOP_TILES:].mean())
+        return out
+
+    def _vane_lines(self, env: Envelope, speed: Speed) -> dict[str, float]:
+        """How strongly the noise of the bands above VANES_FROM_HZ swells at the rate of blades or vanes, in the half of
+        the bands that show it most."""
+        out = {}
+        bands = env.tiles[[i for i in range(len(env.tiles)) if env.tile_band(i)[1] > VANES_FROM_HZ]]
+        for part in self.config.blades:
+            at = round(part.count * self.config.ratio(part.shaft) * speed.hz / env.df_hz)
+            if 2 <= at < bands.shape[1] - 2:
+                power = np.sort(bands[:, at - 1 : at + 2].max(axis=1))
+                out[f"envelope.{part.name}.vanes"] = float(np.log(power[len(power) // 2 :].mean() + 0.1))
         return out
 
     def known_lines_hz(self, shaft_hz: float | None, top_hz: float) -> Floats:

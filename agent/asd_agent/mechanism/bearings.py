@@ -162,7 +162,7 @@ def speed_advice(
     if speeds.tolerance > HINT_TOLERANCE:
         return "; the shaft's speed is unknown: shaft_hz or speed_topic would let a part be named"
     named = diagnose_trains(analyser, spectra, speeds.widened(HINT_TOLERANCE), verdict, looks).named
-    if named is None:
+    if named is None or speeds.low_hz <= named.shaft_hz <= speeds.high_hz:
         return ""
     off = named.shaft_hz / nominal - 1
     return (

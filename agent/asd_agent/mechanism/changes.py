@@ -13,7 +13,7 @@ from asd_agent.mechanism.bands import LINE_NEIGHBOURHOOD_HZ, band_of
 from asd_agent.mechanism.baseline import Deviation, Verdict
 from asd_agent.mechanism.envelope import Envelope
 from asd_agent.mechanism.finding import Finding, Rank
-from asd_agent.mechanism.lines import LineGroup
+from asd_agent.mechanism.lines import Line, LineGroup
 from asd_agent.mechanism.spectrum import Floor, Spectrum
 
 LIMIT = 0.01
@@ -21,6 +21,11 @@ LINE_GREW_DB = 3.0
 BAND_CHANGED_DB = 1.5
 ELECTRICAL = "electrical supply"
 SKIRT_DB = 10.0
+FOREST_FROM = 5.0  # orders: lines of lower ones stand alone
+FOREST_ORDERS = 3.0  # either side
+FOREST_BINS = 4.0  # from a whole order: the taper's main lobe
+FOREST_SHARE = 0.5  # of the line's power
+FOREST_LINES = 3
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
 TONE_DB = 13.0
 PULSATING = 25.0  # whitened power of a line; noise reaches about 10 in a window
@@ -61,9 +66,27 @@ def _grown(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[tuple[
             or deviation.value - deviation.normal < LINE_GREW_DB
         ):
             continue
-        if _shaft_hz(whole) is not None or not any(line.order for line in group.lines):
+        placed = _shaft_hz(whole) is not None or not any(line.order for line in group.lines)
+        if placed and (group.spacing is not None or not _in_a_forest(group.lines[0], whole)):
             grown.append((group, deviation))
     return sorted(grown, key=lambda pair: -pair[1].z)
+
+
+def _in_a_forest(line: Line, whole: Analysis) -> bool:
+    """Several lines near by that no order of the shaft explains are as strong: a tone that wanders, or a family of
+    another origin."""
+    spectrum, shaft_hz = whole.angular, _shaft_hz(whole)
+    if shaft_hz is None or line.order < FOREST_FROM:
+        return False
+    df, hz = spectrum.df_hz, line.hz(shaft_hz)
+    near = np.arange(int((hz - FOREST_ORDERS * shaft_hz) / df), int((hz + FOREST_ORDERS * shaft_hz) / df) + 1)
+    near = near[(near > 2) & (near < len(spectrum.power) - 2)]
+    orders = near * df / shaft_hz
+    free = near[np.abs(orders - np.rint(orders)) * shaft_hz > FOREST_BINS * df]
+    at = round(hz / df)
+    own = spectrum.power[max(at - 2, 0) : at + 3].max(initial=0.0)
+    peaks = free[(spectrum.power[free] >= spectrum.power[free - 1]) & (spectrum.power[free] > spectrum.power[free + 1])]
+    return bool(np.count_nonzero(spectrum.power[peaks] > FOREST_SHARE * own) >= FOREST_LINES)
 
 
 def significant(deviation: Deviation, verdict: Verdict) -> bool:

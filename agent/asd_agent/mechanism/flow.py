@@ -10,7 +10,7 @@ import numpy as np
 
 from asd_agent.config.kinematics import Blades
 from asd_agent.mechanism import words
-from asd_agent.mechanism.analyse import Analyser, Analysis
+from asd_agent.mechanism.analyse import VANES_FROM_HZ, Analyser, Analysis
 from asd_agent.mechanism.bands import band_of
 from asd_agent.mechanism.baseline import Deviation, Verdict
 from asd_agent.mechanism.changes import BAND_CHANGED_DB, PULSATING, significant
@@ -22,9 +22,16 @@ AMONG_SHAFT_LINES = 3.0  # power over the shaft's other lines in the envelope
 
 
 def flow_finding(analyser: Analyser, whole: Analysis, verdict: Verdict) -> Finding | None:
-    """The part whose vane pass modulates the noise that came; None without a reliable speed."""
+    """The part whose vane pass modulates the noise that came, or by which noise that was there swells more than it did;
+    None without a reliable speed."""
     if whole.speed is None or not whole.speed.reliable:
         return None
+    return _noise_that_came(analyser, whole, verdict, whole.speed.hz) or _swelling(
+        analyser, whole, verdict, whole.speed.hz
+    )
+
+
+def _noise_that_came(analyser: Analyser, whole: Analysis, verdict: Verdict, shaft_hz: float) -> Finding | None:
     grown = _grown_bands(verdict)
     if not grown:
         return None
@@ -32,12 +39,26 @@ def flow_finding(analyser: Analyser, whole: Analysis, verdict: Verdict) -> Findi
     lines = _modulation(whole, low, high)
     if lines is None:
         return None
+    top = max((d for _, d in grown), key=lambda d: d.z)
     for part in analyser.config.blades:
-        ratio = analyser.config.ratio(part.shaft) * whole.speed.hz
-        if _at_vane_pass(lines, whole.envelope.df_hz, part.count, ratio):
-            return _finding(
-                part, part.count * ratio, (low, high), max((d for _, d in grown), key=lambda d: d.z), verdict
-            )
+        hz = analyser.config.ratio(part.shaft) * shaft_hz
+        own, others = _at_vane_pass(lines, whole.envelope.df_hz, part.count, hz)
+        if own > PULSATING and own > AMONG_SHAFT_LINES * others:
+            noise = f"noise at {words.band(low, high)} {words.decibels(top.value - top.normal)}"
+            return _finding(part, part.count * hz, noise, (low, high), top, verdict)
+    return None
+
+
+def _swelling(analyser: Analyser, whole: Analysis, verdict: Verdict, shaft_hz: float) -> Finding | None:
+    lines = _modulation(whole, VANES_FROM_HZ, whole.spectrum.rate_hz / 2)
+    if lines is None:
+        return None
+    for part in analyser.config.blades:
+        hz = analyser.config.ratio(part.shaft) * shaft_hz
+        grown = verdict.deviation(f"envelope.{part.name}.vanes")
+        own, others = _at_vane_pass(lines, whole.envelope.df_hz, part.count, hz)
+        if grown is not None and significant(grown, verdict) and own > AMONG_SHAFT_LINES * others:
+            return _finding(part, part.count * hz, "the noise", None, grown, verdict)
     return None
 
 
@@ -63,22 +84,26 @@ def _modulation(whole: Analysis, low_hz: float, high_hz: float) -> Samples | Non
     return np.median(inside, axis=0) if inside else None
 
 
-def _at_vane_pass(lines: Samples, df_hz: float, count: int, shaft_hz: float) -> bool:
+def _at_vane_pass(lines: Samples, df_hz: float, count: int, shaft_hz: float) -> tuple[float, float]:
+    """(power of the line at the vane pass, of the strongest neighbour among the shaft's lines): what swells or knocks
+    once per turn makes them all."""
+
     def power(multiples: Floats) -> Floats:
         bins = np.rint(multiples * shaft_hz / df_hz).astype(int)
         bins = bins[bins < len(lines) - 1]
         return np.asarray([lines[b - 1 : b + 2].max() for b in bins])
 
     own = power(np.array([float(count)]))
-    others = power(np.array([k for k in range(1, 2 * count) if k != count], float))
-    return bool(len(own) and own[0] > PULSATING and own[0] > AMONG_SHAFT_LINES * others.max(initial=0.0))
+    others = power(np.array([k for k in range(count - 2, count + 3) if k > 0 and k != count], float))
+    return float(own.max(initial=0.0)), float(others.max(initial=0.0))
 
 
-def _finding(part: Blades, hz: float, band_hz: tuple[float, float], top: Deviation, verdict: Verdict) -> Finding:
-    rise = top.value - top.normal
+def _finding(
+    part: Blades, hz: float, noise: str, band_hz: tuple[float, float] | None, top: Deviation, verdict: Verdict
+) -> Finding:
     text = (
-        f"{part.name}: noise at {words.band(*band_hz)} {words.decibels(rise)}, modulated at the vane pass "
-        f"({words.hz(hz)}, {part.count} vanes): cavitation or separated flow"
+        f"{part.name}: {noise}, modulated at the vane pass ({words.hz(hz)}, {part.count} vanes): cavitation or "
+        "separated flow"
     )
     return Finding(
         Rank.COMPONENT,
@@ -92,5 +117,5 @@ def _finding(part: Blades, hz: float, band_hz: tuple[float, float], top: Deviati
         z=top.z,
         p_value=min(1.0, top.p_value * len(verdict.deviations)),
         harmonics=2,
-        change_db=rise,
+        change_db=top.value - top.normal if band_hz is not None else None,
     )

@@ -118,8 +118,7 @@ def synchronous_hz(config: Mechanism) -> float | None:
 def groups(config: Mechanism) -> list[LineGroup]:
     """Every group of spectral lines; those without a fixed frequency need the shaft's speed."""
     found = [*_gears(config), *_blades(config), *_belts(config), *_mains(config), *_motor(config)]
-    own = {_place(line) for group in found if group.spacing is None for line in group.lines}
-    found = [_without(group, own) if group.spacing is not None else group for group in found]
+    found = _unshared(found)
     taken = {round(line.order, 6) for group in found for line in group.lines if line.fixed_hz == 0}
     return [*_shafts(config, taken), *found]
 
@@ -128,10 +127,20 @@ def _place(line: Line) -> tuple[float, float]:
     return round(line.order, 6), line.fixed_hz
 
 
-def _without(group: LineGroup, own: set[tuple[float, float]]) -> LineGroup:
-    """Sidebands that fall on a line of another part, such as a blade's second harmonic, are no evidence."""
-    left = tuple(line for line in group.lines if _place(line) not in own)
-    return replace(group, lines=left) if left else group
+def _unshared(found: list[LineGroup]) -> list[LineGroup]:
+    """Lines that two components explain speak for neither: a sideband on a blade's harmonic, and that harmonic
+    too. A component's first line stays its own."""
+    owners: dict[tuple[float, float], set[str]] = {}
+    for group in found:
+        for line in group.lines:
+            owners.setdefault(_place(line), set()).add(group.component)
+
+    def kept(group: LineGroup, line: Line) -> bool:
+        alone = len(owners[_place(line)]) == 1
+        return alone or (group.spacing is None and group.name[-1] == "1")
+
+    left = [replace(group, lines=tuple(line for line in group.lines if kept(group, line))) for group in found]
+    return [group for group in left if group.lines]
 
 
 _SHAFT_MEANING = {1: "imbalance or a bent shaft", 2: "misalignment or looseness", 3: "misalignment or looseness"}

@@ -23,6 +23,7 @@ FLOORS: dict[str, float] = {
     "peak_db": 1.0,
     "line": 0.1,
     "tile_line": 0.1,
+    "vanes": 0.1,
     "peak": 0.1,
     "full": 0.3,
     "tiles": 0.3,

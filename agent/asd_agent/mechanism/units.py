@@ -47,4 +47,5 @@ _OFFSETS = {  # what was added before the logarithm
     ("cepstrum", "shaft"): 1.0,
     ("envelope", "line"): 0.1,
     ("envelope", "tile_line"): 0.1,
+    ("envelope", "vanes"): 0.1,
 }
