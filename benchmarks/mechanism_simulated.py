@@ -27,7 +27,7 @@ from asd_agent.types import Samples
 
 RATE_HZ, SECONDS = 16_000, 10.0
 ABOVE_DB = 10.0
-NORMALS, FAULTY, TOGETHER = 40, 16, 8  # windows a machine, a machine and fault, and a sum
+NORMALS, FAULTY, TOGETHER = 40, 8, 8  # windows a machine, a machine and fault, and a sum
 MACHINES = (
     {"shaft_hz": 24.87, "gear_teeth": 23, "wheel_teeth": 57, "blades": 7, "poles": 4, "seed": 1},
     {"shaft_hz": 16.31, "gear_teeth": 31, "wheel_teeth": 44, "blades": 5, "poles": 6, "seed": 2},
@@ -47,7 +47,7 @@ EXPECTED = {  # kind -> (what must be named, the lines that carry it); "" = no c
 }
 NO_COMPONENT = {"electrical": "mains.2x", "looseness": "shaft.half", "imbalance": "shaft.1x"}
 AT_LEVEL_DB = {"flow": -6.0, "surge": -6.0, "hiss": -10.0, "knocks": -10.0, "squeal": -10.0, "healthy": 0.0}
-STEPS = 7  # of the bisection
+STEPS = 6  # of the bisection
 
 
 def simulated() -> dict[str, Any]:

@@ -244,3 +244,29 @@ def test_the_wheel_is_told_from_the_pinion():
     top = diagnose((machine(100) + mesh).astype(np.float32), RATE_HZ, CONFIG, baseline)[0]
     assert top.indicator == "orders.G1.sidebands_wheel"
     assert "on wheel" in top.words
+
+
+SEVERITY = ("iso", "zone a", "zone b", "zone c", "zone d", "mm/s", "severe", "unacceptable", "satisfactory")
+
+
+@pytest.mark.parametrize("faults", [Faults(outer=4.0), Faults(imbalance=2.0), Faults(half_orders=0.5)])
+def test_no_severity_is_told_where_no_sensor_is_calibrated(baseline, faults):
+    """ISO 20816 speaks of mm/s; neither a microphone nor a configured source has a calibrated unit."""
+    told = " ".join(finding.words for finding in diagnose(machine(100, faults), RATE_HZ, CONFIG, baseline)).lower()
+    assert told
+    assert not any(word in told for word in SEVERITY)
+
+
+def test_a_line_that_two_parts_share_names_neither(baseline):
+    """26 x shaft: twice the blades, and the third sideband of the mesh."""
+    t = np.arange(round(SECONDS * RATE_HZ)) / RATE_HZ
+    x = machine(100) + np.asarray(0.01 * np.sin(2 * np.pi * 26 * SHAFT_HZ * t), np.float32)
+    assert not any(finding.component for finding in diagnose(x, RATE_HZ, CONFIG, baseline))
+
+
+def test_a_forest_of_lines_is_not_the_mesh(baseline):
+    """A tone near the mesh that wanders to and fro nine times a second has lines everywhere, on the mesh too."""
+    t = np.arange(round(SECONDS * RATE_HZ)) / RATE_HZ
+    wander = 8 * np.sin(2 * np.pi * 0.37 * SHAFT_HZ * t)
+    x = machine(100) + np.asarray(0.02 * np.sin(2 * np.pi * 46 * SHAFT_HZ * t + wander), np.float32)
+    assert not any(finding.component for finding in diagnose(x, RATE_HZ, CONFIG, baseline))

@@ -87,6 +87,7 @@ def _named(found: Diagnosis, verdict: Verdict | None, band_hz: tuple[float, floa
         z=grown,
         p_value=p,
         harmonics=best.harmonics,
+        sidebands_hz=best.pattern.spacing * best.shaft_hz or None,
         runner_up=f"{second.train.label} p {min(1.0, second.p_value):.1g}" if second is not None else "",
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from asd_agent.mechanism import words
 from asd_agent.mechanism.analyse import Analyser, Analysis
@@ -13,8 +14,9 @@ from asd_agent.mechanism.bands import LINE_NEIGHBOURHOOD_HZ, band_of
 from asd_agent.mechanism.baseline import Deviation, Verdict
 from asd_agent.mechanism.envelope import Envelope
 from asd_agent.mechanism.finding import Finding, Rank
-from asd_agent.mechanism.lines import Line, LineGroup
+from asd_agent.mechanism.lines import LineGroup
 from asd_agent.mechanism.spectrum import Floor, Spectrum
+from asd_agent.types import Floats
 
 LIMIT = 0.01
 LINE_GREW_DB = 3.0
@@ -67,26 +69,37 @@ def _grown(analyser: Analyser, whole: Analysis, verdict: Verdict) -> list[tuple[
         ):
             continue
         placed = _shaft_hz(whole) is not None or not any(line.order for line in group.lines)
-        if placed and (group.spacing is not None or not _in_a_forest(group.lines[0], whole)):
+        if placed and not _in_a_forest(group, whole):
             grown.append((group, deviation))
     return sorted(grown, key=lambda pair: -pair[1].z)
 
 
-def _in_a_forest(line: Line, whole: Analysis) -> bool:
-    """Several lines near by that no order of the shaft explains are as strong: a tone that wanders, or a family of
-    another origin."""
+def _in_a_forest(group: LineGroup, whole: Analysis) -> bool:
+    """Several lines near by that neither the shaft nor the group's own sidebands explain are as strong: a tone that
+    wanders, or a family of another origin."""
     spectrum, shaft_hz = whole.angular, _shaft_hz(whole)
-    if shaft_hz is None or line.order < FOREST_FROM:
+    if shaft_hz is None or abs(group.lines[0].order) < FOREST_FROM:
         return False
-    df, hz = spectrum.df_hz, line.hz(shaft_hz)
-    near = np.arange(int((hz - FOREST_ORDERS * shaft_hz) / df), int((hz + FOREST_ORDERS * shaft_hz) / df) + 1)
-    near = near[(near > 2) & (near < len(spectrum.power) - 2)]
-    orders = near * df / shaft_hz
-    free = near[np.abs(orders - np.rint(orders)) * shaft_hz > FOREST_BINS * df]
-    at = round(hz / df)
-    own = spectrum.power[max(at - 2, 0) : at + 3].max(initial=0.0)
-    peaks = free[(spectrum.power[free] >= spectrum.power[free - 1]) & (spectrum.power[free] > spectrum.power[free + 1])]
-    return bool(np.count_nonzero(spectrum.power[peaks] > FOREST_SHARE * own) >= FOREST_LINES)
+    df, power = spectrum.df_hz, spectrum.power
+    places = np.array([line.hz(shaft_hz) for line in group.lines])
+    own = np.array([power[max(round(hz / df) - 2, 0) : round(hz / df) + 3].max(initial=0.0) for hz in places])
+    strongest = float(places[int(np.argmax(own))])
+    near = np.arange(round(strongest / df - FOREST_ORDERS * shaft_hz / df), round(strongest / df) + 1)
+    near = np.concatenate([near, 2 * round(strongest / df) - near])
+    near = near[(near > 2) & (near < len(power) - 2)]
+    hz = near.astype(np.float64) * df
+    free = _away(hz, shaft_hz, 0.0, df)
+    if group.spacing is not None and group.carrier is not None:
+        free &= _away(hz, abs(group.spacing.hz(shaft_hz)), group.carrier.hz(shaft_hz), df)
+    peaks = near[free & (power[near] >= power[near - 1]) & (power[near] > power[near + 1])]
+    least = FOREST_SHARE * np.sort(own)[-min(2, len(own))]
+    return bool(np.count_nonzero(power[peaks] > least) >= FOREST_LINES)
+
+
+def _away(hz: Floats, step_hz: float, from_hz: float, df_hz: float) -> npt.NDArray[np.bool_]:
+    """Further than a line's width from every multiple of a step."""
+    steps = (hz - from_hz) / step_hz
+    return np.asarray(np.abs(steps - np.rint(steps)) * step_hz > FOREST_BINS * df_hz)
 
 
 def significant(deviation: Deviation, verdict: Verdict) -> bool:

@@ -28,6 +28,7 @@ class Finding:
     z: float | None = None  # against the baseline
     p_value: float | None = None  # corrected for all that was looked at
     harmonics: int = 0
+    sidebands_hz: float | None = None  # their distance from the harmonics
     change_db: float | None = None
     at_s: float | None = None  # of a single event in the window
     runner_up: str = ""

@@ -14,7 +14,7 @@ from scipy.special import log_ndtr
 
 from asd_agent.mechanism.analyse import Analyser, Analysis
 from asd_agent.mechanism.baseline import Verdict
-from asd_agent.mechanism.combs import Spectra, unexplained
+from asd_agent.mechanism.combs import RATE_STEP, Spectra, unexplained
 from asd_agent.mechanism.envelope import full_envelope, mean_envelope
 from asd_agent.mechanism.evidence import KAPPA, LineEvidence, raw_power
 from asd_agent.mechanism.families import explained_elsewhere
@@ -156,7 +156,7 @@ class _Test:
         free = unexplained(spectra, self.speeds.low_hz, self.speeds.high_hz)
         if (free is not None and best.log_e < free.log_e + MARGIN) or explained_elsewhere(spectra, best, belief):
             return Diagnosis(None, Unnamed.NO_PART)
-        if _shared_with_others(best, self._calm):
+        if _shared_with_others(best, self._calm, spectra.envelope.df_hz):
             return Diagnosis(None, Unnamed.SHARED, (best,))
         rivals = _rivals(spectra, ranked, self._calm)
         if rivals:
@@ -181,10 +181,11 @@ class _Test:
         return tested * reading.p_value < limit and reading.harmonics >= FEWEST_HARMONICS
 
 
-def _shared_with_others(reading: Reading, calm: bool) -> bool:
-    """Lines of the cage come from every bearing; those of a rolling element are impulsive and not the cage's alone."""
+def _shared_with_others(reading: Reading, calm: bool, df_hz: float) -> bool:
+    """Lines of the cage come from every bearing; those of a rolling element are impulsive and not the cage's alone. A
+    rate as low as the cage's is read to a fifth of a bin."""
     if reading.train.kind == "ftf":
-        return calm or abs(reading.order / reading.train.order - 1) > CAGE_FITS
+        return calm or abs(reading.order / reading.train.order - 1) > CAGE_FITS + RATE_STEP * df_hz / reading.hz
     return reading.train.kind == "bsf2" and (calm or reading.own_log_e < OWN_LINES)
 
 

@@ -198,11 +198,9 @@ def _envelope(axes: Axes, analyser: Analyser, whole: Analysis, named: Finding | 
         for train in analyser.trains:
             _fault_lines(axes, train, speed.hz, named, top, ceiling)
     if named is not None and named.hz is not None:
-        _mark_comb(axes, analyser, named, muted, env.df_hz, (top, ceiling))
+        _mark_comb(axes, named, muted, env.df_hz, (top, ceiling))
     _order_axis(axes, named, speed)
-    heading = (
-        "pre-whitened squared envelope spectrum; shaded: fault lines with slip; marks: the train found, its sidebands"
-    )
+    heading = "pre-whitened squared envelope spectrum; shaded: where each part's lines lie, with slip"
     axes.set_title(heading, loc="left", fontsize=10)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", fontsize=8, ncols=2)
@@ -228,14 +226,10 @@ def _order_axis(axes: Axes, named: Finding | None, speed: Speed | None) -> None:
     orders.tick_params(labelsize=7)
 
 
-def _mark_comb(
-    axes: Axes, analyser: Analyser, named: Finding, amplitude: Any, df_hz: float, limits: tuple[float, float]
-) -> None:
-    """Harmonics of the train that was found, with their rates, and the sidebands of the component beside them."""
+def _mark_comb(axes: Axes, named: Finding, amplitude: Any, df_hz: float, limits: tuple[float, float]) -> None:
+    """Harmonics of the train that was found, in Hz and orders, and the sidebands that were found beside them."""
     top_hz, ceiling = limits
-    rate = named.hz or 0.0
-    train = next((t for t in analyser.trains if named.indicator == f"envelope.{t.name}"), None)
-    step = train.spacing * rate / named.order if train is not None and train.spacing and named.order else 0.0
+    rate, step = named.hz or 0.0, named.sidebands_hz or 0.0
     for k in (1, 2, 3, 4):
         for side in (-2, -1, 0, 1, 2) if step else (0,):
             hz = k * rate + side * step
@@ -243,9 +237,14 @@ def _mark_comb(
             if not (2 <= at < len(amplitude) - 2 and 0 < hz < top_hz):
                 continue
             peak = min(float(amplitude[at - 2 : at + 3].max()), ceiling)
-            axes.plot(hz, peak, marker="v" if side == 0 else ".", color="black", markersize=7 if side == 0 else 5)
+            colour = "black" if side == 0 else "tab:blue"
+            axes.plot(hz, peak, marker="v" if side == 0 else "o", color=colour, markersize=7 if side == 0 else 4)
             if side == 0:
-                axes.annotate(f"{hz:.1f}", (hz, peak), textcoords="offset points", xytext=(4, 5), fontsize=8)
+                order = f" = {k * named.order:.2f}x" if named.order else ""
+                axes.annotate(f"{hz:.1f} Hz{order}", (hz, peak), textcoords="offset points", xytext=(4, 5), fontsize=8)
+    axes.plot([], [], "v", color="black", label="the comb that was found")
+    if step:
+        axes.plot([], [], "o", color="tab:blue", markersize=4, label=f"its sidebands, {step:.1f} Hz apart")
 
 
 def _fault_lines(
@@ -281,17 +280,31 @@ def _wavelet_maps(figure: Any, axes: Axes, close: Axes, spectrum: Spectrum, near
     per_frame = nodes.shape[1] // frames
     coarse = energy[:, : frames * per_frame].reshape(len(nodes), frames, per_frame).mean(axis=2)
     first, last = (int(edge * leaf_hz) for edge in near)
-    _map(axes, coarse / usual, (0.0, spectrum.duration_s), spectrum.rate_hz)
-    picture = _map(close, energy[:, first:last] / usual, near, spectrum.rate_hz)
-    figure.colorbar(picture, ax=close, label="dB over usual", pad=0.01)
-    best = kurtogram(spectrum).best_hz
-    for edge in best:
-        axes.axhline(edge / 1000, color="white", linewidth=0.8, linestyle="--")
-    heading = f"wavelet packets ({wavelet.WAVELET}, {len(nodes)} bands); dashed: kurtogram's band {words.band(*best)}"
+    _map(figure, axes, 10 * np.log10(coarse / np.median(coarse, axis=1, keepdims=True)), (0.0, spectrum.duration_s))
+    _map(figure, close, 10 * np.log10(energy[:, first:last] / usual), near)
+    for panel in (axes, close):
+        _bands_axis(panel, len(nodes), spectrum.rate_hz)
+    low, high = kurtogram(spectrum).best_hz
+    heading = f"wavelet packets ({wavelet.WAVELET}, {len(nodes)} bands) over their usual energy"
+    if high - low < 0.49 * spectrum.rate_hz:
+        heading += f"; dashed: most impulsive band {words.band(low, high)} (kurtogram)"
+        for edge in (low, high):
+            axes.axhline(2 * edge / spectrum.rate_hz * len(nodes), color="white", linewidth=1.0, linestyle="--")
     axes.set_title(heading, loc="left", fontsize=10)
 
 
-def _map(axes: Axes, ratio: Any, span_s: tuple[float, float], rate_hz: int) -> Any:
-    axes.set(xlabel="s", ylabel="kHz")
-    return axes.imshow(10 * np.log10(ratio), origin="lower", aspect="auto", extent=(*span_s, 0.0, rate_hz / 2000),
-                       cmap="inferno", vmin=-3, vmax=15, interpolation="nearest")  # fmt: skip
+def _map(figure: Any, axes: Axes, level_db: Any, span_s: tuple[float, float]) -> None:
+    """Bands upwards, time to the right; the scale holds what is there, so that quiet maps are not black."""
+    low, high = np.percentile(level_db, [20, 99.7])
+    picture = axes.imshow(level_db, origin="lower", aspect="auto", extent=(*span_s, 0.0, float(len(level_db))),
+                          cmap="viridis", vmin=low, vmax=max(high, low + 6.0), interpolation="nearest")  # fmt: skip
+    figure.colorbar(picture, ax=axes, label="dB", pad=0.01)
+    axes.set_xlabel("s")
+
+
+def _bands_axis(axes: Axes, bands: int, rate_hz: int) -> None:
+    """Whole bands as rows, with their edges in kHz."""
+    step = max(1, bands // 8)
+    edges = np.arange(0, bands + 1, step)
+    axes.set_yticks(edges, [f"{edge / bands * rate_hz / 2000:.3g}" for edge in edges])
+    axes.set_ylabel("kHz")

@@ -71,17 +71,13 @@ def log_two_sided_p(z: Floats) -> Floats:
     return np.asarray(np.minimum(np.log(2.0) + log_ndtr(-np.abs(z)), 0.0))
 
 
-def log_cauchy(log_p: Floats) -> float:
-    """ln of one p-value from several dependent ones: T = mean cot(pi p), p = 1/2 - atan(T)/pi (Liu & Xie 2020).
-
-    A p above 1/2 counts as 1/2: in the plain sum one near 1 outweighs a small one.
-    """
-    return float(log_cauchy_of_groups(log_p, np.zeros(1, np.intp))[0])
-
-
 def log_cauchy_of_groups(log_p: Floats, starts: npt.NDArray[np.intp]) -> Floats:
-    """The same for each of several groups of ln p [..., n], NaN = not measured, that begin at `starts` [groups] and
-    follow each other -> [..., groups], NaN for a group of which nothing was measured."""
+    """ln of one p-value from several dependent ones: T = mean cot(pi p), p = 1/2 - atan(T)/pi (Liu & Xie 2020). A p
+    above 1/2 counts as 1/2: in the plain sum one near 1 outweighs a small one.
+
+    For each of several groups of ln p [..., n], NaN = not measured, that begin at `starts` [groups] and follow each
+    other -> [..., groups], NaN for a group of which nothing was measured.
+    """
     known = ~np.isnan(log_p)
     p = np.exp(log_p)
     with np.errstate(all="ignore"):
