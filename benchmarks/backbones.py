@@ -1,5 +1,6 @@
 """Encoders of true size with random weights: torch against onnxruntime fp32 and int8, one window of 10 s.
 
+    python benchmarks/backbones.py --models bandsplit --minutes 1 -o benchmarks/results/bandsplit.json
     python benchmarks/backbones.py [--minutes 4] [--models beats,eat] [-o benchmarks/results/backbones.json]
 
 Everything that is compared takes turns in one run, and the least time counts, so that a busy machine disturbs all
@@ -96,11 +97,12 @@ def gflop(name: str) -> float:
     """Multiplications and additions of one window: matrix products, attention, BEATs' positional convolution."""
     backbone = build(name, "base")
     (tokens,) = backbone(torch.zeros(1, SAMPLES))
-    length = tokens.features.shape[1] * tokens.features.shape[2] + (tokens.cls is not None)
+    sequences = max(1, backbone.class_count)  # the bands of bandsplit
+    length = tokens.features.shape[1] * tokens.features.shape[2] // sequences + (tokens.cls is not None)
     weights = sum(module.weight.numel() for module in backbone.modules() if isinstance(module, torch.nn.Linear))
     attention = 2 * backbone.layers * length * backbone.dim
     convolution = 128 * backbone.dim**2 // 16 if name == "beats" else 0
-    return 2 * length * (weights + attention + convolution) / 1e9
+    return 2 * sequences * length * (weights + attention + convolution) / 1e9
 
 
 def subject(name: str) -> Subject:

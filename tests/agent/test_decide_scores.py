@@ -248,3 +248,13 @@ def test_fusion_round_trips_and_refuses_nan() -> None:
     z[3, 1] = math.nan
     with pytest.raises(CalibrationError, match="not finite"):
         Fusion.fit(z, block, np.zeros(60, int))
+
+
+def test_signed_distances_are_standard_scores_already() -> None:
+    """GenRep's standard scores by domain are negative for the most normal: no logarithm is taken."""
+    held_out = np.random.default_rng(0).normal(-1.0, 0.5, 400)
+    score = LogScore.fit(held_out, signed=True)
+    assert score.z(-1.0) == pytest.approx(0.0, abs=0.15)
+    assert score.z(0.0) == pytest.approx(2.0, abs=0.2)
+    assert score.z(-2.0) < score.z(-1.5) < score.z(3.0)
+    assert msgspec.convert(msgspec.to_builtins(score), LogScore) == score

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import config, mechanism
+from asd_agent import bank, config, mechanism
 from asd_agent.baseline import Arrays, Baseline, DetectorCalibration, Manifest, Nuisance, StateCalibration, prefixed
 from asd_agent.calibration.report import StateFit, report, seconds, select
 from asd_agent.decide import states
@@ -22,7 +22,7 @@ from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
 from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
-from asd_agent.scoring.pipeline import Pipeline, nuisance_odds
+from asd_agent.scoring.pipeline import Pipeline, detector_name, nuisance_odds
 from asd_agent.types import Description, WindowRef
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.reference import RoomNormal
@@ -117,7 +117,7 @@ def fit_state(
     detectors: list[Detector] = []
     columns = []
     for output_name, output in pipeline.outputs.items():
-        given = pipeline.brought(output_name)
+        given = _brought(pipeline, output_name)
         detector, z = EmbeddingDetector.fit(output_name, output, windows, block, session, guard, given)
         detectors.append(detector)
         columns.append(z)
@@ -174,6 +174,15 @@ def room_normal(windows: Sequence[Description]) -> RoomNormal | None:
     """What the reference microphone heard, where it heard enough."""
     heard = [d.room for d in windows if d.room is not None]
     return RoomNormal.fit(heard) if len(heard) >= FEWEST_WINDOWS else None
+
+
+def _brought(pipeline: Pipeline, name: str) -> bank.Bank | None:
+    """The bank that came with the bundle; None where calibration makes it. Raises BundleError, BaselineError."""
+    for key, encoder in pipeline.encoders.items():
+        for output in encoder.bundle.meta.outputs:
+            if output.bank is not None and detector_name(key, output.name, len(pipeline.encoders)) == name:
+                return bank.from_arrays(output.bank.kind, encoder.bundle.bank_arrays(output.bank))
+    return None
 
 
 def window_places(fit: StateFit) -> Arrays:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from asd_agent import bank, config, mechanism
+from asd_agent import config, mechanism
 from asd_agent.baseline import Baseline, StateCalibration
 from asd_agent.baseline.bundles import bundle_of
 from asd_agent.decide import reason
@@ -227,14 +227,6 @@ class Pipeline:
         if found is None or found.lost_hz is None or found.lost_hz >= hears_hz:
             return ""
         return signal_chain.lost_words(found.lost_hz, learnt)
-
-    def brought(self, name: str) -> bank.Bank | None:
-        """The bank that came with the bundle; None where calibration makes it. Raises BundleError, BaselineError."""
-        for key, encoder in self.encoders.items():
-            for output in encoder.bundle.meta.outputs:
-                if output.bank is not None and detector_name(key, output.name, len(self.encoders)) == name:
-                    return bank.from_arrays(output.bank.kind, encoder.bundle.bank_arrays(output.bank))
-        return None
 
     def deciding(self, result: WindowResult) -> tuple[OperatingState, list[str]] | None:
         """The operating state that a result was judged in, and its detectors that decide, the one that deviates most
