@@ -5,7 +5,7 @@ another encoder. The front end measures the same frequencies in Hz at every rate
 centre frequency in Hz, so a band's tokens do not depend on what lies above it. Where the bands do not fill the
 spectrum, the highest begins lower and shares patches' worth of bins with the one before.
 
-Ours differ from FISHER's in the place code (FISHER has none for the band) and in the patches; the weights are our own.
+The code, the patches and the place code are ours; no weights of FISHER or ECHO fit.
 """
 
 from __future__ import annotations
