@@ -1,6 +1,6 @@
 """What the daemon says on hours of sound: clean days, faults that stay, everyday sound that passes.
 
-    python benchmarks/stream.py [--data ../shared/data] [--quick] [--bundle FOLDER ...] [--cache FOLDER]
+    python benchmarks/stream.py [--data ../shared/data] [--quick] [--bundle FOLDER ...] [--longest 90] [--cache FOLDER]
         [-o benchmarks/results] [--name stream]
 
 Machines and days come from `scenes`, calibration and judgement from the classes that ship: `Pipeline.describe` and
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -37,6 +38,7 @@ from heard import Cache, Calibrated, moved
 from scenes import FAULTS, Episode, Nuisance, Site, beds, fault, short_nuisance, sites
 from sounds import rng_of
 
+from asd_agent.encode.bundle import Bundle
 from asd_agent.scoring.decision import Decision
 from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, WindowResult
 
@@ -53,12 +55,12 @@ Decide = Callable[[Calibrated, Iterable[WindowResult]], Iterator[AlarmEvent]]
 # -- episodes
 
 
-def fault_episodes(site: Site, quick: bool) -> list[Episode]:
+def fault_episodes(site: Site, quick: bool, longest_s: float) -> list[Episode]:
     plan = DURATIONS_S if site.thorough else SHORT_DURATIONS_S
     return [
         _fault(site, kind, level_db, seconds, n)
         for seconds, count in plan.items()
-        if not quick or seconds <= 90
+        if seconds <= (90 if quick else longest_s)
         for kind in FAULTS
         for n in range(1 if quick else count)
         for level_db in LEVELS_OF.get(seconds, LEVELS_DB)
@@ -173,7 +175,7 @@ def clean_of(calibrated: Calibrated, results: Sequence[WindowResult], decide: De
 
 
 def evaluate(
-    data: Path, bundles: list[str], cache: Cache, quick: bool, decides: Sequence[Decide]
+    data: Path, bundles: list[str], cache: Cache, quick: bool, longest_s: float, decides: Sequence[Decide]
 ) -> list[tuple[list[Clean], list[Outcome]]]:
     """What each of the decisions does on the same sound."""
     out: list[tuple[list[Clean], list[Outcome]]] = [([], []) for _ in decides]
@@ -183,7 +185,7 @@ def evaluate(
         streams = {day.name: calibrated.clean(day, 600.0 if quick else CLEAN_S) for day in site.days}
         for (clean, _), decide in zip(out, decides, strict=True):
             clean += [clean_of(calibrated, stream, decide) for stream in streams.values()]
-        for episode in [*fault_episodes(site, quick), *nuisance_episodes(site, data, quick)]:
+        for episode in [*fault_episodes(site, quick, longest_s), *nuisance_episodes(site, data, quick)]:
             results = calibrated.episode(episode, streams[episode.day.name])
             for (_, outcomes), decide in zip(out, decides, strict=True):
                 outcomes.append(outcome(calibrated, episode, results, decide))
@@ -336,6 +338,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--bundle", action="append", default=[], help="an encoder; several judge side by side")
     parser.add_argument("--quick", action="store_true", help="few episodes; writes nothing")
+    parser.add_argument("--longest", type=float, default=math.inf, help="seconds of a fault, longer ones are left out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "asd-agent-stream")
     parser.add_argument("--before", type=Path, help="a file that this command wrote before a change, to go with it")
     parser.add_argument("--name", default="stream", help="of the file written")
@@ -343,8 +346,9 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     cache, bundles = Cache(args.cache), args.bundle or ["default"]
-    after, other = evaluate(args.data, bundles, cache, args.quick, [daemon, sequential])
-    found = summary(*after) | {"e_detector": summary(*other)}
+    after, other = evaluate(args.data, bundles, cache, args.quick, args.longest, [daemon, sequential])
+    encoder = {name: Bundle.load(name).meta.name for name in bundles}
+    found = {"bundles": encoder} | summary(*after) | {"e_detector": summary(*other)}
     if args.before is not None:
         found["before"] = json.loads(args.before.read_text())
     print(json.dumps(found, indent=1))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -178,3 +179,23 @@ class AlarmMachine(RuleBasedStateMachine):
 
 AlarmMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAlarm = AlarmMachine.TestCase
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(5, 9), st.floats(3.1, 80.0), st.integers(0, 3))
+def test_a_passing_sound_is_not_completed_by_windows_a_little_beyond_the_limit(
+    loud: int, times: float, before: int
+) -> None:
+    """Seven of nine have to deviate alike: five or six loud windows among weak ones raise nothing, seven do."""
+    raising = config.Machine(id="m", source=config.SimulatedSource(), alarm=config.Alarm(window_votes="7/9"))
+    weak = 1.01 * -math.log10(LIMITS.alert_p)
+    at = min(before, 9 - loud)
+    scores = [weak] * at + [times * weak] * loud + [weak] * (9 - loud - at)
+    alarm, raised = Alarm(raising, LIMITS, AlarmState()), False
+    for i, score in enumerate(scores):
+        window = WindowResult(
+            index=i, start_s=0.0, duration_s=10.0, utc_s=5.0 * i, origin="", state=State.ANOMALOUS, quality=QUALITY,
+            p_value=10.0**-score,
+        )  # fmt: skip
+        raised |= any(event.kind is EventKind.RAISED for event in alarm.update(window, True))
+    assert raised == (loud >= 7)

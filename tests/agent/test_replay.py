@@ -192,7 +192,7 @@ def test_any_kind_of_sound_can_be_replayed(
     baselines.promote()
     evidence = config.Evidence(before_s=0, after_s=1)
     settings = config.Config(agent=config.Agent(id="a", state_dir=str(state), evidence=evidence), machines=[machine])
-    live = sound(24, FAULT, seed=2, rate_hz=rate_hz, bits=bits)
+    live = sound(27, FAULT, seed=2, rate_hz=rate_hz, bits=bits)
     with listening(settings) as (monitor, _):
         hear(monitor, live, rate_hz)
     event = alarm(state)

@@ -25,7 +25,7 @@ import msgspec
 
 from asd_agent import config
 from asd_agent.decide import reason
-from asd_agent.decide.budget import Thresholds
+from asd_agent.decide.budget import SMALLEST_P, Thresholds
 from asd_agent.errors import UsageError
 from asd_agent.types import (
     AlarmEvent,
@@ -57,6 +57,7 @@ _OF_PEOPLE = (
     EventKind.MARKED_NOTHING,
 )
 _OF_EVIDENCE = (EventKind.RAISED, EventKind.ESCALATED, EventKind.DEESCALATED, EventKind.CLEARED)
+ALIKE = 1 / 3  # of the score of the middle voter is what the weakest of k must have
 STANDS_FROM = 0.8  # share of its limit from which on such evidence keeps an alarm that it has raised
 Events = tuple[AlarmEvent, ...]
 
@@ -212,7 +213,7 @@ class Alarm:
         level = self.state.level if self.state.active else Level.NORMAL
         for target, limit in ((Level.DANGER, limits.danger_p), (Level.ALERT, limits.alert_p)):
             voters = [v for v in self.state.rising if v[1] <= limit]
-            if len(voters) >= k and _RANK[target] > _RANK[level]:
+            if len(voters) >= k and _RANK[target] > _RANK[level] and _alike([p for _, p in voters], k):
                 return (self._rise(target, voters, limit, result, stamp),)
         return self._calm(level, limits, result, stamp)
 
@@ -368,6 +369,13 @@ class Alarm:
 
     def _set(self, **changes: Any) -> None:
         self.state = msgspec.structs.replace(self.state, **changes)
+
+
+def _alike(p_values: list[float], k: int) -> bool:
+    """Whether k of the voters deviate to a like degree: a sound that passes is in some windows only, and needs the help
+    of others that are a little beyond the limit."""
+    scores = sorted((_score(max(p, SMALLEST_P)) for p in p_values), reverse=True)
+    return scores[k - 1] >= ALIKE * scores[len(scores) // 2]
 
 
 def _indices(voters: list[Vote]) -> tuple[int, ...]:

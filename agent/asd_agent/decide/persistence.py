@@ -3,7 +3,7 @@
 Per operating state and detector, the statistics of z over four time scales. A low quantile is lifted by what stays and
 not by what passes; its counterpart, a low quantile of what was highest in every block, by what keeps coming back.
 
-    45 s    windows; all but one of eight exceed it
+    45 s    windows; all of eight exceed it (of short windows, all but one of nine)
     5 min   the last seven blocks of 45 s, their medians; six of seven exceed it
     1 h     the last twelve values of 5 min, medians and highest values; nine of twelve exceed it
     1 day   the last 24 values of 1 h; 18 of 24 exceed it
@@ -217,11 +217,11 @@ class Persistence:
     def _short(self, track: Track, state: _State, utc_s: float) -> None:
         track.found.pop(0, None)
         if len(track.windows) == self._size and utc_s - track.windows[0][0] <= 2 * BLOCK_S:
-            low = _quantile([z for _, z, _ in track.windows], self._size // 8)
-            found = state.judge(0, low, track.today[0])
+            rows = [z for _, z, _ in track.windows]
+            found = state.judge(0, _quantile(rows, self._size // 9), track.today[0])
             found = found._replace(since_utc_s=track.windows[0][0], windows=self._size)
             track.found[0] = found
-            track.near |= found.share >= SUSPICIOUS
+            track.near |= state.judge(0, _quantile(rows, self._size // 8), track.today[0]).share >= SUSPICIOUS
 
     def _block(self, track: Track, state: _State, utc_s: float) -> None:
         rows = [z for _, z, _ in track.windows]
