@@ -143,6 +143,8 @@ def test_a_replay_agrees_to_the_last_bit(box: Path, machine: config.Machine) -> 
     assert len(done.windows) > 10
     assert not done.software
     assert any("mechanism" in {d.name for d in w.result.detectors} for w in done.windows)
+    assert done.part is not None  # its deviating windows, added up as the daemon did
+    assert done.part.windows <= len(done.windows)
 
 
 def test_the_clip_says_what_it_was_judged_with(box: Path, machine: config.Machine) -> None:

@@ -158,6 +158,7 @@ def _data(settings: config.Config, done: Replay, sound: Path) -> dict[str, objec
         "event": Messages.of_agent(settings).event(done.clip.event),
         "sound": str(sound),
         "left_out": done.left_out,
+        "part": msgspec.to_builtins(done.part),
         "software": done.software,
         "by_window": [
             {
@@ -181,6 +182,8 @@ def _show(done: Replay, sound: Path) -> None:
         f"clip {sound}: {seconds:.1f} s at {clip.rate_hz} Hz, the alarm at {clip.alarm_s:.1f} s",
         f"baseline {then.baseline} {then.baseline_sha256[:12]}, bundle {bundles}, {_limit(then.threshold)}",
     )
+    if done.part is not None and done.part.words:
+        say(f"the clip's windows added up: {done.part.words}")
     names = _detectors(done)
     show(
         ("at", "voted", "state", "score then", "now", *names),

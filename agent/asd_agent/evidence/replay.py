@@ -21,8 +21,9 @@ from asd_agent.errors import BaselineError, BundleError, StoreError
 from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, MadeWith, ScoredWindow, near, read_clip, read_sound, sidecars
 from asd_agent.evidence.nearest import Normal, nearest
 from asd_agent.evidence.record import software
-from asd_agent.scoring.pipeline import Pipeline, Reported
-from asd_agent.types import AlarmEvent, Description, Samples, Window, WindowResult
+from asd_agent.scoring.parts import AlarmParts
+from asd_agent.scoring.pipeline import Pipeline, Reported, Step
+from asd_agent.types import AlarmEvent, AlarmState, Description, PartVerdict, Samples, Window, WindowResult
 from asd_agent.windowing.excerpt import Excerpt
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Replay:
     left_out: int  # windows that began before the clip or end after it, or that another baseline judged
     normals: tuple[Normal, ...]  # by distance from the last window that voted
     machine: config.Machine
+    part: PartVerdict | None  # what the clip's deviating windows, added up, say of the machine's parts
     software: dict[str, str]  # here and now, where it differs from then
 
 
@@ -113,12 +115,14 @@ def replay(
     samples = read_sound(sound_path(sidecar), clip)
     machine = _machine(sidecar, clip, then)
     pipeline = Pipeline(machine, encoders_of(then, machine, configured), _baseline(state_dir, clip, then))
-    windows = []
+    windows, parts, part = [], AlarmParts(machine, AlarmState()), None
     for number, stored in enumerate(clip.windows):
         update(number / len(clip.windows), f"window {number + 1} of {len(clip.windows)}")
         window = _window(clip, samples, stored, pipeline) if stored.baseline == then.baseline else None
         if window is not None:
-            windows.append(_again(stored, window, pipeline))
+            step = pipeline.step(window, Reported(speed=_speed(stored.speed), operating=stored.operating))
+            windows.append(_again(stored, step))
+            part = parts.see(pipeline, step, AlarmState())
     now = software()
     return Replay(
         clip=clip,
@@ -127,6 +131,7 @@ def replay(
         left_out=len(clip.windows) - len(windows),
         normals=tuple(_normals(windows, clip.event, pipeline)),
         machine=machine,
+        part=part,
         software={k: v for k, v in now.items() if then.software.get(k) != v},
     )
 
@@ -187,10 +192,8 @@ def _window(clip: Clip, samples: Samples, stored: ScoredWindow, pipeline: Pipeli
     return None
 
 
-def _again(stored: ScoredWindow, window: Window, pipeline: Pipeline) -> Replayed:
+def _again(stored: ScoredWindow, step: Step) -> Replayed:
     then = stored.result
-    speed = _speed(stored.speed)
-    step = pipeline.step(window, Reported(speed=speed, operating=stored.operating))
     result = replace(step.result, index=then.index, start_s=then.start_s, utc_s=then.utc_s, origin=then.origin)
     return Replayed(stored, result, step.description)
 
