@@ -128,25 +128,23 @@ def words(found: dict[str, int]) -> str:
 
 
 def held_out(data: Path) -> dict[str, Any]:
-    """Chosen on CWRU, judged on the other rigs, and the other way round; beside what ships on the same records."""
+    """Chosen on CWRU, judged on the two other rigs; beside what ships on the same records."""
     rigs = {"cwru": cwru(data), "hit": [*hit(data, "mfs"), *hit(data, "own")]}
     ready = {
         rig: {way: [prepared(r, tolerance) for r in members] for way, tolerance in TOLERANCES.items()}
         for rig, members in rigs.items()
     }
-    shipped = {rig: {way: words(counts(m)) for way, m in ways.items()} for rig, ways in ready.items()}
-    out: dict[str, Any] = {"shipped constants": shipped}
-    for chosen_on, judged_on in (("cwru", "hit"), ("hit", "cwru")):
-        values = chosen([m for members in ready[chosen_on].values() for m in members])
-        with_values = using(values, lambda rig=judged_on: {w: words(counts(m)) for w, m in ready[rig].items()})
-        own = using(values, lambda rig=chosen_on: {w: words(counts(m)) for w, m in ready[rig].items()})
-        out[f"chosen on {chosen_on}"] = {
-            f"held out: {judged_on}": with_values,
-            f"chosen on: {chosen_on}": own,
-            "constants": {name: value for (_, name), value in values.items()},
-        }
-        print(chosen_on, out[f"chosen on {chosen_on}"], flush=True)
-    return out
+
+    def judged() -> dict[str, Any]:
+        return {rig: {way: words(counts(m)) for way, m in ways.items()} for rig, ways in ready.items()}
+
+    values = chosen([m for members in ready["cwru"].values() for m in members])
+    found = using(values, judged)
+    return {
+        "constants chosen on CWRU": {"held out: two other rigs": found["hit"], "CWRU itself": found["cwru"]},
+        "constants that ship": judged(),
+        "chosen": {name: value for (_, name), value in values.items()},
+    }
 
 
 Values = dict[tuple[Any, str], float]
