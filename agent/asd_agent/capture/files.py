@@ -42,8 +42,8 @@ def recordings(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def read_file(path: str | Path, utc_s: float | None = None) -> Iterator[Block]:
-    """A recording as blocks of 0.25 s, all channels, float32; `utc_s` stamps the first frame (default: now).
+def read_file(path: str | Path, utc_s: float | None = None, block_s: float = BLOCK_S) -> Iterator[Block]:
+    """A recording as blocks of `block_s`, all channels, float32; `utc_s` stamps the first frame (default: now).
 
     A recording that is cut off or damaged is read as far as it goes, with one warning in the log. Raises
     SourceError, naming the file, when there is no sound to be had from it at all.
@@ -52,7 +52,7 @@ def read_file(path: str | Path, utc_s: float | None = None) -> Iterator[Block]:
     sound, promised = _open(Path(path))
     with sound:
         rate_hz, start = int(sound.samplerate), 0
-        chunks = _chunks(sound)
+        chunks = _chunks(sound, block_s)
         chunk = next(chunks, None)
         while chunk is not None:
             following = next(chunks, None)
@@ -157,11 +157,11 @@ def _wav_cut(raw: BinaryIO) -> float:
     return 1.0
 
 
-def _chunks(sound: Any) -> Iterator[Samples]:
+def _chunks(sound: Any, block_s: float) -> Iterator[Samples]:
     """[frames, channels] until the end, or until the decoder gives up on damage."""
     import soundfile
 
-    frames = max(1, round(BLOCK_S * sound.samplerate))
+    frames = max(1, round(block_s * sound.samplerate))
     while True:
         try:
             chunk = sound.read(frames, dtype="float32", always_2d=True)

@@ -13,6 +13,8 @@ from asd_agent.errors import SourceError
 from asd_agent.types import Samples, Window
 from asd_agent.windowing.windower import Windower
 
+BLOCK_S = 2.0  # nobody waits for the windows of a recording: fewer, longer blocks cost less
+
 
 def recorded_windows(
     path: Path, machine: config.Machine, rates: Iterable[int], utc_s: float | None = None
@@ -23,7 +25,7 @@ def recorded_windows(
     """
     windower: Windower | None = None
     try:
-        for block in read_file(path, utc_s):
+        for block in read_file(path, utc_s, BLOCK_S):
             if windower is None:
                 windower = Windower(block.rate_hz, machine.window_s, machine.hop_s, rates)
             yield from windower.push(block, *machine.channels)
