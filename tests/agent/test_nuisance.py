@@ -13,7 +13,8 @@ import pytest
 from asd_agent import config
 from asd_agent.calibration import build as calibrate
 from asd_agent.encode.meta import BundleMeta, Output, Provenance, Variant
-from asd_agent.scoring.pipeline import Pipeline, _is_risen
+from asd_agent.scoring.nuisance import is_risen
+from asd_agent.scoring.pipeline import Pipeline
 from asd_agent.types import Description, Quality
 
 FAMILIES = {"living": ["Speech", "Dog"], "clock": ["Clock", "Tick"]}
@@ -82,8 +83,8 @@ def test_what_stays_improbable_explains_nothing_however_rare_it_is_here(probabil
 def test_a_family_with_a_limit_in_log_odds_counts_from_there(usual: float, now: float, explains: bool) -> None:
     """Of 5: from 0.0001 to 0.1 the log odds rise by 7.0, from 0.01 to 0.1 by 2.4, from 0.5 to 0.995 by 5.3."""
     then, before = (math.log(p / (1 - p)) for p in (now, usual))
-    assert _is_risen(then, before, z=3.0, limit=5.0) is explains
-    assert not _is_risen(then, before, z=1.0, limit=5.0)  # beside a machine that varies as much by itself
+    assert is_risen(then, before, z=3.0, limit=5.0) is explains
+    assert not is_risen(then, before, z=1.0, limit=5.0)  # beside a machine that varies as much by itself
 
 
 def test_a_sound_far_louder_than_the_machine_is_not_explained() -> None:

@@ -22,7 +22,8 @@ from asd_agent.decide.states import OFF
 from asd_agent.errors import CalibrationError
 from asd_agent.evidence.nearest import WINDOWS, places
 from asd_agent.scoring.detectors import MECHANISM, Detector, EmbeddingDetector, MechanismDetector, embeddings
-from asd_agent.scoring.pipeline import Pipeline, detector_name, nuisance_odds
+from asd_agent.scoring.nuisance import odds_of
+from asd_agent.scoring.pipeline import Pipeline, detector_name
 from asd_agent.types import Description, WindowRef
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.reference import RoomNormal
@@ -210,7 +211,7 @@ def stored(detector: Detector) -> DetectorCalibration:
 def _nuisance(pipeline: Pipeline, usable: Sequence[Description]) -> dict[str, Nuisance]:
     found = {}
     for name in pipeline.nuisance:
-        median, scale = centre_and_scale([nuisance_odds(d, name) for d in usable], SMALLEST_NUISANCE)
+        median, scale = centre_and_scale([odds_of(d, name) for d in usable], SMALLEST_NUISANCE)
         found[name] = Nuisance(median=median, scale=scale)
     return found
 

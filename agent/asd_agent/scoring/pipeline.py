@@ -29,7 +29,7 @@ from asd_agent.decide.states import OFF
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.encode.meta import BundleMeta, Output
 from asd_agent.errors import BaselineError
-from asd_agent.scoring import explain
+from asd_agent.scoring import explain, nuisance
 from asd_agent.scoring.detectors import SUBTRACTED, Detector, EmbeddingDetector, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
     from asd_agent.mechanism import Analyser, MechanismBaseline, Speed
 
 UNLIKE_P = 0.1  # far quieter sound is a stopped machine when it is also no more like the machine than this
-NUISANCE_Z = 4.0  # standard deviations of its log odds above calibration, and
-NUISANCE_RISE = 0.03  # more probable than usual, a recognised nuisance sound explains a deviation;
-LIMITED_Z = 2.0  # so many where the bundle has a limit of its own
-LOUDEST_DB = 15.0  # over the operating state: our encoder was taught no louder nuisance
 
 
 @dataclass(frozen=True)
@@ -241,37 +237,14 @@ class Pipeline:
         return None if self.thresholds is None else -math.log10(self.thresholds.alert_p)
 
     def _nuisance(self, description: Description, state: str) -> str:
-        """The nuisance sound that is much more probable than in calibration, in words.
-
-        In units of its spread and in itself: beside a machine where nothing ever ticks, what is still improbable is far
-        out already, as a clock is when a fault knocks (benchmarks/detection.py: 0.08 of AUC on knocks). A window far
-        louder than the machine is not explained: most such sound is the machine's own.
-        """
         assert self.baseline is not None
-        usual_dbfs = next(s.level_dbfs for s in self.baseline.manifest.states if s.name == state)
-        if description.quality.level_dbfs > usual_dbfs + LOUDEST_DB:
-            return ""
-        found = []
-        for name, output in self.nuisance.items():
-            if (normal := self.baseline.manifest.nuisance.get(name)) is not None:
-                odds = nuisance_odds(description, name)
-                z = (odds - normal.median) / normal.scale
-                if _is_risen(odds, normal.median, z, output.log_odds):
-                    found.append((z, name))
-        if not found:
-            return ""
-        z, name = max(found)
-        return f"{self.nuisance[name].labels[int(description.embeddings[name].argmax())]} (z {z:.1f})"
+        manifest = self.baseline.manifest
+        usual_dbfs = next(s.level_dbfs for s in manifest.states if s.name == state)
+        return nuisance.recognised(description, self.nuisance, manifest.nuisance, usual_dbfs)
 
     def nuisances(self, description: Description, most: int = 3) -> tuple[HeardSound, ...]:
         """The sounds of no machine that are most probable in the window, whether or not they are usual there."""
-        heard = [
-            HeardSound(label=label, probability=round(float(p), 3))
-            for name, output in self.nuisance.items()
-            if name in description.embeddings
-            for label, p in zip(output.labels, description.embeddings[name], strict=True)
-        ]
-        return tuple(sorted(heard, key=lambda sound: -sound.probability)[:most])
+        return nuisance.heard(description, self.nuisance, most)
 
     def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
         analyser = self.analyser(window.rate_hz)
@@ -322,23 +295,6 @@ def _because(result: WindowResult, told: Deviation) -> WindowResult:
 def deciding_z(state: OperatingState, result: WindowResult) -> dict[str, float]:
     """z of the detectors that decide in a state."""
     return {s.name: s.z for s in result.detectors if s.name in state.fused}
-
-
-def nuisance_odds(description: Description, name: str) -> float:
-    """Log odds of the summed probability of a family of sounds that no machine makes."""
-    probability = min(max(float(description.embeddings[name].sum()), 1e-12), 1 - 1e-7)
-    return math.log(probability / (1 - probability))
-
-
-def _is_risen(odds: float, usual: float, z: float, limit: float | None) -> bool:
-    """Whether log odds are far enough above the usual ones, by a bundle's own limit or without one."""
-    if limit is not None:
-        return z >= LIMITED_Z and odds - usual >= limit
-    return z >= NUISANCE_Z and _probability(odds) - _probability(usual) >= NUISANCE_RISE
-
-
-def _probability(odds: float) -> float:
-    return 1 / (1 + math.exp(-odds))
 
 
 def _check(machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline) -> None:

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from asd_agent.calibration.build import SMALLEST_NUISANCE
-from asd_agent.scoring.pipeline import LIMITED_Z
+from asd_agent.scoring.nuisance import LIMITED_Z
 from asd_train.distil import faults
 from asd_train.distil.learner import AUDIBLE_DB, StudentLearner
 from asd_train.distil.mixtures import NONE, Mixer
