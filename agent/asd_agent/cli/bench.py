@@ -19,7 +19,7 @@ from asd_agent.baseline import BaselineStore
 from asd_agent.cli import capacity
 from asd_agent.cli.options import add_config, add_json
 from asd_agent.cli.words import Row, print_json, say, show, track
-from asd_agent.encode.bundle import Bundle
+from asd_agent.encode.bundle import Bundle, shipped
 from asd_agent.encode.encoder import Encoder, choose_variant
 from asd_agent.memory import lean_malloc
 from asd_agent.scoring.pipeline import Pipeline
@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
         "--bundle", action="append", default=[], metavar="DIR",
-        help="measure this bundle instead, with the first machine's windows; repeatable",
+        help="measure this bundle instead, with the first machine's windows; repeatable. Without it: the configured ones "
+        "and those that are shipped",
     )  # fmt: skip
     add_json(parser)
 
@@ -63,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     lean_malloc()
-    machines = settings.machines
-    if args.bundle:
-        machines = [msgspec.structs.replace(machines[0], id=name, bundle=name, mechanism=None) for name in args.bundle]
+    used = {name for machine in settings.machines for name in machine.bundles}
+    others = args.bundle or [name for name in shipped() if name not in used]
+    machines = [] if args.bundle else list(settings.machines)
+    machines += [msgspec.structs.replace(settings.machines[0], id=n, bundle=n, mechanism=None) for n in others]
     costs = [cost for machine in track(machines, "measuring") for cost in measure(machine, settings)]
     if args.json:
         print_json({"host": host(), "costs": costs, "listed": capacity.listed()})
