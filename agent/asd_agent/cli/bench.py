@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
         "--bundle", action="append", default=[], metavar="DIR",
-        help="measure this bundle instead, with the first machine's windows; repeatable. Without it: the configured ones "
-        "and those that are shipped",
+        help="measure this bundle instead of the configured and the shipped ones, with the first machine's windows; "
+        "repeatable",
     )  # fmt: skip
     add_json(parser)
 
