@@ -30,7 +30,7 @@ from asd_agent.store import HOOK_TOPIC, Message, Outbox
 
 log = structlog.get_logger(__name__)
 
-FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
+FIRST_RETRY_S, LAST_RETRY_S = 2.0, 300.0
 GIVE_UP_S = 86_400.0  # after the first attempt in vain: yesterday's alarm wakes nobody
 LOOK_S = 5.0  # what had to wait for the disk is found without being woken
 STOP_S = 2.0
