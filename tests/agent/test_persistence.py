@@ -180,6 +180,17 @@ def test_steadiness_tells_days_from_blocks() -> None:
     assert one.day == pytest.approx([3**0.5] * 3)
 
 
+def test_blocks_that_vary_are_not_taken_for_days_that_differ() -> None:
+    """Short sessions of one and the same day: what their few blocks do is charged to blocks alone."""
+    rng, found = np.random.default_rng(1), []
+    session = np.repeat(np.arange(4), 40)  # five blocks each
+    for _ in range(60):
+        z = np.repeat(rng.standard_normal((20, 3)), 8, axis=0) + 0.1 * rng.standard_normal((160, 3))
+        found.append(Steadiness.fit(NAMES, z, session, 0.01, WINDOW_S, HOP_S))
+    assert np.median([known.day for known in found]) < 0.35  # the median of five such blocks has 0.54
+    assert 0.7 < np.median([known.block for known in found]) < 1.1
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 999), st.sampled_from([20, 200, 1300]))
 def test_the_course_shows_what_counts_and_a_window_that_is_typical_of_it(seed: int, windows: int) -> None:

@@ -82,13 +82,14 @@ class Steadiness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         median = np.array([np.median(block, axis=0) for _, block in cut])
         high = np.array([block.max(axis=0) for _, block in cut])
         centres = np.array([np.median(median[of == name], axis=0) for name in np.unique(of)])
-        between = centres.var(axis=0, ddof=1) * (1 + 1 / len(centres)) if len(centres) > 1 else np.zeros(rows.shape[1])
+        within = _within(median, of)
+        between = _between(centres, within, len(median) / len(centres)) if len(centres) > 1 else np.zeros(rows.shape[1])
         return cls(
             detectors=list(detectors),
             centre=np.median(centres, axis=0).tolist(),
             high=np.median(high, axis=0).tolist(),
             day=np.sqrt(between + drift).tolist(),
-            block=_within(median, of).tolist(),
+            block=within.tolist(),
             high_block=_within(high, of).tolist(),
         )
 
@@ -98,6 +99,14 @@ def _within(values: Floats, of: Labels) -> Floats:
     inside = values - np.array([np.median(values[of == name], axis=0) for name in of])
     free = max(len(values) - len(np.unique(of)), 0)
     return np.asarray(np.sqrt((PRIOR_BLOCKS * PRIOR_SD**2 + (inside**2).sum(axis=0)) / (PRIOR_BLOCKS + free)))
+
+
+def _between(centres: Floats, within: Floats, blocks: float) -> Floats:
+    """Variance of a later session's centre [detectors], from centres [sessions, detectors], without what blocks alone
+    make of it: the median of `blocks` that vary by `within` (a standard deviation) is no exact one."""
+    noise = math.pi / 2 * within**2 / blocks
+    seen = np.maximum(centres.var(axis=0, ddof=1) - noise, 0.0)
+    return np.asarray(seen * (1 + 1 / len(centres)))
 
 
 def windows_in_block(window_s: float, hop_s: float) -> int:
