@@ -54,7 +54,8 @@ import sys
 import asd_agent.cli, asd_agent.scoring.pipeline, asd_agent.service.daemon, asd_agent.store, asd_agent.publish
 import numpy as np
 from asd_agent.encode.bundle import Bundle
-from asd_agent.encode.encoder import Encoder, lean_malloc
+from asd_agent.encode.encoder import Encoder
+from asd_agent.memory import lean_malloc
 lean_malloc()
 encoder = Encoder(Bundle.load(sys.argv[1]), sys.argv[2])
 window = 0.1 * np.random.default_rng(0).standard_normal(int(sys.argv[3])).astype(np.float32)

@@ -4,12 +4,13 @@ The report gives no formula; this is ours, after what it says. A clip is describ
 (time-weighted frequency representation: every mel band's frames sorted, weighted by powers of r) and, or, its
 embedding. Against the clips of one domain z = (v - their mean) / deviation, g = mean |z|, and the excess of a clip is
 
-    max(0, (g - median g of these clips) / their median absolute deviation)
+    e = max(0, (g - median g of these clips) / their median absolute deviation)
 
 Each of these clips is compared with the mean of the others. The deviation of v is that within domains, all pooled: ten
-target clips do not tell it. The weight is 1 + strength * the smallest excess over all domains, since a normal clip of
-the target is far from the source's statistics and would otherwise be punished for its domain. Supplemental clips are a
-domain of their own.
+target clips do not tell it. The weight is 1 + strength * e / (1 + e) with the smallest e over all domains, since a
+normal clip of the target is far from the source's statistics and would otherwise be punished for its domain. It is
+bounded: a normal clip in a state of its own may have an e of 20, and would come out above all faults. Supplemental clips
+are a domain of their own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "embedding",
     )  # the weights of several multiply
     r: Annotated[float, Meta(ge=0, le=1)] = 0.99  # TWFR: 1 = mean over time, 0 = maximum
-    strength: Annotated[float, Meta(ge=0)] = 1.0
+    strength: Annotated[float, Meta(ge=0)] = 0.1  # what the largest weight is above 1
     supplemental: bool = False  # system 2: noise and clean clips take part in the statistics
 
 
@@ -60,7 +61,8 @@ def excess_weights(domains: Sequence[Floats], normals: Floats, test: Floats, str
             (_g(x, of.mean(axis=0), sd) - np.median(g)) / max(_mad(g), least)
             for of, g in zip(domains, usual, strict=True)
         ]
-        return np.asarray(1 + strength * np.maximum(0, np.min(excesses, axis=0)))
+        excess = np.maximum(0, np.min(excesses, axis=0))
+        return np.asarray(1 + strength * excess / (1 + excess))
 
     return weight(test), weight(normals)
 

@@ -37,7 +37,7 @@ INPUT is one of
   domain_z,metric=euclidean,memmixup=990     GenRep; transductive=true as published
   local_density kmeans,centres=16 selective_mahalanobis two_bank,scaled=true
   beam                                       a bank for each band (--pool time, rdp8, max); varmin=false
-  any of them with supplemental=clean, weight.strength=1, weight.of=[energy], bank=target,...
+  any of them with supplemental=clean, weight.strength=0.1, weight.of=[energy], bank=target,...
 
 OUT gets anomaly_score_*.csv and decision_result_*.csv (threshold: 90th percentile of a gamma distribution
 over held-out normal scores), results.md, results.json, a picture a machine, and embeddings.npz to score again
