@@ -9,8 +9,8 @@ embedding. Against the clips of one domain z = (v - their mean) / deviation, g =
 Each of these clips is compared with the mean of the others. The deviation of v is that within domains, all pooled: ten
 target clips do not tell it. The weight is 1 + strength * e / (1 + e) with the smallest e over all domains, since a
 normal clip of the target is far from the source's statistics and would otherwise be punished for its domain. It is
-bounded: a normal clip in a state of its own may have an e of 20, and would come out above all faults. Supplemental clips
-are a domain of their own.
+bounded: a normal clip in a state of its own may have an e of 20, and would come out above all faults. Supplemental
+clips are a domain of their own.
 """
 
 from __future__ import annotations
