@@ -7,7 +7,13 @@ import os
 import sys
 from collections import deque
 
-import structlog
+if "rich" in sys.modules:
+    import structlog
+else:  # structlog would load rich for tracebacks that nobody prints: 9 MiB and a tenth of a second for the daemon
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
 
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # syslog's
 _json = structlog.processors.JSONRenderer()

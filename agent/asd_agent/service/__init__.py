@@ -1,0 +1,1 @@
+from asd_agent import log as log  # before anything else that needs structlog
