@@ -40,8 +40,8 @@ from asd_agent.baseline import Baseline, BaselineStore
 from asd_agent.calibration.build import build
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.demo.broker import Broker
-from asd_agent.encode.encoder import lean_malloc
 from asd_agent.errors import AsdError
+from asd_agent.memory import lean_malloc
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.control import ask
 from asd_agent.types import Window

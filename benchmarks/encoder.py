@@ -29,7 +29,8 @@ _FRESH = """
 import sys, time
 start = time.perf_counter()
 from asd_agent.encode.bundle import Bundle
-from asd_agent.encode.encoder import Encoder, lean_malloc
+from asd_agent.encode.encoder import Encoder
+from asd_agent.memory import lean_malloc
 import numpy as np
 def mib(key):
     line = next(l for l in open("/proc/self/status") if l.startswith(key))
