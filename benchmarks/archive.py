@@ -133,6 +133,7 @@ def memory(folder: Path, files: int) -> dict[str, object]:
     """Highest resident memory of the command and of a worker, over an archive of short files."""
     source = folder / "short.wav"
     soundfile.write(source, np.zeros(RATE // 10), RATE)
+    content = source.read_bytes()
     sizes, found = (files // 10, files), {}
     for count in sizes:
         many = folder / f"many-{count}"
@@ -141,7 +142,7 @@ def memory(folder: Path, files: int) -> dict[str, object]:
             if i % 2880 == 0:
                 day.mkdir(parents=True)
             stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(1_772_323_200 + 30 * i))
-            (day / f"{stamp}.wav").hardlink_to(source)
+            (day / f"{stamp}.wav").write_bytes(content)
         peak = {"command": 0, "worker": 0}
 
         def watch(_: run.Progress, peak: dict[str, int] = peak) -> None:
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=20, help="of sound; every minute is a recording")
     parser.add_argument("--files", type=int, default=100_000, help="of the simulated archive; 0 = no memory test")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes")
-    parser.add_argument("--bundles", nargs="+", default=["spectral", "default"])
+    parser.add_argument("--bundles", nargs="*", default=["spectral", "default"])
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from asd_agent import config
 from asd_agent.archive.alarms import ArchiveAlarm
 from asd_agent.archive.batches import batches, day
 from asd_agent.archive.compare import Outcome, occasions
+from asd_agent.archive.engine import Engine
 from asd_agent.archive.recordings import Naming, Recording, found
 from asd_agent.archive.results import Results
 from asd_agent.archive.table import Rows, descriptions, result, rows
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
+from asd_agent.errors import UsageError
 from asd_agent.types import (
     Cause,
     Change,
@@ -366,3 +369,16 @@ def test_real_recordings_of_a_compressor_score_as_with_score(shared_dir, tmp_pat
     expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     check_equal(windows(tmp_path / "out"), sorted(expected, key=lambda row: (row["file"], row["index"])))
     assert {row["state"] for row in expected} >= {"normal", "not_assessable"}
+
+
+def test_without_ray_processes_do_the_work_and_ray_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not Engine().ray
+    with pytest.raises(UsageError, match=r"asd-agent\[archive\]"):
+        assert Engine("ray").ray
+
+
+def test_an_extra_that_is_missing_is_named(site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    site.asd("archive", "score", tmp_path, "-o", tmp_path / "out", code=2)
+    assert "pip install 'asd-agent[archive]'" in capsys.readouterr().err
