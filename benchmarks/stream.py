@@ -1,7 +1,7 @@
 """What the daemon says on hours of sound: clean days, faults that stay, everyday sound that passes.
 
-    python benchmarks/stream.py [--data ../shared/data] [--quick] [--bundle FOLDER ...] [--longest 90] [--cache FOLDER]
-        [-o benchmarks/results] [--name stream]
+    python benchmarks/stream.py [--data ../shared/data] [--quick] [--bundle FOLDER ...] [--longest 90]
+        [--machine NAME ...] [--cache FOLDER] [-o benchmarks/results] [--name stream]
 
 Machines and days come from `scenes`, calibration and judgement from the classes that ship: `Pipeline.describe` and
 `judge`, `calibrate.build`, and what stands between a window and the alarm. Descriptions are kept in the cache, so that
@@ -135,6 +135,7 @@ class Outcome:
     raised_s: float | None  # the first alarm after its beginning, from there
     trigger: str  # of that alarm
     before: bool  # an alarm stood when the episode began
+    recognised: float  # share of the windows within it that a nuisance family explains
 
     @property
     def found(self) -> bool:
@@ -144,13 +145,15 @@ class Outcome:
 def outcome(calibrated: Calibrated, episode: Episode, results: Sequence[WindowResult], decide: Decide) -> Outcome:
     most_s = episode.seconds if episode.what == "fault" else episode.seconds + 60
     site, before = calibrated.site, False
+    inside = [r for r in results if episode.start_s <= r.utc_s <= episode.start_s + episode.seconds - r.duration_s]
+    recognised = float(np.mean([bool(r.nuisance) for r in inside])) if inside else 0.0
     for event in decide(calibrated, results):
         after_s = event.utc_s - episode.start_s
         if after_s < 0:
             before = {EventKind.RAISED: True, EventKind.CLEARED: False}.get(event.kind, before)
         elif event.kind is EventKind.RAISED and after_s <= most_s:
-            return Outcome(site.name, site.development, episode, after_s, event.trigger or "", before)
-    return Outcome(site.name, site.development, episode, None, "", before)
+            return Outcome(site.name, site.development, episode, after_s, event.trigger or "", before, recognised)
+    return Outcome(site.name, site.development, episode, None, "", before, recognised)
 
 
 @dataclass(frozen=True)
@@ -175,11 +178,17 @@ def clean_of(calibrated: Calibrated, results: Sequence[WindowResult], decide: De
 
 
 def evaluate(
-    data: Path, bundles: list[str], cache: Cache, quick: bool, longest_s: float, decides: Sequence[Decide]
+    chosen: Sequence[Site],
+    data: Path,
+    bundles: list[str],
+    cache: Cache,
+    quick: bool,
+    longest_s: float,
+    decides: Sequence[Decide],
 ) -> list[tuple[list[Clean], list[Outcome]]]:
     """What each of the decisions does on the same sound."""
     out: list[tuple[list[Clean], list[Outcome]]] = [([], []) for _ in decides]
-    for site in sites(data):
+    for site in chosen:
         began = time.perf_counter()
         calibrated = Calibrated(site, bundles, cache)
         streams = {day.name: calibrated.clean(day, 600.0 if quick else CLEAN_S) for day in site.days}
@@ -207,6 +216,7 @@ def summary(clean: Sequence[Clean], outcomes: Sequence[Outcome]) -> dict[str, An
             ]),
         }
         for split, development in (("development", True), ("held_out", False))
+        if any(c.development is development for c in clean)
     }  # fmt: skip
 
 
@@ -249,6 +259,7 @@ def _faults(found: Sequence[Outcome]) -> dict[str, Any]:
                 for site in dict.fromkeys(o.site for o in members)
             },
             "by": dict(Counter(o.trigger for o in members if o.found)),
+            "recognised_as_nuisance": _mean([o.recognised for o in members]),
             "alarm_stood_before": sum(o.before for o in members),
         }
     return dict(out)
@@ -266,6 +277,7 @@ def _nuisances(found: Sequence[Outcome]) -> dict[str, Any]:
             out[name] = {
                 "episodes": len(members),
                 "raised": len(raised),
+                "recognised_as_nuisance": _mean([o.recognised for o in members]),
                 "share": _share([o.raised_s is not None for o in members]),
                 "by_level": {
                     f"{db:g} dB": _share([o.raised_s is not None for o in members if o.episode.level_db == db])
@@ -279,6 +291,10 @@ def _nuisances(found: Sequence[Outcome]) -> dict[str, Any]:
                 },
             }
     return out
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 3)
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -338,6 +354,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--bundle", action="append", default=[], help="an encoder; several judge side by side")
     parser.add_argument("--quick", action="store_true", help="few episodes; writes nothing")
+    parser.add_argument("--machine", action="append", default=[], help="only this one, e.g. 'compressor rest 0328'")
     parser.add_argument("--longest", type=float, default=math.inf, help="seconds of a fault, longer ones are left out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "asd-agent-stream")
     parser.add_argument("--before", type=Path, help="a file that this command wrote before a change, to go with it")
@@ -346,7 +363,8 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     cache, bundles = Cache(args.cache), args.bundle or ["default"]
-    after, other = evaluate(args.data, bundles, cache, args.quick, args.longest, [daemon, sequential])
+    chosen = [site for site in sites(args.data) if not args.machine or site.name in args.machine]
+    after, other = evaluate(chosen, args.data, bundles, cache, args.quick, args.longest, [daemon, sequential])
     encoder = {name: Bundle.load(name).meta.name for name in bundles}
     found = {"bundles": encoder} | summary(*after) | {"e_detector": summary(*other)}
     if args.before is not None:
@@ -354,7 +372,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     if not args.quick:
         args.output.mkdir(exist_ok=True)
-        draw(Calibrated(sites(args.data)[2], bundles, cache), args.data, args.output / f"{args.name}.png")
+        draw(Calibrated(chosen[min(2, len(chosen) - 1)], bundles, cache), args.data, args.output / f"{args.name}.png")
         (args.output / f"{args.name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"{time.perf_counter() - start:.0f} s")
 
