@@ -228,6 +228,7 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a window, or the median of many, differs from calibration. `decide.reason` makes a sentence of it."""
 
     finding: str = ""  # what the mechanism analysis finds: a component, a band
+    component: str = ""  # of the machine, where the finding names one
     advice: str = ""  # what would let a component be named
     kind: SoundKind | None = None
     changes: tuple[Change, ...] = ()  # that the finding does not speak of, the strongest first

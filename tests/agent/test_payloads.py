@@ -62,6 +62,8 @@ def test_an_event() -> None:
         "suppressed": False,
         "nuisances": [],
         "nearest_cause": None,
+        "deviation": None,
+        "grounds": None,
         "part": None,
     }
     assert next(iter(as_json(message.payload))) == "schema"

@@ -173,8 +173,8 @@ def count(number: int, thing: str) -> str:
 def _with_part(deviation: Deviation, part: PartVerdict | None) -> Deviation:
     """The part that is named takes the place of what one window shows of it; else why none is."""
     if part is not None and part.component:
-        return replace(deviation, finding=part.words, advice="")
-    if part is None or part.why_unnamed is None or deviation.advice:
+        return replace(deviation, finding=part.words, component=part.component, advice="")
+    if part is None or part.why_unnamed is None or deviation.advice or deviation.component:
         return deviation
     several = " or ".join(part.candidates) or "several parts"
     return replace(deviation, advice=_UNNAMED.get(part.why_unnamed, "").format(several=several))

@@ -101,15 +101,15 @@ def _clock(payload: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[Text]:
-    score, threshold = row.get("score"), row.get("threshold")
-    style = COLOUR.get(row["level"], "")
+    score, threshold = row.get("score"), row.get("score_limit")
+    style = COLOUR.get(row["window_level"], "")
     return [
         Text(_clock(row)),
         Text(row["state"].replace("_", " ")),
         Text("" if score is None else f"{score:6.2f}"),
         Text(_bar(score, threshold), style=style),
         Text("" if threshold is None else f"{threshold:.2f}"),
-        Text(row["level"], style=style),
+        Text(row["window_level"], style=style),
     ]
 
 

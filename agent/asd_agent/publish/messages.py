@@ -112,6 +112,8 @@ class Messages:
             suppressed=not event.notify,
             nuisances=event.nuisances,
             nearest_cause=event.nearest_cause,
+            deviation=event.deviation,
+            grounds=event.grounds,
             part=event.part,
         )
 

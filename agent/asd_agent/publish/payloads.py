@@ -16,7 +16,9 @@ from msgspec import Meta
 from asd_agent.types import (
     Cause,
     ChainStatus,
+    Deviation,
     EventKind,
+    Grounds,
     HeardSound,
     Level,
     NearestCause,
@@ -157,6 +159,12 @@ class Event(_OfMachine, frozen=True, kw_only=True, tag="asd/event/1"):
     nearest_cause: Annotated[
         NearestCause | None, Meta(description="the earlier alarm with a recorded cause that deviated most alike")
     ] = None
+    deviation: Annotated[
+        Deviation | None, Meta(description="the reason as data: bands, dB, what it is like; of an alarm that begins")
+    ] = None
+    grounds: Annotated[Grounds | None, Meta(description="the numbers behind the trigger; of an alarm that begins")] = (
+        None
+    )
     part: Part = None
 
 

@@ -45,7 +45,7 @@ def with_finding(told: Deviation, finding: Finding) -> Deviation:
     left = tuple(c for c in told.changes if band is None or c.band_hz is None or not _overlap(c.band_hz, band))
     if finding.rank is not Rank.COMPONENT:  # else the band is where the component is heard
         left = () if band is not None else left[:1]
-    return replace(told, finding=finding.words, advice=finding.advice, changes=left)
+    return replace(told, finding=finding.words, component=finding.component, advice=finding.advice, changes=left)
 
 
 def _joined(changes: Sequence[Change]) -> list[Change]:
