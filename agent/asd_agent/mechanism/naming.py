@@ -182,10 +182,11 @@ class _Test:
 
 
 def _shared_with_others(reading: Reading, calm: bool, df_hz: float) -> bool:
-    """Lines of the cage come from every bearing; those of a rolling element are impulsive and not the cage's alone. A
-    rate as low as the cage's is read to a fifth of a bin."""
+    """Lines of the cage come from every bearing; those of a rolling element are impulsive and not the cage's alone. The
+    cage's rate is so low that the step in which it is read counts; it is read from two harmonics or more."""
     if reading.train.kind == "ftf":
-        return calm or abs(reading.order / reading.train.order - 1) > CAGE_FITS + RATE_STEP * df_hz / reading.hz
+        read_to = RATE_STEP / FEWEST_HARMONICS * df_hz / reading.hz
+        return calm or abs(reading.order / reading.train.order - 1) > CAGE_FITS + read_to
     return reading.train.kind == "bsf2" and (calm or reading.own_log_e < OWN_LINES)
 
 
