@@ -18,7 +18,7 @@ from asd_agent.mechanism.bearings import speed_advice, trains_finding
 from asd_agent.mechanism.changes import line_findings
 from asd_agent.mechanism.deviations import MeanDeviations
 from asd_agent.mechanism.finding import Finding, Rank
-from asd_agent.mechanism.flow import flow_finding
+from asd_agent.mechanism.flow import flow_finding, swelling
 from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
@@ -130,7 +130,10 @@ class Accumulation:
         return replace(finding, words=f"all {self.windows} windows together: {finding.words}")
 
     def _finding(self, found: Diagnosis, looks: int = 1) -> Finding | None:
-        return self._trains_finding(found) if found.candidates else self._line_finding(looks)
+        if found.named is not None:
+            return self._trains_finding(found)
+        other = self._line_finding(looks)
+        return other if other is not None or not found.candidates else self._trains_finding(found)
 
     def _trains_finding(self, found: Diagnosis) -> Finding:
         verdict = self._deviations.verdict()
@@ -150,10 +153,16 @@ class Accumulation:
         verdict = self._deviations.verdict(looks)
         if verdict is None or self._newest is None:
             return None
-        flow = flow_finding(self.analyser, self._newest, verdict)
+        flow = self._flow_finding(self._newest, verdict)
         found = line_findings(self.analyser, self._newest, verdict) + ([flow] if flow is not None else [])
         named = sorted((f for f in found if f.component), key=lambda f: f.p_value or 0.0)
         return named[0] if named else None
+
+    def _flow_finding(self, newest: Analysis, verdict: Verdict) -> Finding | None:
+        if not self._parts or self._reference_hz is None:
+            return flow_finding(self.analyser, newest, verdict)
+        total = self._sum()
+        return swelling(self.analyser, total.bands, total.df_hz, self._reference_hz, verdict)
 
     def growth_db(self, reading: Reading) -> Floats:
         """[parts] level over the background of a reading's first three harmonics, in the order of time."""

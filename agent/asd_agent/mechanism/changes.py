@@ -15,6 +15,7 @@ from asd_agent.mechanism.baseline import Deviation, Verdict
 from asd_agent.mechanism.envelope import Envelope
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.lines import LineGroup
+from asd_agent.mechanism.orders import line_floor
 from asd_agent.mechanism.spectrum import Floor, Spectrum
 from asd_agent.types import Floats
 
@@ -27,7 +28,7 @@ FOREST_FROM = 5.0  # orders: lines of lower ones stand alone
 FOREST_ORDERS = 3.0  # either side
 FOREST_BINS = 4.0  # from a whole order: the taper's main lobe
 FOREST_SHARE = 0.5  # of the line's power
-FOREST_LINES = 3
+FOREST_LINES, FOREST_DB = 3, 12.0  # so far above the floor that noise has none
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
 TONE_DB = 13.0
 PULSATING = 25.0  # whitened power of a line; noise reaches about 10 in a window
@@ -92,7 +93,8 @@ def _in_a_forest(group: LineGroup, whole: Analysis) -> bool:
     if group.spacing is not None and group.carrier is not None:
         free &= _away(hz, abs(group.spacing.hz(shaft_hz)), group.carrier.hz(shaft_hz), df)
     peaks = near[free & (power[near] >= power[near - 1]) & (power[near] > power[near + 1])]
-    least = FOREST_SHARE * np.sort(own)[-min(2, len(own))]
+    above_floor = 10 ** (FOREST_DB / 10) * np.exp(line_floor(spectrum).at(peaks))
+    least = np.maximum(above_floor, FOREST_SHARE * np.sort(own)[-min(2, len(own))])
     return bool(np.count_nonzero(power[peaks] > least) >= FOREST_LINES)
 
 

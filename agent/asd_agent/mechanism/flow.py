@@ -26,9 +26,11 @@ def flow_finding(analyser: Analyser, whole: Analysis, verdict: Verdict) -> Findi
     None without a reliable speed."""
     if whole.speed is None or not whole.speed.reliable:
         return None
-    return _noise_that_came(analyser, whole, verdict, whole.speed.hz) or _swelling(
-        analyser, whole, verdict, whole.speed.hz
-    )
+    came = _noise_that_came(analyser, whole, verdict, whole.speed.hz)
+    if came is not None:
+        return came
+    lines = _modulation(whole, VANES_FROM_HZ, whole.spectrum.rate_hz / 2)
+    return swelling(analyser, lines, whole.envelope.df_hz, whole.speed.hz, verdict) if lines is not None else None
 
 
 def _noise_that_came(analyser: Analyser, whole: Analysis, verdict: Verdict, shaft_hz: float) -> Finding | None:
@@ -49,14 +51,13 @@ def _noise_that_came(analyser: Analyser, whole: Analysis, verdict: Verdict, shaf
     return None
 
 
-def _swelling(analyser: Analyser, whole: Analysis, verdict: Verdict, shaft_hz: float) -> Finding | None:
-    lines = _modulation(whole, VANES_FROM_HZ, whole.spectrum.rate_hz / 2)
-    if lines is None:
-        return None
+def swelling(analyser: Analyser, lines: Samples, df_hz: float, shaft_hz: float, verdict: Verdict) -> Finding | None:
+    """The part by whose vanes the noise swells more than it did: `lines` [bins] of the envelopes of its bands, of one
+    window or of many."""
     for part in analyser.config.blades:
         hz = analyser.config.ratio(part.shaft) * shaft_hz
         grown = verdict.deviation(f"envelope.{part.name}.vanes")
-        own, others = _at_vane_pass(lines, whole.envelope.df_hz, part.count, hz)
+        own, others = _at_vane_pass(lines, df_hz, part.count, hz)
         if grown is not None and significant(grown, verdict) and own > AMONG_SHAFT_LINES * others:
             return _finding(part, part.count * hz, "the noise", None, grown, verdict)
     return None
