@@ -28,7 +28,7 @@ FOREST_FROM = 5.0  # orders: lines of lower ones stand alone
 FOREST_ORDERS = 3.0  # either side
 FOREST_BINS = 4.0  # from a whole order: the taper's main lobe
 FOREST_SHARE = 0.5  # of the line's power
-FOREST_LINES, FOREST_DB = 3, 12.0  # so far above the floor that noise has none
+FOREST_LINES, FOREST_DB = 3, 9.0  # so far above the floor that noise hardly has three
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
 TONE_DB = 13.0
 PULSATING = 25.0  # whitened power of a line; noise reaches about 10 in a window
@@ -93,8 +93,8 @@ def _in_a_forest(group: LineGroup, whole: Analysis) -> bool:
     if group.spacing is not None and group.carrier is not None:
         free &= _away(hz, abs(group.spacing.hz(shaft_hz)), group.carrier.hz(shaft_hz), df)
     peaks = near[free & (power[near] >= power[near - 1]) & (power[near] > power[near + 1])]
-    above_floor = 10 ** (FOREST_DB / 10) * np.exp(line_floor(spectrum).at(peaks))
-    least = np.maximum(above_floor, FOREST_SHARE * np.sort(own)[-min(2, len(own))])
+    above_noise = 10 ** (FOREST_DB / 10) * np.exp(line_floor(spectrum).at(peaks))
+    least = np.maximum(above_noise, FOREST_SHARE * np.sort(own)[-min(2, len(own))])
     return bool(np.count_nonzero(power[peaks] > least) >= FOREST_LINES)
 
 
