@@ -7,6 +7,7 @@ doubled, and pays k (k + 1) for the k-th look: the costs of all looks together s
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from asd_agent.mechanism.speed_track import SpeedTrack
 from asd_agent.types import Floats, PartVerdict, Samples, Unnamed
 
 FAINT_DB = 4.0  # fainter lines are found in many healthy bearings: only growth against a baseline names one by them
+RECENT = 3  # windows by whose majority a line stands alone
 PARTS = 8  # of the time so far: enough for a growth, and bounded memory
 
 
@@ -48,7 +50,7 @@ class Accumulation:
         self.windows = 0
         self._parts: list[Part] = []
         self._deviations = MeanDeviations()
-        self._newest: Analysis | None = None
+        self._recent: deque[Analysis] = deque(maxlen=RECENT)
         self._speed = SpeedTrack()
         self._reference_hz: float | None = None
         self._looks = looks
@@ -56,7 +58,7 @@ class Accumulation:
     def add(self, whole: Analysis, verdict: Verdict | None = None) -> None:
         """A window that passed the gates, and what a baseline says of it; one of another length than the first is left
         out. Without a clear speed it is added as it is."""
-        if self._newest is not None and whole.angular.df_hz != self._newest.angular.df_hz:
+        if self._recent and whole.angular.df_hz != self._recent[-1].angular.df_hz:
             return
         if self.analyser.trains:
             lines = replace(lines_of(self.analyser, whole, self.speeds), heard_hz=self._speed.follow(whole))
@@ -68,7 +70,7 @@ class Accumulation:
                 self._merge()
         if verdict is not None:
             self._deviations.add(verdict)
-        self._newest = whole
+        self._recent.append(whole)
         self.windows += 1
 
     def _merge(self) -> None:
@@ -151,12 +153,14 @@ class Accumulation:
     def _line_finding(self, looks: int = 1) -> Finding | None:
         """Lines of gears, blades, belts and rotors, and noise that swells with vanes, above the baseline together."""
         verdict = self._deviations.verdict(looks)
-        if verdict is None or self._newest is None:
+        if verdict is None or not self._recent:
             return None
-        flow = self._flow_finding(self._newest, verdict)
-        found = line_findings(self.analyser, self._newest, verdict) + ([flow] if flow is not None else [])
-        named = sorted((f for f in found if f.component), key=lambda f: f.p_value or 0.0)
-        return named[0] if named else None
+        flow = self._flow_finding(self._recent[-1], verdict)
+        seen = [{f.indicator: f for f in line_findings(self.analyser, w, verdict) if f.component} for w in self._recent]
+        often = {name for found in seen for name in found if 2 * sum(name in other for other in seen) > len(seen)}
+        named = [next(found[name] for found in reversed(seen) if name in found) for name in often]
+        named += [flow] if flow is not None else []
+        return min(named, key=lambda finding: finding.p_value or 0.0, default=None)
 
     def _flow_finding(self, newest: Analysis, verdict: Verdict) -> Finding | None:
         if not self._parts or self._reference_hz is None:

@@ -15,7 +15,7 @@ from asd_agent.mechanism.baseline import Deviation, Verdict
 from asd_agent.mechanism.envelope import Envelope
 from asd_agent.mechanism.finding import Finding, Rank
 from asd_agent.mechanism.lines import LineGroup
-from asd_agent.mechanism.orders import line_floor
+from asd_agent.mechanism.orders import line_floor, peak_bin
 from asd_agent.mechanism.spectrum import Floor, Spectrum
 from asd_agent.types import Floats
 
@@ -27,8 +27,8 @@ SKIRT_DB = 10.0
 FOREST_FROM = 5.0  # orders: lines of lower ones stand alone
 FOREST_ORDERS = 3.0  # either side
 FOREST_BINS = 4.0  # from a whole order: the taper's main lobe
-FOREST_SHARE = 0.5  # of the line's power
-FOREST_LINES, FOREST_DB = 3, 9.0  # so far above the floor that noise hardly has three
+FOREST_SHARE = 0.25  # of the line's power
+FOREST_LINES, FOREST_DB = 3, 11.0  # so far above the floor, the median, that noise hardly has three
 SECOND = 0.5  # a weaker change than half the strongest follows from it (levels are relative to the median band)
 TONE_DB = 13.0
 PULSATING = 25.0  # whitened power of a line; noise reaches about 10 in a window
@@ -82,11 +82,13 @@ def _in_a_forest(group: LineGroup, whole: Analysis) -> bool:
     if shaft_hz is None or abs(group.lines[0].order) < FOREST_FROM:
         return False
     df, power = spectrum.df_hz, spectrum.power
-    places = np.array([line.hz(shaft_hz) for line in group.lines])
-    own = np.array([power[max(round(hz / df) - 2, 0) : round(hz / df) + 3].max(initial=0.0) for hz in places])
-    strongest = float(places[int(np.argmax(own))])
-    near = np.arange(round(strongest / df - FOREST_ORDERS * shaft_hz / df), round(strongest / df) + 1)
-    near = np.concatenate([near, 2 * round(strongest / df) - near])
+    tolerance = whole.speed.tolerance if whole.speed is not None else 0.0
+    bins = [at for line in group.lines if (at := peak_bin(spectrum, line, shaft_hz, tolerance)) is not None]
+    own = power[bins]
+    if not len(own):
+        return False
+    strongest, reach = bins[int(np.argmax(own))], round(FOREST_ORDERS * shaft_hz / df)
+    near = np.arange(strongest - reach, strongest + reach + 1)
     near = near[(near > 2) & (near < len(power) - 2)]
     hz = near.astype(np.float64) * df
     free = _away(hz, shaft_hz, 0.0, df)
