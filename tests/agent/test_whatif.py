@@ -91,7 +91,7 @@ def test_reported_states_and_nuisance_sounds_give_the_alarms_that_were(
     rng = np.random.default_rng(seed)
     now = {"reported": Reported(), "nuisance": ""}
     monkeypatch.setattr(ReportedValues, "of", lambda self, window: now["reported"])
-    monkeypatch.setattr(Pipeline, "_nuisance", lambda self, description: now["nuisance"])
+    monkeypatch.setattr(Pipeline, "_nuisance", lambda self, description, operating: now["nuisance"])
     kinds = {
         "normal": Reported(operating="idle"), "changing": Reported(changing=True),
         "unknown": Reported(operating="purging"), "unreported": Reported(),
