@@ -14,7 +14,7 @@ from asd_agent.service.systemd import Progress
 
 
 class Listener:
-    channel = 0
+    channels = (0,)
 
     def __init__(self):
         self.blocks, self.lines, self.ended = 0, [], threading.Event()

@@ -20,7 +20,7 @@ from asd_agent.capture import SourceStatus
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.health import ChainHealth
-from asd_agent.types import AlarmState, Block, ChainStatus, EventKind, State, Trigger
+from asd_agent.types import AlarmState, Block, ChainStatus, Description, EventKind, State, Trigger
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.windowing.windower import Windower
 
@@ -86,7 +86,9 @@ def pairs(some, others):
 def health(pipeline: Pipeline, results, found) -> list[tuple[ChainStatus, str]]:
     chain = ChainHealth()
     for result, window in pairs(results, found):
-        chain.see(result, fingerprint(window.samples, window.rate_hz))
+        taken = fingerprint(window.samples, window.rate_hz)
+        place = (result.index, result.start_s, result.duration_s, result.utc_s, result.origin)
+        chain.see(result, Description(*place, result.quality, embeddings={}, fingerprint=taken))
     return chain.findings(DELIVERING, pipeline.baseline.manifest.chain)
 
 

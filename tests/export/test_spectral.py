@@ -221,10 +221,10 @@ def test_impacts_show_in_the_band_where_they_ring(bundle: Bundle, encoder: Encod
     ringing = np.exp(-200 * (time_s % (1 / 40))) * np.sin(2 * np.pi * carrier_hz * time_s)
     steady, rings = (encoder.embed(x.astype(np.float32))["band_modulation"] for x in (noise, noise + ringing))
     output = next(o for o in bundle.meta.outputs if o.name == "band_modulation")
-    found = deviation.band(output, rings - steady)
-    assert found is not None
-    assert found[0] <= carrier_hz <= found[1]
-    assert "of the sound at" in deviation.describe(output, rings - steady)
+    found = deviation.changes(output, rings - steady, rings - steady)[0]
+    assert found.quantity == "modulation"
+    assert found.band_hz is not None
+    assert found.band_hz[0] <= carrier_hz <= found.band_hz[1]
 
 
 def test_a_louder_hum_moves_the_other_bands_of_the_level_and_hardly_those_of_the_shape(
