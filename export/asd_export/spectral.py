@@ -31,7 +31,7 @@ import onnx
 
 from asd_agent.encode.meta import INPUT, Axis, BundleMeta, Output, Provenance, Variant
 from asd_agent.errors import AsdError
-from asd_agent.types import Quantity
+from asd_agent.reasons import Quantity
 from asd_export.graph import Graph, direct_power_spectrum, framed_power_spectrum, hann, power_spectrum
 from asd_export.write import write_bundle
 from asd_train.layers.mel import Array, mel_filters, octave_bands, pooling_weights

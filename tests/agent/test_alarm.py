@@ -12,7 +12,8 @@ from asd_agent.decide import Alarm
 from asd_agent.decide.alarm import STEADY_WINDOWS
 from asd_agent.decide.budget import Thresholds
 from asd_agent.errors import UsageError
-from asd_agent.types import AlarmEvent, AlarmState, Change, Deviation, EventKind, Level, Quality, State, WindowResult
+from asd_agent.reasons import Change, Deviation
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, Quality, State, WindowResult
 
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)
 QUIET, BAND, ALERT, DANGER = 0.5, 5e-3, 5e-4, 5e-7  # p-values; BAND lies inside the deadband

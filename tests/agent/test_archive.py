@@ -28,12 +28,11 @@ from asd_agent.archive.table import Rows, descriptions, result, rows
 from asd_agent.capture.simulate import machine_blocks
 from asd_agent.cli import main
 from asd_agent.errors import UsageError
+from asd_agent.reasons import Change, Deviation
 from asd_agent.types import (
     Cause,
-    Change,
     Description,
     DetectorScore,
-    Deviation,
     Fingerprint,
     Level,
     Quality,

@@ -15,21 +15,10 @@ from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.fusion import Spread
 from asd_agent.decide.persistence import Steadiness
 from asd_agent.decide.votes import NUISANCE_PATIENCE_S
+from asd_agent.reasons import Change, Deviation, SoundKind, Trigger
 from asd_agent.scoring.decision import Decision, Memory
 from asd_agent.service import memory_file
-from asd_agent.types import (
-    AlarmEvent,
-    AlarmState,
-    Change,
-    DetectorScore,
-    Deviation,
-    EventKind,
-    Quality,
-    SoundKind,
-    State,
-    Trigger,
-    WindowResult,
-)
+from asd_agent.types import AlarmEvent, AlarmState, DetectorScore, EventKind, Quality, State, WindowResult
 
 MACHINE = config.Machine(id="m", source=config.SimulatedSource(), window_s=10.0, hop_s=5.0)
 DETECTORS = ("background", "logmel")

@@ -17,10 +17,11 @@ import soxr
 from asd_agent import config
 from asd_agent.calibration.build import build
 from asd_agent.capture import SourceStatus
+from asd_agent.reasons import Trigger
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
 from asd_agent.service.health import ChainHealth
-from asd_agent.types import AlarmState, Block, ChainStatus, Description, EventKind, State, Trigger
+from asd_agent.types import AlarmState, Block, ChainStatus, Description, EventKind, State
 from asd_agent.windowing.signal_chain import Sampler, compare, fingerprint
 from asd_agent.windowing.windower import Windower
 

@@ -17,19 +17,11 @@ from asd_agent.calibration.gather import describe_recordings
 from asd_agent.capture.simulate import fault_signal, mix_at
 from asd_agent.cli.words import wrapped
 from asd_agent.decide import reason
+from asd_agent.reasons import Change, Deviation, Grounds, SoundKind, Trigger
 from asd_agent.scoring.course import Course
 from asd_agent.scoring.decision import Decision
 from asd_agent.scoring.pipeline import Pipeline, open_pipeline
-from asd_agent.types import (
-    AlarmState,
-    Change,
-    Deviation,
-    EventKind,
-    Grounds,
-    SoundKind,
-    Trigger,
-    Window,
-)
+from asd_agent.types import AlarmState, EventKind, Window
 from asd_agent.windowing.recordings import recorded_windows
 
 HISS = Change(quantity="level", change_db=2.1, band_hz=(3000.0, 6000.0), z=5.0)

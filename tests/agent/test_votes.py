@@ -17,7 +17,8 @@ from asd_agent.decide.event_rate import EventRate, most
 from asd_agent.decide.fusion import Spread
 from asd_agent.decide.overload import Overload, OverloadState
 from asd_agent.decide.votes import NUISANCE_PATIENCE_S, Patience, VoteFilter
-from asd_agent.types import AlarmState, Cause, EventKind, Quality, State, Trigger, WindowResult
+from asd_agent.reasons import Trigger
+from asd_agent.types import AlarmState, Cause, EventKind, Quality, State, WindowResult
 
 QUALITY = Quality(causes=(), level_dbfs=-20.0, peak=0.5, dc=0.0, clipped=0.0)
 LIMITS = Thresholds(alert_p=1e-3, danger_p=1e-6, alert_clear_p=1e-2, danger_clear_p=1e-5)

@@ -17,8 +17,9 @@ from asd_agent.baseline import Manifest
 from asd_agent.decide.alarm import Events
 from asd_agent.decide.budget import Thresholds
 from asd_agent.decide.states import OFF
+from asd_agent.reasons import Trigger
 from asd_agent.scoring.decision import Decision
-from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, Trigger, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, WindowResult
 from asd_agent.whatif.episodes import episodes
 
 ALARMS = "alarms.parquet"

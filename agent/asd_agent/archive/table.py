@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from asd_agent.reasons import Deviation
 from asd_agent.types import (
     Cause,
     Description,
     DetectorScore,
-    Deviation,
     Fingerprint,
     Level,
     Quality,

@@ -27,20 +27,8 @@ from asd_agent import config
 from asd_agent.decide import reason
 from asd_agent.decide.budget import SMALLEST_P, Thresholds
 from asd_agent.errors import UsageError
-from asd_agent.types import (
-    AlarmEvent,
-    AlarmState,
-    Deviation,
-    EventKind,
-    Grounds,
-    Level,
-    PartVerdict,
-    State,
-    TimeCourse,
-    Trigger,
-    Vote,
-    WindowResult,
-)
+from asd_agent.reasons import Deviation, Grounds, PartVerdict, Trigger
+from asd_agent.types import AlarmEvent, AlarmState, EventKind, Level, State, TimeCourse, Vote, WindowResult
 
 STEADY_WINDOWS = 3  # in a row, until a change between judged and not judged is reported
 LONGEST_SHELVING_S = 400 * 86_400.0

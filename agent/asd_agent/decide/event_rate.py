@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from asd_agent import config
 from asd_agent.decide.alarm import Standing
 from asd_agent.decide.budget import EVENTS_SHARE
-from asd_agent.types import Grounds, Trigger, WindowResult
+from asd_agent.reasons import Grounds, Trigger
+from asd_agent.types import WindowResult
 
 HOUR_S = 3600.0
 EPISODE_S = 30.0  # what happens within it happened once

@@ -11,7 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from asd_agent.decide.alarm import Standing
-from asd_agent.types import Cause, Grounds, State, Trigger, WindowResult
+from asd_agent.reasons import Grounds, Trigger
+from asd_agent.types import Cause, State, WindowResult
 
 USUAL_SHARE = 0.02  # of the calibration's windows: where more of them clipped, clipping is no news
 

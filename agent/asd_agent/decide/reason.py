@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from asd_agent.types import Cause, Change, Deviation, Grounds, PartVerdict, SoundKind, Trigger, Unnamed
+from asd_agent.reasons import Change, Deviation, Grounds, PartVerdict, SoundKind, Trigger, Unnamed
+from asd_agent.types import Cause
 
 WORDS = {
     Cause.GAP: "frames are missing",

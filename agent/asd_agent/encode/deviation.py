@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent.encode.meta import Axis, Output
-from asd_agent.types import Change, Floats
+from asd_agent.reasons import Change
+from asd_agent.types import Floats
 
 Array = npt.NDArray[np.floating]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import Quantity
+from asd_agent.reasons import Quantity
 
 FORMAT_VERSION = 1
 INPUT = "waveform"

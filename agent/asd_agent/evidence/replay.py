@@ -21,9 +21,10 @@ from asd_agent.errors import BaselineError, BundleError, StoreError
 from asd_agent.evidence.clip import SOUND_SUFFIXES, Clip, MadeWith, ScoredWindow, near, read_clip, read_sound, sidecars
 from asd_agent.evidence.nearest import Normal, nearest
 from asd_agent.evidence.record import software
+from asd_agent.reasons import PartVerdict
 from asd_agent.scoring.parts import AlarmParts
 from asd_agent.scoring.pipeline import Pipeline, Reported, Step
-from asd_agent.types import AlarmEvent, AlarmState, Description, PartVerdict, Samples, Window, WindowResult
+from asd_agent.types import AlarmEvent, AlarmState, Description, Samples, Window, WindowResult
 from asd_agent.windowing.excerpt import Excerpt
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from asd_agent.mechanism.hypotheses import Reading
 from asd_agent.mechanism.naming import Diagnosis, Lines, diagnose_trains, lines_of, spectra_of
 from asd_agent.mechanism.speed import Speed
 from asd_agent.mechanism.speed_track import SpeedTrack
-from asd_agent.types import Floats, PartVerdict, Samples, Unnamed
+from asd_agent.reasons import PartVerdict, Unnamed
+from asd_agent.types import Floats, Samples
 
 FAINT_DB = 4.0  # fainter lines are found in many healthy bearings: only growth against a baseline names one by them
 RECENT = 3  # windows by whose majority a line stands alone

@@ -21,7 +21,8 @@ from asd_agent.mechanism.families import explained_elsewhere
 from asd_agent.mechanism.hypotheses import Reading, lattice, loudness, train_readings
 from asd_agent.mechanism.lines import Train, speed_lines, synchronous_hz
 from asd_agent.mechanism.shaft_speed import VAGUE, SpeedRange, believe
-from asd_agent.types import Floats, Samples, Unnamed
+from asd_agent.reasons import Unnamed
+from asd_agent.types import Floats, Samples
 
 LIMIT = 0.01  # corrected for everything that was tested
 CALM_LIMIT = 0.001  # where the sound is not impulsive: healthy bearings have faint lines too

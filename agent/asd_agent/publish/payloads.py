@@ -13,19 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from asd_agent.types import (
-    Cause,
-    ChainStatus,
-    Deviation,
-    EventKind,
-    Grounds,
-    HeardSound,
-    Level,
-    NearestCause,
-    PartVerdict,
-    State,
-    Trigger,
-)
+from asd_agent.reasons import Deviation, Grounds, PartVerdict, Trigger
+from asd_agent.types import Cause, ChainStatus, EventKind, HeardSound, Level, NearestCause, State
 
 ONLINE = b"online"
 OFFLINE = b"offline"

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent.decide.persistence import Finding
+from asd_agent.reasons import Deviation
 from asd_agent.scoring import explain
 from asd_agent.scoring.pipeline import Pipeline, Step, deciding_z
-from asd_agent.types import Deviation, State
+from asd_agent.types import State
 
 WINDOWS = 128  # about ten minutes of windows every 5 s; 0.2 MB for the bundle `spectral`
 OFTEN = 0.9  # quantile for what keeps coming back

@@ -21,8 +21,9 @@ from asd_agent.decide.overload import Overload, OverloadState
 from asd_agent.decide.persistence import Finding, Persistence, Track
 from asd_agent.decide.tail import z_of
 from asd_agent.decide.votes import Patience, VoteFilter
+from asd_agent.reasons import Deviation, Grounds, PartVerdict, Trigger
 from asd_agent.store.rounding import kept_z
-from asd_agent.types import AlarmState, Cause, Deviation, Grounds, PartVerdict, State, Trigger, WindowResult
+from asd_agent.types import AlarmState, Cause, State, WindowResult
 
 JUDGED = (State.NORMAL, State.ANOMALOUS)
 Explain = Callable[[Finding], Deviation | None]  # what stays -> what it consists of, where that is known

@@ -20,7 +20,8 @@ from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.tail import tail
 from asd_agent.encode import deviation
 from asd_agent.encode.meta import Output
-from asd_agent.types import Change, Description, DetectorScore, Floats
+from asd_agent.reasons import Change
+from asd_agent.types import Description, DetectorScore, Floats
 
 if TYPE_CHECKING:
     from asd_agent.mechanism import MechanismBaseline

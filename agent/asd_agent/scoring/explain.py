@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from asd_agent.encode.deviation import level_change_db
 from asd_agent.mechanism.finding import Finding, Rank
+from asd_agent.reasons import Change, Deviation, SoundKind
 from asd_agent.scoring.detectors import SUBTRACTED, EmbeddingDetector
 from asd_agent.scoring.operating import OperatingState
-from asd_agent.types import Change, Description, Deviation, SoundKind
+from asd_agent.types import Description
 
 DEVIATES_Z = 3.0  # of a detector, and of a value of its embedding
 NARROW, WIDE = 1 / 3, 1 / 2  # octaves: a tone, a hiss

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asd_agent import config
+from asd_agent.reasons import PartVerdict
 from asd_agent.scoring.pipeline import Pipeline, Step
-from asd_agent.types import AlarmState, PartVerdict, State, WindowResult
+from asd_agent.types import AlarmState, State, WindowResult
 
 if TYPE_CHECKING:
     from asd_agent.mechanism.accumulate import Accumulation

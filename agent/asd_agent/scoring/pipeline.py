@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asd_agent import config, mechanism
-from asd_agent.baseline import Baseline, StateCalibration
+from asd_agent.baseline import Baseline
 from asd_agent.baseline.bundles import bundle_of
 from asd_agent.decide import reason
 from asd_agent.decide.budget import Thresholds
@@ -28,12 +28,12 @@ from asd_agent.decide.logscore import LogScore
 from asd_agent.decide.states import OFF
 from asd_agent.encode.encoder import Encoder, shared_encoder
 from asd_agent.encode.meta import BundleMeta, Output
-from asd_agent.errors import BaselineError
-from asd_agent.scoring import explain, nuisance
-from asd_agent.scoring.detectors import SUBTRACTED, Detector, EmbeddingDetector, MechanismDetector
+from asd_agent.reasons import Deviation
+from asd_agent.scoring import explain, nuisance, restore
+from asd_agent.scoring.detectors import SUBTRACTED, MechanismDetector
 from asd_agent.scoring.operating import OperatingState
 from asd_agent.store.rounding import kept_p, kept_s
-from asd_agent.types import Cause, Description, Deviation, HeardSound, Level, State, Window, WindowResult
+from asd_agent.types import Cause, Description, HeardSound, Level, State, Window, WindowResult
 from asd_agent.windowing import signal_chain
 from asd_agent.windowing.quality import assess
 from asd_agent.windowing.reference import Room, hear_room
@@ -90,8 +90,8 @@ class Pipeline:
         self.thresholds: Thresholds | None = None
         self._analysers: dict[int, Analyser] = {}
         if baseline is not None:
-            _check(machine, encoders, baseline)
-            self.states = tuple(self._restore(baseline, state) for state in baseline.manifest.states)
+            restore.check(machine, encoders, baseline)
+            self.states = restore.states(baseline, self.outputs | self.subtracted)
             self.thresholds = baseline.manifest.thresholds(machine)
 
     def step(
@@ -114,6 +114,7 @@ class Pipeline:
         for bundle, encoder in self.encoders.items():
             found = encoder.embed(window.resampled[encoder.bundle.meta.rate_hz])
             embeddings |= {detector_name(bundle, k, len(self.encoders)): v for k, v in found.items()}
+        analyser = self.analyser(window.rate_hz)
         room = hear_room(window, self.rates, self.machine.quality.silence_dbfs)
         if room is not None:
             embeddings |= self._subtracted(room)
@@ -121,7 +122,7 @@ class Pipeline:
             window,
             quality=quality,
             embeddings=embeddings,
-            indicators=self._indicators(window, reported.speed),
+            indicators=analyser.indicators(window.samples, reported.speed).values if analyser is not None else {},
             transient=transient,
             operating=reported.operating,
             changing=reported.changing,
@@ -246,10 +247,6 @@ class Pipeline:
         """The sounds of no machine that are most probable in the window, whether or not they are usual there."""
         return nuisance.heard(description, self.nuisance, most)
 
-    def _indicators(self, window: Window, speed: Speed | None) -> Mapping[str, float]:
-        analyser = self.analyser(window.rate_hz)
-        return analyser.indicators(window.samples, speed).values if analyser is not None else {}
-
     def analyser(self, rate_hz: int) -> Analyser | None:
         """Of the mechanism analysis; None without motor data."""
         if self.machine.mechanism is None:
@@ -265,28 +262,6 @@ class Pipeline:
         below_db = self.baseline.manifest.chain.level_low_dbfs - description.quality.level_dbfs
         return below_db if limit_db is not None and below_db >= limit_db else None
 
-    def _restore(self, baseline: Baseline, stored: StateCalibration) -> OperatingState:
-        return OperatingState(
-            name=stored.name,
-            detectors=tuple(self._detector(baseline, stored, name) for name in stored.detectors),
-            fused=frozenset(stored.fused),
-            fusion=stored.fusion,
-            embedding_fusion=stored.embedding_fusion or stored.fusion,
-            transient=stored.transient,
-            room=stored.room,
-        )
-
-    def _detector(self, baseline: Baseline, state: StateCalibration, name: str) -> Detector:
-        calibration, arrays = state.detectors[name], baseline.part(f"{state.name}/{name}")
-        if calibration.log_score is None:
-            return MechanismDetector(mechanism.MechanismBaseline.from_arrays(arrays))
-        outputs = self.outputs | self.subtracted
-        if name not in outputs:
-            raise BaselineError(
-                f"{self.machine.id}: the baseline has a detector {name!r} that no bundle has; calibrate again"
-            )
-        return EmbeddingDetector.restore(name, outputs[name], calibration.kind, calibration.log_score, arrays)
-
 
 def _because(result: WindowResult, told: Deviation) -> WindowResult:
     return replace(result, deviation=told, reason=reason.window(told))
@@ -295,21 +270,6 @@ def _because(result: WindowResult, told: Deviation) -> WindowResult:
 def deciding_z(state: OperatingState, result: WindowResult) -> dict[str, float]:
     """z of the detectors that decide in a state."""
     return {s.name: s.z for s in result.detectors if s.name in state.fused}
-
-
-def _check(machine: config.Machine, encoders: Mapping[str, Encoder], baseline: Baseline) -> None:
-    """Raises BaselineError for a baseline that was made with other bundles or windows."""
-    made_with, manifest = {k: e.bundle.sha256 for k, e in encoders.items()}, baseline.manifest
-    if manifest.bundles != made_with:
-        raise BaselineError(
-            f"{machine.id}: baseline {manifest.version} was made with the bundle(s) {_names(manifest.bundles)}"
-            f", the configuration says {_names(made_with)}; calibrate again"
-        )
-    if manifest.window_s != machine.window_s:
-        raise BaselineError(
-            f"{machine.id}: baseline {manifest.version} was made with windows of {manifest.window_s:g} s, "
-            f"the configuration says window_s: {machine.window_s:g}; calibrate again"
-        )
 
 
 def open_pipeline(machine: config.Machine, baseline: Baseline | None) -> Pipeline:
@@ -365,7 +325,3 @@ def _measured(output: Output, distance: str | None) -> Output:
     if distance is None or output.bank is not None:
         return output
     return msgspec.structs.replace(output, distance=distance, blocks=output.blocks if distance == "whitened" else [])
-
-
-def _names(bundles: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} ({sha256[:8]})" for name, sha256 in bundles.items())

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from asd_agent.types import AlarmEvent, EventKind, Level, PartVerdict, rfc3339
+from asd_agent.reasons import PartVerdict
+from asd_agent.types import AlarmEvent, EventKind, Level, rfc3339
 
 MARKS = {EventKind.MARKED_FAULT: "fault", EventKind.MARKED_NOTHING: "nothing"}
 
