@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from asd_agent.evidence.clip import Band, Clip, MadeWith, ScoredWindow
 from asd_agent.evidence.picture import alarm
 from asd_agent.evidence.picture.alarm import MARK, draw
-from asd_agent.evidence.picture.canvas import BLACK, Canvas, inferno
+from asd_agent.evidence.picture.canvas import BLACK, Canvas, Colour, inferno
 from asd_agent.evidence.picture.course import ALARM, HEIGHT, NORMAL
 from asd_agent.evidence.picture.spectrogram import Scale, spectrogram
 from asd_agent.types import Level, Quality, State, TimeCourse, WindowResult
@@ -99,6 +100,27 @@ def test_band_and_time_are_marked_where_they_are() -> None:
     assert at_s.min() == pytest.approx(3.0, abs=0.05)
     assert at_s.max() == pytest.approx(7.0, abs=0.05)
     assert columns.min() >= left
+
+
+def test_the_time_of_the_alarm_is_local_and_names_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Noted(Canvas):
+        def text(self, x: float, y: float, words: str, colour: Colour = BLACK, align: str = "left") -> None:
+            written.append(words)
+            super().text(x, y, words, colour, align)
+
+    monkeypatch.setattr(alarm, "Canvas", Noted)
+    event = msgspec.structs.replace(alarm_event("e1"), utc_s=1_774_612_800.0)  # 12:00 UTC
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        draw(noise(10.0), clip(event=event))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert next(words for words in written if "2026-" in words).endswith("2026-03-27 17:30:00 IST")
+    assert not any("UTC" in words for words in written)
 
 
 def test_without_a_band_of_the_detector_the_difference_from_normal_is_marked() -> None:

@@ -1,15 +1,15 @@
 """The picture of an alarm: spectrogram with the band and the time that decided, the scores below it, and beside it the
-nearest normal sound and both spectra. Times are seconds from the alarm."""
+nearest normal sound and both spectra. Times are seconds from the alarm; the alarm's own is local time."""
 
 from __future__ import annotations
 
-import datetime as dt
 import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from asd_agent.decide.reason import when
 from asd_agent.evidence.clip import Band, Clip
 from asd_agent.evidence.picture.canvas import BLACK, GREY, PALE, WHITE, Canvas, Colour, inferno, text_width
 from asd_agent.evidence.picture.course import HEIGHT as COURSE
@@ -80,9 +80,12 @@ def draw(samples: Samples, clip: Clip, normal: Sound | None = None) -> bytes:
 def _title(canvas: Canvas, clip: Clip) -> int:
     """Returns where the panels begin."""
     event = clip.event
-    stamp = dt.datetime.fromtimestamp(event.utc_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     score = "" if event.score is None else f", score {event.score:.1f}"
-    canvas.text(LEFT, 10, f"{event.machine}: {event.kind.replace('_', ' ')}, {event.level}{score}   {stamp} UTC")
+    canvas.text(
+        LEFT,
+        10,
+        f"{event.machine}: {event.kind.replace('_', ' ')}, {event.level}{score}   {when(event.utc_s, seconds=True)}",
+    )
     characters = (WIDTH - LEFT - 20) * len(event.reason) // max(text_width(event.reason), 1)
     lines = textwrap.wrap(event.reason, max(characters - 4, 20))[:3]
     for i, line in enumerate(lines):
