@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from daemons import RATE, Site, machine, machine_sound
+from daemons import Site, machine, machine_sound
 
 from asd_agent import config
 from asd_agent.baseline import BaselineStore

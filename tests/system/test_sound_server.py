@@ -6,7 +6,9 @@ unplugging the card; stopping the daemon is a driver that hangs.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
+from daemons import Template, asd
+from scipy.signal import butter, sosfilt
 
 from asd_agent import config
 from asd_agent.capture import list_devices, open_source
@@ -30,6 +35,7 @@ RATE = 48_000
 LIMIT_S = 60.0
 WATCHDOG_S = 2.0
 PATIENCE = Patience(start_s=20, stall_s=WATCHDOG_S, healthy_s=2, backoff_s=0.2, backoff_max_s=1.0)
+MICROPHONES = Path(__file__).parents[2] / "docs" / "microphone.md"
 ASOUNDRC = "pcm.machine {\n type pulse\n device mach.monitor\n}\n"
 
 
@@ -50,17 +56,15 @@ class SoundServer:
             time.sleep(0.1)
 
     def plug_in(self) -> None:
-        done = subprocess.run(
-            ["pactl", "load-module", "module-null-sink", "sink_name=mach", f"rate={RATE}", "channels=2"],
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self._sink = done.stdout.strip()
+        self._sink = self.shell(f"pactl load-module module-null-sink sink_name=mach rate={RATE} channels=2").strip()
 
     def unplug(self) -> None:
-        subprocess.run(["pactl", "unload-module", self._sink], env=self._environ, check=True)
+        self.shell(f"pactl unload-module {self._sink}")
+
+    def shell(self, commands: str, **variables: str) -> str:
+        """What they print."""
+        argv, environ = ["sh", "-e", "-c", commands], self._environ | variables
+        return subprocess.run(argv, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def play(self, samples: np.ndarray) -> subprocess.Popen[bytes]:
         path = self._home / "played.wav"
@@ -190,3 +194,36 @@ def test_the_card_is_listed_by_its_name(server: SoundServer) -> None:
     assert machine.rate_hz == RATE
     assert machine.channels >= 2
     assert machine.busy_by == ""
+
+
+def test_two_cards_become_a_machine_and_its_reference_as_the_documentation_says(
+    server: SoundServer, tmp_path: Path
+) -> None:
+    """The commands and the configuration are those of docs/microphone.md."""
+    section = MICROPHONES.read_text().split("## A reference on a sound card of its own")[1].split("\n## ")[0]
+    (commands,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    (settings,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    for name, side in (("machine", "front-left"), ("room", "front-right")):  # two cards, of one channel each
+        server.shell(
+            f"pactl load-module module-remap-source source_name={name} master=mach.monitor channels=1 "
+            f"master_channel_map={side} channel_map=mono remix=no"
+        )
+    join = "\n".join(line for line in commands.splitlines() if "=alsa_input" not in line)
+    server.shell(join, MACHINE="machine", ROOM="room")
+    (documented,) = yaml.safe_load(settings)["machines"]
+    path = tmp_path / "agent.yaml"
+    Template.configure(path, [documented | {"window_s": 2.0, "hop_s": 0.5}], tmp_path / "state")
+    machine, noise = np.random.default_rng(0).standard_normal((2, 60 * RATE)) * 0.05
+    room = 4.5 * sosfilt(butter(4, 300, fs=RATE, output="sos"), noise)  # low: the loopbacks' rates vary a little
+    player = server.play(np.stack([machine + 0.7 * room, room], axis=1))
+    try:
+        done = asd("calibrate", "-c", path, documented["id"], "--duration", "8s", "--json")
+    finally:
+        player.terminate()
+        player.wait()
+    assert done.returncode == 0, done.stderr
+    (fact,) = [line for line in json.loads(done.stdout)["report"]["facts"] if "reference microphone explains" in line]
+    explained = re.search(r"(\d+)%", fact)
+    assert explained is not None
+    power = np.var(0.7 * room), np.var(machine) * 16_000 / RATE  # the encoder hears a third of the white noise
+    assert int(explained[1]) == pytest.approx(100 * power[0] / sum(power), abs=12)
