@@ -74,10 +74,10 @@ VOTES = Grounds(lasts_s=50.0, windows=7, of=9, p_value=1.2e-8)
             "speed_tolerance 0.005; votes: 7 of 9 windows deviate, p 1e-8",
         ),
         (
-            Deviation(detector="own_late", z=5.13),
+            Deviation(detector="own", z=5.13),
             Trigger.VOTES,
             VOTES,
-            "unlike calibration in no part that can be named (own late z 5.1) for 50 s; "
+            "unlike calibration in no part that can be named (own z 5.1) for 50 s; "
             "votes: 7 of 9 windows deviate, p 1e-8",
         ),
         (

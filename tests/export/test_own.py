@@ -92,8 +92,8 @@ def test_errors_are_one_line(made: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "holds no student" in capsys.readouterr().err
     assert export_cli.main(["own", str(made / "run" / "student"), "-o", str(made / "own")]) != 0
     assert "already exists" in capsys.readouterr().err
-    with pytest.raises(BundleError, match="own_late differs from torch"):
-        check({"own_late": {"largest_difference": 1.0, "mean_centred_cosine": 1.0}})
+    with pytest.raises(BundleError, match="own differs from torch"):
+        check({"own": {"largest_difference": 1.0, "mean_centred_cosine": 1.0}})
 
 
 def test_what_is_shipped_names_what_it_was_made_of() -> None:
