@@ -82,12 +82,24 @@ def _quiet(level_dbfs: Floats) -> npt.NDArray[np.bool_]:
 
 def _grouped(distance: Floats, neighbour: int) -> Labels:
     """distance [n, n] -> connected component of each [n]."""
-    from scipy.sparse.csgraph import connected_components  # of calibration alone: the daemon starts without scipy
-
     at = min(neighbour, len(distance) - 1)
     density = np.maximum(np.partition(distance, at, axis=1)[:, at], 1e-9)
     near = distance <= STEP * np.sqrt(density[:, None] * density)
-    return np.asarray(connected_components(near, directed=False)[1], np.intp)
+    return _connected(near | near.T)
+
+
+def _connected(near: npt.NDArray[np.bool_]) -> Labels:
+    """near [n, n], symmetric -> connected component of each [n], numbered by first appearance. scipy's own would cost
+    every calibration 20 MB, nearly all of it for importing sparse matrices."""
+    label = np.full(len(near), -1, np.intp)
+    for seed in range(len(near)):
+        if label[seed] >= 0:
+            continue
+        number, reached = int(label.max()) + 1, np.array([seed])
+        while len(reached):
+            label[reached] = number
+            reached = np.flatnonzero(near[reached].any(axis=0) & (label < 0))
+    return label
 
 
 def _longest_runs(groups: Labels, session: npt.NDArray[np.intp], index: Labels) -> dict[int, int]:
