@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,10 +53,17 @@ def load_arrays(source: Path | BinaryIO, most_bytes: int) -> dict[str, npt.NDArr
 
 def write_whole(path: Path, data: bytes) -> None:
     """Under its name it is complete, also after a power cut. Raises OSError."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """To be written: it gets its name, complete, at the end. Raises OSError."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.rename(path)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from asd_agent import bank, config
 from asd_agent.baseline import Baseline, LeftOut
@@ -62,6 +63,13 @@ def test_every_state_has_enough_windows() -> None:
 def test_many_windows_are_thinned_out() -> None:
     x, label = groups([4000, 3000], 12.0, 0)
     np.testing.assert_array_equal(states.discover(x, -40.0 + 10 * label, np.zeros(7000), hop_s=10.0), label)
+
+
+@given(st.integers(1, 40), st.floats(0, 0.2), st.integers(0, 1000))
+def test_components_are_those_of_scipy(n: int, share: float, seed: int) -> None:
+    near = np.random.default_rng(seed).random((n, n)) < share
+    near = near | near.T | np.eye(n, dtype=bool)
+    assert states._connected(near).tolist() == connected_components(near, directed=False)[1].tolist()
 
 
 def test_names() -> None:

@@ -20,8 +20,10 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -73,32 +75,22 @@ class BaselineStore:
 
     def write(self, baseline: Baseline) -> Path:
         """Write a new version atomically and make it the candidate. Raises StoreError."""
-        payload = io.BytesIO()
-        np.savez(payload, **baseline.arrays)  # type: ignore[arg-type]
-        files = {
-            MANIFEST: msgspec.json.format(msgspec.json.encode(baseline.manifest), indent=1),
-            ARRAYS: payload.getvalue(),
-        }
-        sums = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items())
-        return self.write_files(baseline.manifest.version, files | {SUMS: sums.encode()})
+        manifest = baseline.manifest
+        with _new_folder(self, manifest.version) as folder:
+            _write_synced(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+            with (folder / ARRAYS).open("wb") as file:  # never a second time in memory
+                np.savez(file, **baseline.arrays)  # type: ignore[arg-type]
+                _sync(file)
+            sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in (MANIFEST, ARRAYS))
+            _write_synced(folder / SUMS, sums.encode())
+        return self.folder / "baselines" / manifest.version
 
     def write_files(self, version: str, files: Mapping[str, bytes]) -> Path:
         """The files of a new version, checksums included. Raises StoreError."""
-        final = self.folder / "baselines" / version
-        temporary = final.with_name("." + final.name)
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        with _new_folder(self, version) as folder:
             for name, content in files.items():
-                _write_synced(temporary / name, content)
-            _sync_folder(temporary)
-            temporary.rename(final)
-            _sync_folder(final.parent)
-            self.nominate(final.name)
-        except OSError as exc:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise StoreError(f"{final}: the baseline cannot be written ({exc.strerror or exc})") from exc
-        return final
+                _write_synced(folder / name, content)
+        return self.folder / "baselines" / version
 
     def load(self, version: str) -> Baseline:
         """Read a version and check its checksums. Raises BaselineError."""
@@ -214,11 +206,38 @@ def _manifest(folder: Path, content: bytes) -> Manifest:
     return manifest
 
 
+@contextmanager
+def _new_folder(store: BaselineStore, version: str) -> Iterator[Path]:
+    """A folder to fill, which then becomes the version, and that the candidate. Raises StoreError."""
+    final = store.folder / "baselines" / version
+    temporary = final.with_name("." + final.name)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _sync_folder(temporary)
+        temporary.rename(final)
+        _sync_folder(final.parent)
+        store.nominate(final.name)
+    except OSError as exc:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreError(f"{final}: the baseline cannot be written ({exc.strerror or exc})") from exc
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -6,7 +6,6 @@ new sound.
 
 from __future__ import annotations
 
-import io
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import structlog
 
 from asd_agent.errors import BaselineError
-from asd_agent.files import load_arrays, write_whole
+from asd_agent.files import load_arrays, whole_file
 from asd_agent.types import Description, WindowRef
 
 MOST = 20_000  # windows; a longer calibration is not kept
@@ -61,10 +60,9 @@ def keep(machine_folder: Path, calibration: CalibrationWindows) -> None:
     }
     for name in assessable[0].embeddings if assessable else ():
         arrays[f"embedding/{name}"] = np.stack([d.embeddings[name] for d in assessable])
-    payload = io.BytesIO()
-    np.savez(payload, **arrays)  # type: ignore[arg-type]
     try:
-        write_whole(machine_folder / FILE, payload.getvalue())
+        with whole_file(machine_folder / FILE) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as exc:
         log.warning("windows of the calibration not kept", error=str(exc))
 
