@@ -32,6 +32,10 @@ class Plc:
         """Of the machine."""
         return self._status()["machines"][0][key]
 
+    def score(self, key: str):
+        """Of the newest window; empty before the first."""
+        return (self.status("score") or {}).get(key, "")
+
     def _status(self):
         try:
             return ask(self.settings, "status")
