@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import yaml
 from daemons import NORMAL_S, RATE, Site, Template, asd, machine, machine_sound
 from mosquitto import wait_for
 
-from asd_agent import config
 from asd_agent.baseline import BaselineStore
 
 pytestmark = [pytest.mark.system, pytest.mark.slow_client]
@@ -77,7 +78,8 @@ def test_a_good_baseline_goes_to_all_a_bad_one_comes_back_a_forged_one_is_refuse
     assert set(json.loads(status.stdout)) == set(AGENTS), status.stderr
     assert fleet.run("doctor").returncode == 0
 
-    bad, _ = fleet.packed("bad", machine_sound(NORMAL_S, config.Fault(kind="bearing", level_db=0), seed=1))
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(NORMAL_S * RATE)  # learnt beside something else
+    bad, _ = fleet.packed("bad", hiss)
     done = fleet.run("promote", bad, "--watch", "30s")
     assert done.returncode == 1
     assert "rolled back" in done.stderr
@@ -114,7 +116,7 @@ def test_an_agent_that_dies_while_it_is_watched_brings_all_back(fleet):
     fleet.sites["hall-3"].kill()
     said, errors = rollout.communicate(timeout=200)
     assert rollout.returncode == 1, said
-    assert "hall-3: no answer" in errors
+    assert re.search("hall-3(/m)?: no answer", errors), errors  # asked for its status, or just given the baseline
     assert "NOT rolled back: hall-3/m" in errors
     assert {name: baseline for name, baseline in fleet.active().items() if name != "hall-3"} == {
         name: baseline for name, baseline in before.items() if name != "hall-3"
