@@ -35,6 +35,7 @@ def test_a_fault_appears_is_told_with_its_reason_and_clears():
     assert "1 alarm(s) raised, 1 cleared" in done.stdout
 
 
+@pytest.mark.slow_client
 def test_real_recordings_as_the_source(tmp_path):
     sound = config.SimulatedSource(duration_s=20, pace="fast")
     with soundfile.SoundFile(tmp_path / "machine.wav", "w", sound.rate_hz, 1) as file:
